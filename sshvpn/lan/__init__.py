@@ -1,0 +1,1 @@
+"""What the machines of the local network see, and which networks are trusted."""

@@ -1,0 +1,282 @@
+"""The life of a session, pure: (state, event, now) -> (state, commands).
+
+::
+
+    stopped ──START──> starting ──CONNECTED──> running ──LOST──> backoff ──timer, WAKE──> starting
+                         │  ▲ timer              │
+                         │  └── retry ── backoff │
+                         │ permanent error       │ permanent error
+                         └────────> failed <─────┘          any ──STOP──> stopping ──> stopped
+
+The first start is bounded by the profile's timeout (prompts not counted), and gives up with the
+last error's exit code; after the first ``running`` nothing is given up that time can mend.
+Reconnects never prompt. No I/O, no clock, no randomness: time and jitter are arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sshvpn.errors import Retry, SshvpnError, TakenError
+from sshvpn.model import State
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MOST_S = 60.0
+BACKOFF_FACTOR = 1.7
+STEADY_AFTER_S = 10.0
+"""A connection that stood this long starts the backoff anew when it is lost."""
+
+
+# Events ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Begin. ``timeout_s`` bounds the first start; None: no bound."""
+
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The connection stands and everything asked for works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The connection could not be made, or it stood and was lost: ``error`` says why."""
+
+    error: SshvpnError
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """The time of the last SetTimer has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The network changed, the machine woke up, HUP, or somebody came to log in.
+
+    ``login`` is True when a person or an agent came back, so that a wait for a login ends.
+    """
+
+    login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompting:
+    """A prompt was shown (``waiting``) or answered: the first start's clock stands still."""
+
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End in good order."""
+
+
+Event = Start | Connected | Failed | TimerFired | Wake | Prompting | Stop
+
+
+# Commands ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Make the connection; ``may_prompt`` says whether a person may be asked."""
+
+    may_prompt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """End the connection, or the attempt at one. Nothing open: nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Call back at ``at`` (the clock of ``now``); None: not at all. The last one counts."""
+
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The first start has failed for good: undo everything, end with ``error``'s exit code."""
+
+    error: SshvpnError
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Stopped in good order."""
+
+
+Command = Connect | Disconnect | SetTimer | GiveUp | Finish
+
+
+# State -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Where a session stands. ``phase`` is None before the start and after the end.
+
+    Times are seconds on the clock of ``now``; ``deadline`` bounds the first start,
+    ``prompt_since`` is when the prompt that is open now was shown.
+    """
+
+    phase: State | None = None
+    has_run: bool = False
+    may_prompt: bool = True
+    attempt: int = 0
+    reconnects: int = 0
+    since: float | None = None
+    retry_at: float | None = None
+    deadline: float | None = None
+    prompt_since: float | None = None
+    last_error: SshvpnError | None = None
+
+
+Step = tuple[Life, tuple[Command, ...]]
+
+
+def backoff_s(attempt: int, jitter: float) -> float:
+    """Return the wait before retry number ``attempt`` (from 1); ``jitter`` is in [0, 1).
+
+    Grows from 0.5 s to 60 s; the jitter takes up to a quarter off, so that fifty gateways
+    that lost one server do not come back in the same instant.
+    """
+    grown = BACKOFF_FIRST_S * BACKOFF_FACTOR ** min(attempt - 1, 64)
+    return min(grown, BACKOFF_MOST_S) * (1 - jitter / 4)
+
+
+def step(life: Life, event: Event, now: float, jitter: float = 0.0) -> Step:
+    """Return what ``life`` becomes by ``event`` at ``now``, and what is to be done."""
+    match event:
+        case Start(timeout_s):
+            return _start(life, timeout_s, now)
+        case Stop():
+            return _stop(life)
+        case _ if life.phase in (None, State.STOPPING):
+            return life, ()
+        case Connected():
+            return _connected(life, now)
+        case Failed(error):
+            return _failed(life, error, now, jitter)
+        case TimerFired():
+            return _timer_fired(life, now)
+        case Wake(login):
+            return _wake(life, login=login)
+        case Prompting(waiting):
+            return _prompting(life, waiting=waiting, now=now)
+
+
+def _start(life: Life, timeout_s: float | None, now: float) -> Step:
+    if life.phase is not None:
+        return life, ()
+    deadline = None if timeout_s is None else now + timeout_s
+    begun = replace(life, phase=State.STARTING, deadline=deadline)
+    return begun, (SetTimer(deadline), Connect(may_prompt=True))
+
+
+def _stop(life: Life) -> Step:
+    if life.phase is State.STOPPING:
+        return life, ()
+    stopping = replace(life, phase=State.STOPPING, retry_at=None, deadline=None)
+    return stopping, (SetTimer(None), Disconnect(), Finish())
+
+
+def _connected(life: Life, now: float) -> Step:
+    running = replace(
+        life,
+        phase=State.RUNNING,
+        has_run=True,
+        may_prompt=False,
+        reconnects=life.reconnects + (1 if life.has_run else 0),
+        since=now,
+        retry_at=None,
+        deadline=None,
+        prompt_since=None,
+        last_error=None,
+    )
+    return running, (SetTimer(None),)
+
+
+def _is_mendable(life: Life, error: SshvpnError) -> bool:
+    # A port that was ours and is taken now may come back; one that was never ours is a mistake.
+    return error.retry is Retry.FOREVER or (life.has_run and isinstance(error, TakenError))
+
+
+def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
+    if life.phase is State.FAILED:
+        return life, ()
+    failed = replace(life, last_error=error, prompt_since=None)
+    if _is_mendable(life, error):
+        return _back_off(failed, now, jitter)
+    if not life.has_run:
+        return replace(failed, phase=State.FAILED), (SetTimer(None), Disconnect(), GiveUp(error))
+    if error.retry is Retry.ON_LOGIN:
+        waiting = replace(failed, phase=State.BACKOFF, retry_at=None, attempt=0)
+        return waiting, (Disconnect(), SetTimer(None))
+    ended = replace(failed, phase=State.FAILED, retry_at=None)
+    return ended, (SetTimer(None), Disconnect())
+
+
+def _back_off(life: Life, now: float, jitter: float) -> Step:
+    stood = life.phase is State.RUNNING and life.since is not None
+    steady = stood and now - (life.since or 0.0) >= STEADY_AFTER_S
+    attempt = 1 if steady else life.attempt + 1
+    retry_at = now + backoff_s(attempt, jitter)
+    waiting = replace(life, phase=State.BACKOFF, attempt=attempt, retry_at=retry_at)
+    if life.deadline is not None and retry_at >= life.deadline and life.last_error is not None:
+        return _give_up(waiting, life.last_error)
+    return waiting, (Disconnect(), SetTimer(retry_at))
+
+
+def _give_up(life: Life, error: SshvpnError) -> Step:
+    ended = replace(life, phase=State.FAILED, retry_at=None, deadline=None)
+    return ended, (SetTimer(None), Disconnect(), GiveUp(error))
+
+
+def _timer_fired(life: Life, now: float) -> Step:
+    if life.phase is State.BACKOFF and life.retry_at is not None:
+        if now < life.retry_at:
+            return life, (SetTimer(life.retry_at),)
+        return _try_again(life)
+    if life.phase is State.STARTING and life.deadline is not None and life.prompt_since is None:
+        if now < life.deadline:
+            return life, (SetTimer(life.deadline),)
+        return _give_up(life, life.last_error or _timed_out())
+    return life, ()
+
+
+def _timed_out() -> SshvpnError:
+    from sshvpn.errors import UnreachableError
+
+    return UnreachableError(
+        "the server did not answer within the time given",
+        "look at the network, or give more time with --timeout SECONDS",
+    )
+
+
+def _try_again(life: Life) -> Step:
+    starting = replace(life, phase=State.STARTING, retry_at=None)
+    return starting, (SetTimer(life.deadline), Connect(may_prompt=life.may_prompt))
+
+
+def _wake(life: Life, *, login: bool) -> Step:
+    if life.phase is State.BACKOFF and (life.retry_at is not None or login):
+        return _try_again(replace(life, attempt=0, may_prompt=life.may_prompt or login))
+    return life, ()
+
+
+def _prompting(life: Life, *, waiting: bool, now: float) -> Step:
+    if waiting and life.prompt_since is None:
+        return replace(life, prompt_since=now), (SetTimer(None),)
+    if waiting or life.prompt_since is None:
+        return life, ()
+    held = now - life.prompt_since
+    deadline = None if life.deadline is None else life.deadline + held
+    return replace(life, prompt_since=None, deadline=deadline), (SetTimer(deadline),)

@@ -1,0 +1,205 @@
+"""The nouns of sshvpn, frozen. No I/O, no parsing, no decisions."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from enum import Enum
+
+LOOPBACK4 = "127.0.0.1"
+LOOPBACK6 = "::1"
+
+
+class Direction(str, Enum):
+    """Which way a forward goes; the values are those of ``status --json``."""
+
+    LOCAL = "local"
+    """Listens here, connects there (``ssh -L``)."""
+    REMOTE = "remote"
+    """Listens there, connects here (``ssh -R``)."""
+    DYNAMIC = "dynamic"
+    """Listens here, speaks SOCKS, connects there (``ssh -D``)."""
+
+
+class State(str, Enum):
+    """The state of a forward or a tunnel; the values are those of ``status --json``."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpEndpoint:
+    """A TCP address or host name, and a port. Port 0 as a listener: any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """The absolute path of a unix socket."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Endpoint = TcpEndpoint | UnixEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardSpec:
+    """One SPEC of cli.md, understood but not yet bound to addresses.
+
+    ``bind`` is None where the SPEC says nothing (loopback, or what ``--bind`` says), ``*`` for
+    every address, else an address or ``localhost``; a unix listener has none. ``target`` is
+    None for a SOCKS proxy. ``text`` is the SPEC as typed.
+    """
+
+    direction: Direction
+    bind: str | None
+    listen: int | UnixEndpoint
+    target: Endpoint | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One socket that listens: a SPEC on one address.
+
+    ``interface`` is the adapter that it is meant for, or None; ``spec`` is the index of the
+    SPEC that it serves.
+    """
+
+    direction: Direction
+    listen: Endpoint
+    target: Endpoint | None
+    interface: str | None = None
+    spec: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """HOST as ``ssh`` takes it: where to log in, with what is left to ssh_config None."""
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+
+    @property
+    def ssh_words(self) -> tuple[str, ...]:
+        """The words that name it on ssh's command line; they go last, behind ``--``."""
+        words: list[str] = []
+        if self.port is not None:
+            words += ["-p", str(self.port)]
+        if self.user is not None:
+            words += ["-l", self.user]
+        return (*words, "--", self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class SshOptions:
+    """What the user says to ssh (``-F -i -J -o``); handed to ssh alone, never to root."""
+
+    config_file: str | None = None
+    identity_files: tuple[str, ...] = ()
+    jump: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ssh_words(self) -> tuple[str, ...]:
+        """The same as words of ssh's command line."""
+        words: list[str] = []
+        if self.config_file is not None:
+            words += ["-F", self.config_file]
+        for file in self.identity_files:
+            words += ["-i", file]
+        if self.jump is not None:
+            words += ["-J", self.jump]
+        for key, value in self.options:
+            words += ["-o", f"{key}={value}"]
+        return tuple(words)
+
+
+class EngineName(str, Enum):
+    """The values of ``--engine``."""
+
+    AUTO = "auto"
+    OPENSSH = "openssh"
+    SSHTUNNEL = "sshtunnel"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardProfile:
+    """All that is wanted of one ``sshvpn forward``: what runs it is a session.
+
+    ``binds`` are addresses or interface names (``--bind``). ``lan`` shares on the adapters of
+    the LAN; ``lan_trusts`` says that the command line asked for it, which is the trust of
+    every network that is there now. ``named`` is True when the name is the user's own
+    (``--name`` or a profile), so that it stands for one session only. ``timeout_s`` bounds the
+    first start (None: no bound).
+    """
+
+    name: str
+    host: str
+    destination: Destination
+    specs: tuple[ForwardSpec, ...]
+    binds: tuple[str, ...] = ()
+    lan: bool = False
+    lan_trusts: bool = False
+    engine: EngineName = EngineName.AUTO
+    ssh: SshOptions = SshOptions()
+    named: bool = False
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    """One address of one adapter."""
+
+    interface: str
+    address: str
+    prefix_length: int
+
+    @property
+    def network(self) -> str:
+        """The network it stands in, as ``PREFIX/LENGTH``."""
+        return str(ipaddress.ip_network(f"{self.address}/{self.prefix_length}", strict=False))
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether it is an IPv6 address."""
+        return ":" in self.address
+
+
+@dataclass(frozen=True, slots=True)
+class LanNetwork:
+    """A local network as trust remembers it: adapter, prefix, the router's MAC or None."""
+
+    interface: str
+    prefix: str
+    router_mac: str | None
+
+    def __str__(self) -> str:
+        router = f", router {self.router_mac}" if self.router_mac else ""
+        return f"{self.prefix} on {self.interface}{router}"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a connection has carried so far, in bytes, and how many flows are open now.
+
+    None where the engine cannot tell.
+    """
+
+    rx_bytes: int | None
+    tx_bytes: int | None
+    connections: int | None

@@ -1,0 +1,255 @@
+r"""What OpenSSH prints on stderr, turned into the errors of sshvpn. Pure.
+
+ssh's exit code is 255 for everything; what tells the cases apart is its stderr. This is the
+one place where its words are matched. The texts are those of OpenSSH 8.2 to 10 (sshconnect.c,
+sshconnect2.c, ssh.c, clientloop.c, channels.c, readconf.c, mux.c, packet.c).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sshvpn.errors import (
+    AuthenticationError,
+    ConfigError,
+    ConnectionLostError,
+    ForwardingRefusedError,
+    HostKeyChangedError,
+    HostKeyUnknownError,
+    LoginNeededError,
+    PrivilegeError,
+    RefusedError,
+    ResolveError,
+    SshvpnError,
+    TakenError,
+    TunnelRefusedError,
+    UnknownSshError,
+    UnreachableError,
+    UsageError,
+)
+
+_DEBUG = re.compile(r"debug[123]: ")
+_NOISE = re.compile(
+    r"Warning: Permanently added|Authenticated to|Transferred: |Bytes per second|OpenSSH_"
+    r"|Permission denied, please try again|Killed by signal|Shared connection to|Disconnected from"
+    r"|\*\* |Connection to .* closed\.$|Pseudo-terminal|@{20,}|Exit request sent"
+    r"|channel \d+: open failed|connect_to "
+)
+_REFUSED_KEY = "has been changed, or somebody is between you and the server"
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    pattern: re.Pattern[str]
+    build: Callable[[re.Match[str], str], SshvpnError]
+
+
+def _cases(*rows: tuple[str, Callable[[re.Match[str], str], SshvpnError]]) -> tuple[_Case, ...]:
+    return tuple(_Case(re.compile(pattern), build) for pattern, build in rows)
+
+
+def _reached(match: re.Match[str], _: str) -> SshvpnError:
+    why = match[3].strip()
+    return UnreachableError(
+        f"could not reach {match[1]} port {match[2]}: {why[:1].lower()}{why[1:]}",
+        "is the server up, and the address and port right? ssh -v to the same host tells more",
+    )
+
+
+def _resolved(match: re.Match[str], _: str) -> SshvpnError:
+    return ResolveError(
+        f"could not resolve the host name {match[1]}: {match[2].strip()}",
+        "look for a typing error in the name, or at this machine's resolver",
+    )
+
+
+def _key_changed(_: re.Match[str], text: str) -> SshvpnError:
+    where = re.search(r"Offending .*?key in (\S+?):(\d+)", text)
+    host = re.search(r"[Hh]ost key for (\S+) has changed", text)
+    name = host[1] if host else "the server"
+    at = f" ({where[1]} line {where[2]})" if where else ""
+    return HostKeyChangedError(
+        f"the host key of {name} is not the known one{at}: it {_REFUSED_KEY}",
+        f"ask the server's administrator; if it is right: ssh-keygen -R {name}"
+        if host
+        else "ask the server's administrator before you change known_hosts",
+    )
+
+
+def _key_revoked(_: re.Match[str], __: str) -> SshvpnError:
+    return HostKeyChangedError(
+        "the server's host key is marked as revoked in known_hosts",
+        "do not use it; ask the server's administrator",
+    )
+
+
+def _key_unknown(match: re.Match[str], _: str) -> SshvpnError:
+    return HostKeyUnknownError(
+        f"no host key is known for {match[1]}",
+        f"log in once at a terminal to see and accept it: ssh {match[1]}",
+    )
+
+
+def _key_not_accepted(_: re.Match[str], text: str) -> SshvpnError:
+    if "IDENTIFICATION HAS CHANGED" in text:
+        return _key_changed(_, text)
+    return HostKeyUnknownError(
+        "the server's host key was not accepted",
+        "compare the fingerprint with the administrator's, then answer yes",
+    )
+
+
+def _denied(match: re.Match[str], text: str) -> SshvpnError:
+    methods = match[1]
+    if "Server accepts key" in text or re.search(
+        r"agent refused operation|device not found|requires? a PIN|signing failed", text
+    ):
+        return LoginNeededError(
+            "the server would take a key that is locked (passphrase, agent or touch)",
+            "unlock it with ssh-add, or start again at a terminal",
+        )
+    hint = f"the server takes: {methods}; try the same host with ssh, or another key with -i"
+    if "UNPROTECTED PRIVATE KEY" in text:
+        hint = "ssh ignored a key file that others can read: chmod 600 it"
+    missing = re.search(r"no such identity: (.*): No such file", text)
+    if missing:
+        hint = f"the key file {missing[1]} is not there"
+    return AuthenticationError("the server refused the login: permission denied", hint)
+
+
+def _too_many(_: re.Match[str], __: str) -> SshvpnError:
+    return AuthenticationError(
+        "the server refused the login: too many keys were tried",
+        "name the right one: -i KEY -o IdentitiesOnly=yes",
+    )
+
+
+def _config(match: re.Match[str], _: str) -> SshvpnError:
+    return ConfigError(match[0].strip().rstrip("."), "ssh says so of its own configuration")
+
+
+def _command_line(match: re.Match[str], _: str) -> SshvpnError:
+    return UsageError(f"ssh does not take that option: {match[1].strip()}", "see: man ssh_config")
+
+
+def _no_match(match: re.Match[str], _: str) -> SshvpnError:
+    return RefusedError(
+        f"ssh and the server have no {match[1]} in common; it offers {match[2]}",
+        "allow one of them in ssh_config for this host, or bring the server up to date",
+    )
+
+
+def _tunnel(match: re.Match[str], _: str) -> SshvpnError:
+    return TunnelRefusedError(
+        f"no tun device: {match[0].strip().rstrip('.')}",
+        "on the server: PermitTunnel yes in sshd_config, and a tun this login may use",
+    )
+
+
+def _bind(match: re.Match[str], _: str) -> SshvpnError:
+    where, why = match[1], match[2]
+    if "in use" in why:
+        return TakenError(f"{where} is taken", "choose another port, or end what listens there")
+    if "ermission" in why:
+        return PrivilegeError(f"may not listen on {where}", "choose a port from 1024 up")
+    return UsageError(f"cannot listen on {where}: {why.strip()}", "is it this machine's address?")
+
+
+def _remote_bind(match: re.Match[str], _: str) -> SshvpnError:
+    return TakenError(
+        f"the server does not listen on {match[2].strip()}: it is taken there, or not allowed",
+        "choose another, or look at AllowTcpForwarding, PermitListen and GatewayPorts in "
+        "its sshd_config",
+    )
+
+
+def _lost(message: str) -> Callable[[re.Match[str], str], SshvpnError]:
+    return lambda match, _: ConnectionLostError(match.expand(message))
+
+
+def _unreached(message: str) -> Callable[[re.Match[str], str], SshvpnError]:
+    return lambda match, _: UnreachableError(
+        match.expand(message), "ssh -v to the same host tells more"
+    )
+
+
+# The order counts: the first that matches anywhere in the text wins, so that the cause stands
+# before what only follows from it ("Host key verification failed.", "Connection closed").
+_CASES = _cases(
+    (r"REVOKED HOST KEY", _key_revoked),
+    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", _key_changed),
+    (r"No \S+ host key is known for (\S+?) and you have requested strict", _key_unknown),
+    (r"Host key verification failed", _key_not_accepted),
+    (r"[Tt]oo many authentication failures", _too_many),
+    (r"Permission denied \(([^)]*)\)", _denied),
+    (r"(?:no more|No supported) authentication methods available(.*)", _denied),
+    (r"Could not resolve hostname (\S+): (.*)", _resolved),
+    (r"command-line:? line 0: (.*)", _command_line),
+    (r"(?m)^.*(?:Bad configuration option|Bad owner or permissions|terminating, \d+ bad).*$",
+     _config),
+    (r"(?m)^(?:\S+ line \d+: .*|Can't open user config file .*)$", _config),
+    (r"no matching (.*?) found. Their offer: (.*)", _no_match),
+    (r"Tunnel forwarding failed|Tunnel device open failed|rejected tunnel device", _tunnel),
+    (r"bind (\[?[^\s\]]+\]?:\d+): (.*)", _bind),
+    (r"unix_listener: cannot bind to path (\S+): (.*)", _bind),
+    (r"(remote port forwarding failed for listen (?:port|path)) (\S+)", _remote_bind),
+    (r"connect to host (\S+) port (\d+): (.*)", _reached),
+    (r"connect to address (\S+) port (\d+): (.*)", _reached),
+    (r"Timeout, server (\S+) not responding", _lost(r"the server \1 does not answer any more")),
+    (r"Connection to (\S+) port \d+ timed out", _unreached(r"the connection to \1 timed out")),
+    (r"timed out during banner exchange|banner exchange: .*timed? ?out",
+     _unreached("the server took the connection and said nothing")),
+    (r"banner line \d+: (.*)", _unreached(r"the server turned the connection away: \1")),
+    (r"(?:kex|ssh)_exchange_identification: (.*)",
+     _unreached(r"the server ended the connection at once: \1")),
+    (r"Bad remote protocol version|banner line contains invalid|no SSH identification",
+     _unreached("what answers at that address and port is not an SSH server")),
+    (r"Connection closed by UNKNOWN port|Connection closed by remote host \[preauth\]",
+     _unreached("the proxy or jump host ended the connection")),
+    (r"Connection to (\S+) closed by remote host", _lost(r"the server \1 ended the connection")),
+    (r"Received disconnect from .*?:\d+: (.*)", _lost(r"the server ended the connection: \1")),
+    (r"send disconnect: (.*)|packet_write_\w+: .*?: (.*)|Write failed: (.*)",
+     lambda m, _: ConnectionLostError(f"the connection broke: {m[1] or m[2] or m[3]}")),
+    (r"Read from remote host (\S+): (.*)", _lost(r"the connection to \1 broke: \2")),
+    (r"ssh_dispatch_run_fatal: .*?: (.*)", _lost(r"the connection broke: \1")),
+    (r"Connection (?:closed|reset) by (\S+)(?: port \d+)?",
+     _unreached(r"\1 ended the connection")),
+    (r"Connection to (\S+) port \d+: (.*)", _lost(r"the connection to \1 broke: \2")),
+    (r"administratively prohibited", lambda *_: ForwardingRefusedError(
+        "the server does not forward for this login",
+        "on the server: AllowTcpForwarding and PermitOpen in sshd_config")),
+)  # fmt: skip
+
+
+def classify(lines: Iterable[str], exit_status: int | None = None) -> SshvpnError:
+    """Return the error that ssh's ``lines`` on stderr tell of.
+
+    Debug lines help to understand others and are never an error themselves. A text that is not
+    known here is UnknownSshError with ssh's last words, or, when ssh said nothing,
+    ConnectionLostError.
+    """
+    all_lines = [line.rstrip("\r\n") for line in lines]
+    spoken = [line for line in all_lines if line.strip() and not _DEBUG.match(line)]
+    text = "\n".join(spoken)
+    for case in _CASES:
+        match = case.pattern.search(text)
+        if match:
+            return case.build(match, "\n".join(all_lines))
+    words = [line for line in spoken if not _NOISE.search(line)]
+    if words:
+        return UnknownSshError(f"ssh ended: {words[-1][:300]}", "ssh -v to the same host tells more")
+    if exit_status is not None and exit_status < 0:
+        return ConnectionLostError(f"ssh was ended by signal {-exit_status}")
+    return ConnectionLostError(f"ssh ended without a word (exit status {exit_status})")
+
+
+def is_debug(line: str) -> bool:
+    """Whether ``line`` is one of ssh's debug lines."""
+    return _DEBUG.match(line) is not None
+
+
+def is_noise(line: str) -> bool:
+    """Whether ``line`` is nothing that a person needs to read."""
+    return not line.strip() or is_debug(line) or _NOISE.search(line) is not None

@@ -1,0 +1,92 @@
+"""Where things are kept: run time, state, and nothing else.
+
+A run-time directory is used only when it is the user's own and closed to others: what stands
+in it (control sockets, locks) is trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sshvpn.errors import SshvpnError
+
+
+def runtime_dirs() -> tuple[Path, ...]:
+    """Return the places where running things of this user may be found, the preferred first.
+
+    Root has ``/run/sshvpn``; everybody else ``$XDG_RUNTIME_DIR/sshvpn`` and
+    ``/tmp/sshvpn-UID``: a login without the first (cron, su) uses the second, and ``status``
+    must find what either began.
+    """
+    uid = os.getuid()
+    if uid == 0:
+        return (Path("/run/sshvpn"),)
+    candidates = [Path(f"/tmp/sshvpn-{uid}")]  # noqa: S108 (owner and mode are checked)
+    session = os.environ.get("XDG_RUNTIME_DIR", "")
+    base = Path(session) if os.path.isabs(session) else Path(f"/run/user/{uid}")
+    if _is_own_directory(base):
+        candidates.insert(0, base / "sshvpn")
+    return tuple(candidates)
+
+
+def runtime_dir() -> Path:
+    """Make the run-time directory if need be, and return it: mode 0700, owned by this user.
+
+    Raises SshvpnError where somebody else has made it or others can enter it.
+    """
+    directory = runtime_dirs()[0]
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise SshvpnError(
+            f"cannot make the run-time directory {directory}: {error.strerror}",
+            "set XDG_RUNTIME_DIR to a directory of your own",
+        ) from error
+    if not is_private(directory):
+        raise SshvpnError(
+            f"{directory} is not a directory of yours that is closed to others",
+            f"look who made it, then: chmod 700 {directory}",
+        )
+    return directory
+
+
+def state_dir() -> Path:
+    """Return ``$XDG_STATE_HOME/sshvpn`` (default ``~/.local/state/sshvpn``), made 0700."""
+    session = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(session) if os.path.isabs(session) else home() / ".local" / "state"
+    directory = base / "sshvpn"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SshvpnError(
+            f"cannot make the state directory {directory}: {error.strerror}",
+            "set XDG_STATE_HOME to a directory of your own",
+        ) from error
+    return directory
+
+
+def log_dir() -> Path:
+    """Return the directory of the logs, one file a session, made 0700."""
+    directory = state_dir() / "log"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+def home() -> Path:
+    """Return this user's home directory: ``$HOME``, else what passwd(5) says."""
+    return Path("~").expanduser()
+
+
+def is_private(directory: Path) -> bool:
+    """Whether ``directory`` is a directory of this user's that others cannot enter."""
+    return _is_own_directory(directory) and not stat.S_IMODE(directory.lstat().st_mode) & 0o077
+
+
+def _is_own_directory(directory: Path) -> bool:
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
