@@ -1,0 +1,19 @@
+"""Pure parsers of the words of the command line: HOST, SPEC, ``-D``, ``-J`` and ``-o``.
+
+They decide by shape, never by trying; every mistake is a UsageError of one line with the
+nearest right form as its hint. Nothing parsed begins with ``-`` or holds a character that ssh
+or a shell would read as more than text.
+"""
+
+from sshvpn.spec.destination import check_jump, is_host, parse_destination
+from sshvpn.spec.forward import parse_dynamic, parse_forward
+from sshvpn.spec.ssh_option import parse_ssh_option
+
+__all__ = [
+    "check_jump",
+    "is_host",
+    "parse_destination",
+    "parse_dynamic",
+    "parse_forward",
+    "parse_ssh_option",
+]
