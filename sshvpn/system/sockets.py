@@ -1,0 +1,196 @@
+"""Sockets of child processes: found through /proc, borrowed through pidfd_getfd(2).
+
+The system's ssh holds its sockets itself; what it carries and where it listens is seen from
+outside here. A borrowed socket is given back at once: while a duplicate is open, the death of
+its process would not end the connection.
+
+Needs ptrace rights over the process (a parent over its child under Yama, ptrace(2)) and Linux
+5.6. Where the kernel says no, the functions here find nothing; they never raise OSError.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_SYS_PIDFD_GETFD = 438
+"""The same number on every architecture that Linux calls have in common (since 5.0)."""
+
+_TCP_ESTABLISHED = 1
+_TCP_INFO_STATE = 0
+_TCP_INFO_BYTES = 120
+"""Where tcpi_bytes_acked and tcpi_bytes_received stand in struct tcp_info (linux/tcp.h)."""
+_TCP_INFO_LENGTH = 136
+
+
+@dataclass(frozen=True, slots=True)
+class TcpCounters:
+    """What one TCP connection has carried: bytes received, and bytes that the peer has."""
+
+    rx_bytes: int
+    tx_bytes: int
+
+
+class ProcessSockets:
+    """The inet sockets of one running process. Must be closed; twice is fine.
+
+    A process that has ended, or that may not be looked into, has none; its number is not
+    mistaken for that of a later process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._pidfd = -1
+        with suppress(OSError):
+            self._pidfd = os.pidfd_open(pid)
+
+    def close(self) -> None:
+        """Let go of the process."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def descriptors(self) -> list[int]:
+        """Return the numbers of the process's socket descriptors, lowest first."""
+        found: list[int] = []
+        with suppress(OSError):
+            for link in Path(f"/proc/{self._pid}/fd").iterdir():
+                with suppress(OSError):
+                    if str(link.readlink()).startswith("socket:"):
+                        found.append(int(link.name))
+        return sorted(found)
+
+    def borrow(self, descriptor: int) -> socket.socket | None:
+        """Return a duplicate of one of the process's sockets, to be closed soon, or None.
+
+        None where there is no such descriptor (any more), where it is no TCP socket, and where
+        the kernel does not allow it.
+        """
+        if self._pidfd < 0:
+            return None
+        duplicate = _pidfd_getfd(self._pidfd, descriptor)
+        if duplicate is None:
+            return None
+        try:
+            sock = socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)
+            return None
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+            return sock
+        sock.close()
+        return None
+
+    def borrow_all(self) -> Iterator[tuple[int, socket.socket]]:
+        """Yield each TCP socket with its number, lowest first; it is closed at the next one."""
+        for descriptor in self.descriptors():
+            sock = self.borrow(descriptor)
+            if sock is not None:
+                with closing(sock):
+                    yield descriptor, sock
+
+
+class TransportSocket:
+    """The TCP connection that carries an SSH session, read from outside.
+
+    Holds the process, not the socket: ssh's end is the connection's end. Made by
+    :func:`find_transport`; close it when ssh has ended (twice is fine).
+    """
+
+    def __init__(self, process: ProcessSockets, descriptor: int, inode: int) -> None:
+        self._process = process
+        self._descriptor = descriptor
+        self._inode = inode
+
+    def counters(self) -> TcpCounters | None:
+        """Return what was carried so far, or None when the connection is gone. Never blocks."""
+        sock = self._process.borrow(self._descriptor)
+        if sock is None:
+            return None
+        with closing(sock), suppress(OSError):
+            # The number may stand for another socket by now.
+            if os.fstat(sock.fileno()).st_ino == self._inode:
+                acked, received = struct.unpack_from("=QQ", _tcp_info(sock), _TCP_INFO_BYTES)
+                return TcpCounters(rx_bytes=received, tx_bytes=acked)
+        return None
+
+    def close(self) -> None:
+        """Let go of the process."""
+        self._process.close()
+
+
+def find_transport(pid: int) -> TransportSocket | None:
+    """Find the TCP connection that the ssh process ``pid`` logged in over.
+
+    Behind ProxyJump or ProxyCommand it belongs to a descendant: the nearest one with a
+    connection is taken. Call it right after the login, before listeners open: a client of a
+    forward holds a connection in the same process, told apart only by its port and by being
+    later. None where there is none, or where the kernel does not allow to look.
+    """
+    for process_id in _descendants(pid):
+        process = ProcessSockets(process_id)
+        found = _first_connection(process)
+        if found is not None:
+            return TransportSocket(process, *found)
+        process.close()
+    return None
+
+
+def is_listening(sock: socket.socket) -> bool:
+    """Whether ``sock`` waits for connections."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def _first_connection(process: ProcessSockets) -> tuple[int, int] | None:
+    """Return number and inode of the oldest connection that no listener here accepted."""
+    listening: set[int] = set()
+    connected: list[tuple[int, int, int]] = []
+    for descriptor, sock in process.borrow_all():
+        with suppress(OSError):
+            local_port = sock.getsockname()[1]
+            if is_listening(sock):
+                listening.add(local_port)
+            elif _tcp_info(sock)[_TCP_INFO_STATE] == _TCP_ESTABLISHED:
+                connected.append((descriptor, os.fstat(sock.fileno()).st_ino, local_port))
+    # The lowest number is the oldest: ssh opens its transport before it forwards anything.
+    return next(((fd, inode) for fd, inode, port in connected if port not in listening), None)
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Yield ``pid`` and all processes below it, nearest first."""
+    waiting = deque([pid])
+    while waiting:
+        current = waiting.popleft()
+        yield current
+        waiting.extend(_children(current))
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of ``pid`` (proc(5), ``task/TID/children``); none if it is gone."""
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                words = (thread / "children").read_text(encoding="ascii").split()
+                found += [int(word) for word in words]
+    return sorted(found)
+
+
+def _tcp_info(sock: socket.socket) -> bytes:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+    # An old kernel (before 4.1) knows fewer fields; what it does not say is zero.
+    return info.ljust(_TCP_INFO_LENGTH, b"\0")
+
+
+def _pidfd_getfd(pidfd: int, descriptor: int) -> int | None:
+    """Return a duplicate (close-on-exec) of another process's descriptor, or None."""
+    import ctypes
+
+    duplicate = int(ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, pidfd, descriptor, 0))
+    return duplicate if duplicate >= 0 else None

@@ -1,0 +1,1 @@
+"""One suite over each real thing and what stands in for it."""

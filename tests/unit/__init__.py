@@ -1,0 +1,1 @@
+"""Unit tests: without root, in seconds."""
