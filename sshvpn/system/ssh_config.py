@@ -20,12 +20,9 @@ from sshvpn.system.process import dies_with_parent
 Config = Mapping[str, tuple[str, ...]]
 """Keys in lower case; an option that may be given several times has its values in order."""
 
-DEFAULT_CIPHERS = "default-ciphers"
-"""A key of ours beside ssh's: the ciphers that ssh takes when no configuration says any.
-
-Equal to the value of ``ciphers``: nobody has chosen. A host called this is no risk, since
-ssh's own keys hold no hyphen.
-"""
+ALGORITHMS = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms")
+"""The keys for which it can be told whether anybody has chosen; see :func:`is_chosen`."""
+_DEFAULT = "default-"
 
 _FILE_AND_LINE = re.compile(r"^(?P<file>.+?):? line (?P<line>\d+): (?P<what>.+)$", re.MULTILINE)
 
@@ -38,13 +35,21 @@ async def resolve(
     ``extra`` are words of our own; they go first on the command line, where the first value
     wins. Makes no connection, though the user's ``Match exec`` commands are run. Raises
     ConfigError with file and line for a wrong file, UsageError for a wrong word.
+
+    Beside ssh's own keys there are ``default-ciphers`` and so on for ALGORITHMS: what ssh takes
+    where no configuration says anything.
     """
     words = (*extra, *ssh_options.ssh_words, *destination.ssh_words)
     resolved, standard = await asyncio.gather(
         _ssh_g(words), _ssh_g(("-F", os.devnull, "--", "localhost"))
     )
-    config = parse(resolved)
-    return {**config, DEFAULT_CIPHERS: parse(standard).get("ciphers", ())}
+    defaults = parse(standard)
+    return parse(resolved) | {_DEFAULT + key: defaults.get(key, ()) for key in ALGORITHMS}
+
+
+def is_chosen(config: Config, key: str) -> bool:
+    """Whether a configuration or the command line sets ``key`` (one of ALGORITHMS)."""
+    return key in config and config[key] != config.get(_DEFAULT + key, ())
 
 
 def parse(text: str) -> dict[str, tuple[str, ...]]:
