@@ -99,14 +99,31 @@ class ProcessSockets:
 class TransportSocket:
     """The TCP connection that carries an SSH session, read from outside.
 
-    Holds the process, not the socket: ssh's end is the connection's end. Made by
-    :func:`find_transport`; close it when ssh has ended (twice is fine).
+    Holds the process, not the socket: ssh's end is the connection's end. Close it when ssh
+    has ended (twice is fine).
     """
 
     def __init__(self, process: ProcessSockets, descriptor: int, inode: int) -> None:
         self._process = process
         self._descriptor = descriptor
         self._inode = inode
+
+    @classmethod
+    def of_process(cls, pid: int) -> TransportSocket | None:
+        """Find the TCP connection that the ssh process ``pid`` logged in over.
+
+        Behind ProxyJump or ProxyCommand it belongs to a descendant: the nearest one with a
+        connection is taken. Call it right after the login, before listeners open: a client of
+        a forward holds a connection in the same process, told apart only by its port and by
+        being later. None where there is none, or where the kernel does not allow to look.
+        """
+        for process_id in _descendants(pid):
+            process = ProcessSockets(process_id)
+            found = _first_connection(process)
+            if found is not None:
+                return cls(process, *found)
+            process.close()
+        return None
 
     def counters(self) -> TcpCounters | None:
         """Return what was carried so far, or None when the connection is gone. Never blocks."""
@@ -123,23 +140,6 @@ class TransportSocket:
     def close(self) -> None:
         """Let go of the process."""
         self._process.close()
-
-
-def find_transport(pid: int) -> TransportSocket | None:
-    """Find the TCP connection that the ssh process ``pid`` logged in over.
-
-    Behind ProxyJump or ProxyCommand it belongs to a descendant: the nearest one with a
-    connection is taken. Call it right after the login, before listeners open: a client of a
-    forward holds a connection in the same process, told apart only by its port and by being
-    later. None where there is none, or where the kernel does not allow to look.
-    """
-    for process_id in _descendants(pid):
-        process = ProcessSockets(process_id)
-        found = _first_connection(process)
-        if found is not None:
-            return TransportSocket(process, *found)
-        process.close()
-    return None
 
 
 def is_listening(sock: socket.socket) -> bool:

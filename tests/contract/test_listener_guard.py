@@ -26,7 +26,6 @@ from tests.contract.netns import Namespace
 pytestmark = pytest.mark.lab
 
 ADDRESSES = ["10.1.0.1", "fd01::1"]
-NO_ANSWER_S = 0.6
 LISTENER = """
 import socket, sys
 listener = socket.create_server((sys.argv[1], 0), family=int(sys.argv[2]))
@@ -69,10 +68,10 @@ def listener_at(address: str, interface: str | None) -> socket.socket:
 
 
 def can_connect(address: str, port: int) -> bool:
-    """Whether it can; False when nobody answers. A refusal is an error."""
+    """Whether it can; False when it is refused. No answer is an error."""
     try:
-        socket.create_connection((address, port), timeout=NO_ANSWER_S).close()
-    except TimeoutError:
+        socket.create_connection((address, port), timeout=10).close()
+    except ConnectionRefusedError:
         return False
     return True
 
@@ -94,14 +93,6 @@ def test_only_the_right_network_and_this_machine_reach_a_guarded_listener(
         assert office.neighbour.run(can_connect, address, port)
         assert office.gateway.run(can_connect, address, port)
         assert not office.stranger.run(can_connect, address, port)
-
-
-def test_a_second_guard_takes_the_place_of_the_first(office: Office) -> None:
-    with office.gateway.run(listener_at, "10.1.0.1", "lan0") as listener:
-        office.gateway.run(guard, listener, "wan0")
-        port = listener.getsockname()[1]
-        assert office.stranger.run(can_connect, "10.1.0.1", port)
-        assert not office.neighbour.run(can_connect, "10.1.0.1", port)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

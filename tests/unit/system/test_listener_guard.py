@@ -27,6 +27,12 @@ def test_this_machine_reaches_a_guarded_listener(listener: socket.socket) -> Non
             assert server.recv(4) == b"ping"
 
 
+def test_a_second_time_changes_nothing(listener: socket.socket) -> None:
+    with listener:
+        guard(listener, "lo")
+        guard(listener, "lo")
+
+
 def test_an_adapter_that_is_not_there_is_an_error(listener: socket.socket) -> None:
     with listener, pytest.raises(OSError, match="No such device"):
         guard(listener, "sshvpn-none")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sshvpn.system.sockets import TransportSocket, find_transport
+from sshvpn.system.sockets import TransportSocket
 
 CHILD = """
 import socket, sys
@@ -63,7 +63,7 @@ def session() -> Iterator[Session]:
 
 
 def found(pid: int) -> TransportSocket:
-    transport = find_transport(pid)
+    transport = TransportSocket.of_process(pid)
     assert transport is not None
     return transport
 
@@ -112,7 +112,7 @@ def test_watching_does_not_keep_the_connection_of_a_dead_process_open(session: S
 def test_a_process_without_a_connection_has_none_and_nothing_is_left_open() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
         before = len(list(Path("/proc/self/fd").iterdir()))
-        assert find_transport(process.pid) is None
+        assert TransportSocket.of_process(process.pid) is None
         assert len(list(Path("/proc/self/fd").iterdir())) == before
         assert process.stdin is not None
         process.stdin.close()
