@@ -23,6 +23,8 @@ Config = Mapping[str, tuple[str, ...]]
 ALGORITHMS = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms")
 """The keys for which it can be told whether anybody has chosen; see :func:`is_chosen`."""
 _DEFAULT = "default-"
+DEFAULT_CIPHERS = _DEFAULT + "ciphers"
+"""A key of ours beside ssh's: the ciphers that ssh takes when no configuration says any."""
 
 _FILE_AND_LINE = re.compile(r"^(?P<file>.+?):? line (?P<line>\d+): (?P<what>.+)$", re.MULTILINE)
 
