@@ -5,15 +5,25 @@ nearest right form as its hint. Nothing parsed begins with ``-`` or holds a char
 or a shell would read as more than text.
 """
 
+from sshvpn.spec.bind import parse_bind, parse_interface
 from sshvpn.spec.destination import check_jump, is_host, parse_destination
-from sshvpn.spec.forward import parse_dynamic, parse_forward
+from sshvpn.spec.forward import (
+    parse_address_port,
+    parse_dynamic,
+    parse_forward,
+    parse_publish,
+)
 from sshvpn.spec.ssh_option import parse_ssh_option
 
 __all__ = [
     "check_jump",
     "is_host",
+    "parse_address_port",
+    "parse_bind",
     "parse_destination",
     "parse_dynamic",
     "parse_forward",
+    "parse_interface",
+    "parse_publish",
     "parse_ssh_option",
 ]

@@ -67,8 +67,36 @@ def parse_forward(text: str, direction: Direction = Direction.LOCAL) -> ForwardS
     raise _begins_with_name(text, parts[0], ":".join(parts[1:]))
 
 
+def parse_publish(text: str) -> ForwardSpec:
+    """Return ``[BIND:][PORT:][HOST:]PORT`` of ``--publish``. Raises UsageError.
+
+    As a SPEC of TCP; and ``HOST:PORT``, which is the same port on both sides.
+    """
+    match _split(text):
+        case [host, port] if is_name(host) and not (is_number(host) or has_ipv4_shape(host)):
+            target = TcpEndpoint(_target_host(host, text), parse_port(port, "the target port"))
+            return ForwardSpec(Direction.LOCAL, None, target.port, target, text)
+    spec = parse_forward(text)
+    if isinstance(spec.listen, UnixEndpoint) or isinstance(spec.target, UnixEndpoint):
+        raise UsageError(f"{quoted(text)} names a unix socket", "a published service has a port")
+    return spec
+
+
 def parse_dynamic(text: str) -> ForwardSpec:
     """Return the SOCKS listener ``[BIND:]PORT`` of ``-D``. Raises UsageError."""
+    bind, port = _bind_and_port(text, "-D", "-D 1080 or -D 127.0.0.1:1080")
+    return ForwardSpec(Direction.DYNAMIC, bind, port, None, text)
+
+
+def parse_address_port(text: str) -> TcpEndpoint:
+    """Return the listener ``ADDRESS:PORT`` (``*``: every address). Raises UsageError."""
+    bind, port = _bind_and_port(text, "the listener", "127.0.0.1:9100")
+    if bind is None:
+        raise UsageError(f"{quoted(text)} has no address", f"write 127.0.0.1:{port}")
+    return TcpEndpoint(bind, port)
+
+
+def _bind_and_port(text: str, what: str, example: str) -> tuple[str | None, int]:
     match _split(text):
         case [port] if is_number(port):
             bind = None
@@ -76,15 +104,12 @@ def parse_dynamic(text: str) -> ForwardSpec:
             bind = _bind(address, text)
         case [name, port] if is_name(name) and is_number(port):
             raise UsageError(
-                f"-D {quoted(text)}: {quoted(name)} is no IP address to listen on",
-                f"an adapter is named apart: -D {shown(port)} --bind {shown(name)}",
+                f"{what} {quoted(text)}: {quoted(name)} is no IP address to listen on",
+                f"write an address, like {example}, or leave it to --bind {shown(name)}",
             )
         case _:
-            raise UsageError(
-                f"-D {quoted(text)} is not [BIND:]PORT", "for example -D 1080 or -D 127.0.0.1:1080"
-            )
-    number = parse_port(port, "the SOCKS port", least=0)
-    return ForwardSpec(Direction.DYNAMIC, bind, number, None, text)
+            raise UsageError(f"{what} {quoted(text)} is not BIND:PORT", f"for example {example}")
+    return bind, parse_port(port, "the listening port", least=0)
 
 
 # The parts of a SPEC ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import example, given, strategies as st
 
 from sshvpn.errors import UsageError
 from sshvpn.model import Direction, Endpoint, ForwardSpec, TcpEndpoint, UnixEndpoint
-from sshvpn.spec import parse_dynamic, parse_forward
+from sshvpn.spec import parse_address_port, parse_dynamic, parse_forward, parse_publish
 
 LOCAL8888 = TcpEndpoint("localhost", 8888)
 
@@ -175,9 +175,9 @@ def test_a_socks_listener_is_a_port_with_or_without_an_address(
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("eth0:1080", "no IP address", "-D 1080 --bind eth0"),
-        ("1080:localhost:80", "not [BIND:]PORT", "-D 1080"),
-        ("/run/socks", "not [BIND:]PORT", "-D 1080"),
+        ("eth0:1080", "no IP address", "--bind eth0"),
+        ("1080:localhost:80", "not BIND:PORT", "-D 1080"),
+        ("/run/socks", "not BIND:PORT", "-D 1080"),
         ("*:socks", "not a number", "65535"),
         ("99999", "too large", "65535"),
         ("", "empty", ""),
@@ -188,6 +188,50 @@ def test_a_wrong_socks_listener_says_so(text: str, message: str, hint: str) -> N
         parse_dynamic(text)
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "bind", "listen", "target"),
+    [
+        ("8888", None, 8888, LOCAL8888),
+        ("9999:8888", None, 9999, LOCAL8888),
+        ("db.internal:5432", None, 5432, tcp("db.internal", 5432)),
+        ("localhost:8888", None, 8888, LOCAL8888),
+        ("9999:db.internal:5432", None, 9999, tcp("db.internal", 5432)),
+        ("192.168.1.5:9999:8888", "192.168.1.5", 9999, LOCAL8888),
+    ],
+)
+def test_a_service_is_published_by_a_spec_or_by_host_and_port(
+    text: str, bind: str | None, listen: int, target: Endpoint
+) -> None:
+    assert parse_publish(text) == ForwardSpec(Direction.LOCAL, bind, listen, target, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/run/a:80", "80:/run/a", "192.168.1.5:80", "db:0", "db:http", "-db:80", "1.2:80"]
+)
+def test_a_service_that_cannot_be_published_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_publish(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("127.0.0.1:9100", tcp("127.0.0.1", 9100)),
+        ("[::1]:9100", tcp("::1", 9100)),
+        ("*:9100", tcp("*", 9100)),
+        ("localhost:0", tcp("localhost", 0)),
+    ],
+)
+def test_a_listener_is_an_address_and_a_port(text: str, endpoint: TcpEndpoint) -> None:
+    assert parse_address_port(text) == endpoint
+
+
+@pytest.mark.parametrize("text", ["", "9100", "eth0:9100", "127.0.0.1", "127.0.0.1:x", "::1:9100"])
+def test_a_listener_without_both_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_address_port(text)
 
 
 def rendered(spec: ForwardSpec) -> str:
