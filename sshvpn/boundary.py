@@ -23,6 +23,10 @@ from sshvpn.model import (
 class Prompter(Protocol):
     """Somebody who can be asked: a person at a terminal."""
 
+    def is_there(self) -> bool:
+        """Whether there is anybody to ask now."""
+        ...
+
     async def ask(self, prompt: str, *, echo: bool) -> str | None:
         """Return what was typed, or None when nobody is there or the person gave up."""
         ...

@@ -59,6 +59,10 @@ class SshvpnError(Exception):
         """What went wrong, one line."""
         return str(self)
 
+    def as_record(self) -> dict[str, str]:
+        """Return ``last_error`` of ``status --json``."""
+        return {"code": self.code, "message": f"{self}; {self.hint}" if self.hint else str(self)}
+
 
 class UsageError(SshvpnError):
     """A word on the command line is wrong."""

@@ -152,7 +152,9 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return min(grown, BACKOFF_MOST_S) * (1 - jitter / 4)
 
 
-def step(life: Life, event: Event, now: float, jitter: float = 0.0) -> Step:
+def step(  # noqa: PLR0911 (one return an event: it reads as the table it is)
+    life: Life, event: Event, now: float, jitter: float = 0.0
+) -> Step:
     """Return what ``life`` becomes by ``event`` at ``now``, and what is to be done."""
     match event:
         case Start(timeout_s):
@@ -212,7 +214,7 @@ def _is_mendable(life: Life, error: SshvpnError) -> bool:
 def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
     if life.phase is State.FAILED:
         return life, ()
-    failed = replace(life, last_error=error, prompt_since=None)
+    failed, _ = _prompting(replace(life, last_error=error), waiting=False, now=now)
     if _is_mendable(life, error):
         return _back_off(failed, now, jitter)
     if not life.has_run:

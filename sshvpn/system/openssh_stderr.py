@@ -239,7 +239,9 @@ def classify(lines: Iterable[str], exit_status: int | None = None) -> SshvpnErro
             return case.build(match, "\n".join(all_lines))
     words = [line for line in spoken if not _NOISE.search(line)]
     if words:
-        return UnknownSshError(f"ssh ended: {words[-1][:300]}", "ssh -v to the same host tells more")
+        return UnknownSshError(
+            f"ssh ended: {words[-1][:300]}", "ssh -v to the same host tells more"
+        )
     if exit_status is not None and exit_status < 0:
         return ConnectionLostError(f"ssh was ended by signal {-exit_status}")
     return ConnectionLostError(f"ssh ended without a word (exit status {exit_status})")

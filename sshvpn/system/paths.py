@@ -25,7 +25,7 @@ def runtime_dirs() -> tuple[Path, ...]:
         return (Path("/run/sshvpn"),)
     candidates = [Path(f"/tmp/sshvpn-{uid}")]  # noqa: S108 (owner and mode are checked)
     session = os.environ.get("XDG_RUNTIME_DIR", "")
-    base = Path(session) if os.path.isabs(session) else Path(f"/run/user/{uid}")
+    base = Path(session) if session.startswith("/") else Path(f"/run/user/{uid}")
     if _is_own_directory(base):
         candidates.insert(0, base / "sshvpn")
     return tuple(candidates)
@@ -55,7 +55,7 @@ def runtime_dir() -> Path:
 def state_dir() -> Path:
     """Return ``$XDG_STATE_HOME/sshvpn`` (default ``~/.local/state/sshvpn``), made 0700."""
     session = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(session) if os.path.isabs(session) else home() / ".local" / "state"
+    base = Path(session) if session.startswith("/") else home() / ".local" / "state"
     directory = base / "sshvpn"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

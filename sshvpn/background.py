@@ -1,0 +1,66 @@
+"""The background process of ``sshvpn forward -b``: ``python -m sshvpn.background NAME``.
+
+Its standard input is the socket of the command that started it: the first line is the profile,
+then both speak the control protocol. The name on its command line is for people who read ps(1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+from sshvpn.control import LONGEST_LINE, VERSION
+from sshvpn.errors import SshvpnError
+
+
+def main() -> int:
+    """Run the session that the launcher describes, and return its exit code."""
+    launcher = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    request = json.loads(_first_line(launcher))
+    from sshvpn import wiring
+    from sshvpn.runner import Launcher
+    from sshvpn.wire import profile_from_json
+
+    try:
+        profile = profile_from_json(request["profile"])
+        waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
+        return wiring.run_forward(profile, launcher=waiting)
+    except SshvpnError as error:
+        _tell(launcher, error)
+        return error.exit_code
+
+
+def _first_line(launcher: socket.socket) -> bytes:
+    # Byte by byte at the end, so that nothing behind the line is taken from the protocol.
+    line = b""
+    while not line.endswith(b"\n") and len(line) < LONGEST_LINE:
+        piece = launcher.recv(1)
+        if not piece:
+            break
+        line += piece
+    return line
+
+
+def _tell(launcher: socket.socket, error: SshvpnError) -> None:
+    """Tell the launcher of an error that came before the control socket could."""
+    end = {
+        "v": VERSION,
+        "event": "end",
+        "exit_code": error.exit_code,
+        "error": error.as_record(),
+        "message": str(error),
+        "hint": error.hint,
+    }
+    try:
+        launcher.sendall(json.dumps(end).encode() + b"\n")
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

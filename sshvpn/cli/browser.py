@@ -1,0 +1,103 @@
+"""The browser and the QR code: what comes after a forward works."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from sshvpn.boundary import Interfaces
+
+_POLL_S = 0.3
+_ANSWER_TIMEOUT_S = 5.0
+_WAIT_S = 60.0
+
+
+class LanUrls:
+    """The URLs under which the LAN's machines reach a forward."""
+
+    def __init__(self, interfaces: Interfaces) -> None:
+        self._interfaces = interfaces
+
+    def of(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return a URL a record that is not on loopback alone; the first LAN address for ``*``."""
+        return [url for record in records for url in self._of_one(record)][:4]
+
+    def _of_one(self, record: Mapping[str, Any]) -> Iterable[str]:
+        if record["direction"] == "remote" or not record["url"]:
+            return
+        parts = urlsplit(record["url"])
+        for listen in record["listen"]:
+            host, _, port = listen.rpartition(":")
+            if host in ("127.0.0.1", "[::1]") or listen.startswith("/"):
+                continue
+            if host in ("0.0.0.0", "[::]"):  # noqa: S104 (compared, not bound)
+                host = next((found.address for found in self._interfaces.lan()), "")
+                host = f"[{host}]" if ":" in host else host
+            if host:
+                yield parts._replace(netloc=f"{host}:{port}").geturl()
+                return
+
+
+def print_qr(urls: Sequence[str]) -> None:
+    """Print a QR code of each URL, or say why there is none."""
+    from sshvpn.lan.qr import terminal_qr
+
+    if not urls:
+        click.echo(
+            "sshvpn: no QR code: the forward is for this machine only (--lan shares it)", err=True
+        )
+    for url in urls:
+        click.echo(f"{terminal_qr(url)}\n{url}")
+    sys.stdout.flush()
+
+
+def open_when_answered(urls: Sequence[str], *, wait: bool) -> None:
+    """Open the browser at the first URL once something answers there.
+
+    Without ``wait`` that happens by the way. With it: after a minute without an answer a line
+    says so, and nothing is opened.
+    """
+    if not urls:
+        click.echo("sshvpn: nothing to open: no forward here is a web page", err=True)
+        return
+    if wait:
+        _open(urls[0])
+    else:
+        threading.Thread(target=_open, args=(urls[0],), daemon=True).start()
+
+
+def _open(url: str) -> None:
+    deadline = time.monotonic() + _WAIT_S
+    while not answers(url):
+        if time.monotonic() > deadline:
+            click.echo(f"sshvpn: nothing answers at {url} yet; not opened", err=True)
+            return
+        time.sleep(_POLL_S)
+    webbrowser.open(url)
+
+
+def answers(url: str) -> bool:
+    """Whether an HTTP server answers at ``url``, with any status; TLS: whether it connects."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_ANSWER_TIMEOUT_S)
+    try:
+        if parts.scheme == "https":
+            connection.connect()
+            return True
+        connection.request("GET", parts.path or "/")
+        connection.getresponse().read(1)
+    except (OSError, http.client.HTTPException):
+        return False
+    else:
+        return True
+    finally:
+        connection.close()

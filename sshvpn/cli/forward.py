@@ -1,0 +1,176 @@
+"""``sshvpn forward``: port forwards, in the foreground or the background."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from sshvpn import wiring
+from sshvpn.cli.attach import Ended, follow_start
+from sshvpn.cli.front import Extras, make_front
+from sshvpn.cli.options import ssh_options, verbose_option
+from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.control import AlreadyUpError, Client, request
+from sshvpn.errors import SshvpnError, TakenError, UsageError
+from sshvpn.model import EngineName, ForwardProfile, SshOptions
+
+_DEFAULT_TIMEOUT_S = 30.0
+
+HELP = """Forward ports through HOST.
+
+\b
+SPEC                      as in ssh -L, and shorter:
+  8888                    here 8888, to 8888 at the server
+  9999:8888               here 9999, to 8888 at the server
+  9999:db.internal:5432   to what the server reaches as db.internal
+  192.168.1.5:9999:8888   listen on this address of ours
+  0:8888                  any free port, which is printed
+  /run/a.sock:/run/b.sock unix sockets, on either side
+
+Without HOST: --host, $SSHVPN_HOST, default_host of the configuration, or the one tunnel that
+is up. A HOST may be a profile's name. Listens on loopback unless --bind, --lan or the SPEC
+says otherwise.
+"""
+
+
+@click.command(help=HELP, short_help="Forward ports through a host.")
+@click.argument("words", nargs=-1, metavar="[HOST] SPEC...")
+@click.option("-L", "local", metavar="SPEC", multiple=True, help="A SPEC, as ssh has it.")
+@click.option(
+    "-R", "remote", metavar="SPEC", multiple=True, help="The server listens, we connect here."
+)
+@click.option("-D", "dynamic", metavar="[BIND:]PORT", multiple=True, help="A SOCKS proxy here.")
+@click.option("--host", metavar="HOST", help="The host, where it is not one of the words.")
+@click.option(
+    "--bind",
+    "binds",
+    metavar="ADDRESS|INTERFACE",
+    multiple=True,
+    help="Listen there instead of on loopback (repeatable).",
+)
+@click.option(
+    "--lan/--no-lan",
+    "lan",
+    default=None,
+    help="Listen on the adapters of the local network; saying so is the trust in it.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice([engine.value for engine in EngineName]),
+    help="auto: the system's OpenSSH where there is one, else the sshtunnel library.",
+)
+@click.option("-b", "--background", is_flag=True, help="Return when it works; sshvpn down ends it.")
+@click.option("--open", "browser", is_flag=True, help="Open the browser once it answers.")
+@click.option("--qr", is_flag=True, help="Print a QR code of the URL as the LAN sees it.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    metavar="SECONDS",
+    help="How long the first start may take, prompts not counted; with -b 30 unless said.",
+)
+@click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
+@click.option("-n", "-N", "-T", "ignored", is_flag=True, hidden=True, expose_value=False)
+@verbose_option
+@ssh_options
+@click.pass_context
+def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
+    """Build the profile, and run it here or in a process of its own."""
+    words = ForwardWords(
+        words=given["words"],
+        local=given["local"],
+        remote=given["remote"],
+        dynamic=given["dynamic"],
+        host=given["host"],
+        name=given["name"],
+        binds=given["binds"],
+        lan=given["lan"],
+        engine=None if given["engine"] is None else EngineName(given["engine"]),
+        timeout_s=_timeout(given["timeout_s"], background=given["background"]),
+        ssh=ssh,
+    )
+    profile = build_profile(words)
+    extras = Extras(qr=given["qr"], browser=given["browser"])
+    if given["background"]:
+        context.exit(_run_background(profile, extras))
+    try:
+        code = wiring.run_forward(profile, lambda: make_front(profile.name, extras))
+    except AlreadyUpError as error:
+        raise TakenError(
+            f"{profile.name} is up already", f"see: sshvpn status; end it: {_down(profile)}"
+        ) from error
+    context.exit(code)
+
+
+def _timeout(timeout_s: float | None, *, background: bool) -> float | None:
+    if timeout_s is None:
+        return _DEFAULT_TIMEOUT_S if background else None
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise UsageError(f"--timeout {timeout_s:g}: not a time", "give seconds above 0")
+    return timeout_s
+
+
+def _down(profile: ForwardProfile) -> str:
+    return f"sshvpn down {profile.name}"
+
+
+def _run_background(profile: ForwardProfile, extras: Extras) -> int:
+    wiring.check_forward(profile)
+    client = Client(wiring.start_background(profile))
+    try:
+        snapshot = follow_start(client)
+    except Ended as ended:
+        if ended.code == AlreadyUpError.code:
+            return _already_up(profile, extras)
+        raise
+    finally:
+        client.close()
+    _show(profile, snapshot, extras)
+    return 0
+
+
+def _already_up(profile: ForwardProfile, extras: Extras) -> int:
+    """Say that it is up; where it waits for a login, offer the prompt."""
+    directory = wiring.session_path(profile)
+    reply = request(directory, "status")
+    if reply is None:
+        raise SshvpnError(f"{profile.name} is just ending", "try again")
+    snapshot = reply["snapshot"]
+    typed = [spec.text for spec in profile.specs]
+    if [record["spec"] for record in snapshot["records"]] != typed:
+        raise TakenError(
+            f"{profile.name} is up with other forwards", f"first: {_down(profile)}, or use --name"
+        )
+    if snapshot["state"] in ("starting", "backoff"):
+        client = Client.connect(directory)
+        try:
+            client.send({"cmd": "attach"})
+            snapshot = follow_start(client)
+        finally:
+            client.close()
+    elif snapshot["state"] == "failed":
+        _raise_failed(profile, snapshot)
+    click.echo(f"{profile.name} is up already", err=True)
+    _show(profile, snapshot, extras)
+    return 0
+
+
+def _raise_failed(profile: ForwardProfile, snapshot: dict[str, Any]) -> NoReturn:
+    error = snapshot["records"][0]["last_error"] or {"message": "it failed"}
+    raise TakenError(f"{profile.name} has failed: {error['message']}", f"first: {_down(profile)}")
+
+
+def _show(profile: ForwardProfile, snapshot: dict[str, Any], extras: Extras) -> None:
+    for record in snapshot["records"]:
+        where = record["url"] or ", ".join(record["listen"])
+        others = [listen for listen in record["listen"][1:] if "[::1]" not in listen]
+        also = f" (also {', '.join(others)})" if others else ""
+        if record["direction"] == "remote":
+            click.echo(f"{profile.host} {record['listen'][0]} -> {record['target']} here")
+        else:
+            click.echo(f"{where} -> {profile.host} {record['target']}{also}")
+    sys.stdout.flush()
+    extras.once_running(snapshot, wait=True)

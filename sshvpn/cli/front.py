@@ -1,0 +1,127 @@
+"""What a person sees of a forward that runs in the foreground: plain lines, or a live view."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from sshvpn import wiring
+from sshvpn.boundary import Prompter
+from sshvpn.cli.browser import LanUrls, open_when_answered, print_qr
+
+
+class Extras:
+    """What is done once, at the first ``running``: the QR code, the browser."""
+
+    def __init__(self, *, qr: bool, browser: bool) -> None:
+        self._qr = qr
+        self._browser = browser
+        self._is_done = False
+
+    def once_running(self, snapshot: Mapping[str, Any], *, wait: bool = False) -> None:
+        """Do it, if ``snapshot`` is the first that is running; ``wait`` for the browser."""
+        if self._is_done or snapshot["state"] != "running":
+            return
+        self._is_done = True
+        if self._qr:
+            print_qr(LanUrls(wiring.make_interfaces()).of(snapshot["records"]))
+        if self._browser:
+            open_when_answered(_web_urls(snapshot["records"]), wait=wait)
+
+
+def _web_urls(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    urls = [record["url"] for record in records if record["url"]]
+    return [url for url in urls if url.startswith(("http://", "https://"))]
+
+
+class PlainFront:
+    """One line an event, on stdout. Implements runner.Front."""
+
+    def __init__(self, name: str, extras: Extras) -> None:
+        self._name = name
+        self._extras = extras
+        self.prompter: Prompter | None = wiring.terminal_prompter()
+
+    def update(self, snapshot: Mapping[str, Any]) -> None:
+        """Nothing to draw; at the first ``running`` the extras are done."""
+        self._extras.once_running(snapshot)
+
+    def notice(self, level: str, text: str) -> None:
+        """Print the line."""
+        mark = "" if level == "info" else f"{level}: "
+        click.echo(f"{self._name}: {mark}{text}")
+        sys.stdout.flush()
+
+    def is_gone(self) -> bool:
+        """Whether there was a terminal and it is closed."""
+        return self.prompter is not None and wiring.terminal_prompter() is None
+
+    def close(self) -> None:
+        """Nothing to leave behind."""
+
+
+class LiveFront:
+    """The live view. Implements runner.Front; asks are made above it."""
+
+    def __init__(self, extras: Extras) -> None:
+        from sshvpn.cli.live import LiveView
+
+        self._view = LiveView()
+        self._extras = extras
+        self._notices: list[str] = []
+        self._inner = wiring.terminal_prompter()
+        self.prompter: Prompter | None = self if self._inner else None
+        self._view.start()
+
+    def update(self, snapshot: Mapping[str, Any]) -> None:
+        """Draw it."""
+        forwards = snapshot["records"]
+        self._view.update({**snapshot, "forwards": forwards, "notices": self._notices[-3:]})
+        self._view.pause()
+        try:
+            self._extras.once_running(snapshot)
+        finally:
+            self._view.resume()
+
+    def notice(self, level: str, text: str) -> None:
+        """Keep a warning to be shown; what is not one is in the state already."""
+        if level != "info":
+            self._notices.append(text)
+
+    def is_gone(self) -> bool:
+        """Whether the terminal is closed."""
+        return wiring.terminal_prompter() is None
+
+    def close(self) -> None:
+        """Leave the last state as plain lines."""
+        self._view.stop()
+
+    # boundary.Prompter ------------------------------------------------------------------
+
+    def is_there(self) -> bool:
+        """Somebody sits here."""
+        return True
+
+    async def ask(self, prompt: str, *, echo: bool) -> str | None:
+        """Ask, with the view out of the way."""
+        if self._inner is None:
+            return None
+        self._view.pause()
+        try:
+            return await self._inner.ask(prompt, echo=echo)
+        finally:
+            self._view.resume()
+
+    async def tell(self, text: str) -> None:
+        """Show a line above the view."""
+        self._notices.append(text)
+
+
+def make_front(name: str, extras: Extras) -> PlainFront | LiveFront:
+    """Return the live view at a terminal that can show it, else plain lines."""
+    is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return LiveFront(extras) if is_terminal else PlainFront(name, extras)

@@ -1,0 +1,257 @@
+"""The control socket, the client's side: which sessions there are, and how to talk to one.
+
+Each session has a directory in the run-time directory, ``KIND-ID/``::
+
+    lock     held by flock(2) while the session lives, and by nothing else
+    control  a unix socket, mode 0600: JSON lines, see docs/control-protocol.md
+    mux, ask ssh's own sockets
+
+A session whose lock is free is dead, whatever else lies there. This module starts fast
+(``sshvpn status`` imports little more) and is synchronous; the server is control_server.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from sshvpn.errors import SshvpnError, TakenError
+from sshvpn.model import ForwardProfile
+
+VERSION: Final = 1
+LONGEST_LINE: Final = 64 * 1024
+_REPLY_TIMEOUT_S = 5.0
+_DOWN_TIMEOUT_S = 15.0
+_LOCK_POLL_S = 0.02
+
+
+def session_id(profile: ForwardProfile) -> str:
+    """Return the label of what ``profile`` runs as: a hash of kind and name.
+
+    A name of the user's own stands for one session. Forwards that were just typed are named
+    after their host, so that one host may have several: their SPECs tell them apart.
+    """
+    words = ["forward", profile.name]
+    if not profile.named:
+        words += [f"{spec.direction.value} {spec.text}" for spec in profile.specs]
+        words += [f"bind {bind}" for bind in profile.binds]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
+
+
+class AlreadyUpError(TakenError):
+    """The session lives already, in another process."""
+
+    code = "already_up"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("it is up already", "sshvpn status shows it; sshvpn down ends it")
+        self.directory = directory
+
+
+class SessionDir:
+    """A session's directory, locked: as long as this object lives, the session does.
+
+    A process that ends in any way gives the lock back; :meth:`close` also removes the
+    directory. Raises AlreadyUpError where somebody else holds the lock.
+    """
+
+    def __init__(self, runtime: Path, kind: str, label: str) -> None:
+        self.path = runtime / f"{kind}-{label}"
+        self._fd = self._take()
+
+    def _take(self) -> int:
+        while True:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            try:
+                fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:  # its last owner has just removed the directory
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(fd)
+                raise AlreadyUpError(self.path) from error
+            if _is_at(fd, self.path / "lock"):
+                self._clear()
+                return fd
+            os.close(fd)
+
+    def _clear(self) -> None:
+        # Sockets of a session that was killed: nobody answers there any more.
+        for left in self.path.iterdir():
+            if left.name != "lock":
+                left.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the directory; the lock is held on until the process ends.
+
+        So who waits for the lock (``sshvpn down``) waits for the process.
+        """
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove the directory, then give the lock back. May be called twice."""
+        if self._fd >= 0:
+            self.remove()
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> SessionDir:  # noqa: PYI034 (Self is younger than Python 3.10)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def is_alive(directory: Path) -> bool:
+    """Whether the session of ``directory`` lives: its lock is held."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _can_lock(fd)
+    finally:
+        os.close(fd)
+
+
+def _can_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def session_dirs(runtimes: Iterable[Path]) -> Iterator[Path]:
+    """Yield the directories of all sessions, dead ones too."""
+    for runtime in runtimes:
+        with contextlib.suppress(OSError):
+            yield from sorted(p for p in runtime.iterdir() if p.name.startswith("forward-"))
+
+
+def sweep(runtimes: Iterable[Path]) -> None:
+    """Remove the directories of sessions that have died without doing so."""
+    for directory in session_dirs(runtimes):
+        if not is_alive(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class Client:
+    """One conversation with a session over its control socket (or the launcher's)."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._reader = connected.makefile("rb")
+
+    @classmethod
+    def connect(cls, directory: Path) -> Client:
+        """Connect to the session of ``directory``. Raises OSError where nobody answers."""
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.settimeout(_REPLY_TIMEOUT_S)
+        try:
+            connected.connect(str(directory / "control"))
+        except OSError:
+            connected.close()
+            raise
+        return cls(connected)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message."""
+        self._socket.sendall(json.dumps({"v": VERSION, **message}).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any] | None:
+        """Return the next message, or None at the end. Raises SshvpnError on a garbled one."""
+        line = self._reader.readline()
+        if not line:
+            return None
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise SshvpnError("the running sshvpn answered what is not understood")
+        return message
+
+    def wait_forever(self) -> None:
+        """Let :meth:`receive` wait without a bound."""
+        self._socket.settimeout(None)
+
+    def close(self) -> None:
+        """End the conversation."""
+        self._reader.close()
+        self._socket.close()
+
+
+def request(directory: Path, command: str) -> dict[str, Any] | None:
+    """Send one command and return its reply; None where no living session answers."""
+    try:
+        client = Client.connect(directory)
+    except OSError:
+        return None
+    try:
+        client.send({"cmd": command})
+        return client.receive()
+    except OSError:
+        return None
+    finally:
+        client.close()
+
+
+def snapshots(runtimes: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """Return what each living session says of itself, by its directory."""
+    found = {}
+    for directory in session_dirs(runtimes):
+        reply = request(directory, "status")
+        if reply is not None and isinstance(reply.get("snapshot"), dict):
+            found[directory] = reply["snapshot"]
+    return found
+
+
+def take_down(directory: Path) -> None:
+    """End a session in good order, and wait until its process is gone.
+
+    Raises SshvpnError where it does not end in time; it is then still there.
+    """
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        request(directory, "down")
+        deadline = time.monotonic() + _DOWN_TIMEOUT_S
+        while not _can_lock(lock):
+            if time.monotonic() > deadline:
+                raise SshvpnError(
+                    "it was told to end, and did not",
+                    "sshvpn logs tells why; sshvpn status tells its pid",
+                )
+            time.sleep(_LOCK_POLL_S)
+    finally:
+        os.close(lock)
+    if not is_alive(directory):
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,324 @@
+"""A forward that runs: one connection, and the listeners that a profile wants on it.
+
+The session is driven by the supervisor (``bring_up``, ``wait_lost``, ``tear_down``). It never
+decides whether to try again; it compares what listens with what is wanted, and follows
+adapters that gain and lose addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sshvpn.boundary import Connection, ForwardEngine, Interfaces, Prompter, TrustStore
+from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
+from sshvpn.listeners import (
+    Addresses,
+    follows_adapters,
+    is_address,
+    url_of,
+    wanted_listeners,
+)
+from sshvpn.model import (
+    LOOPBACK6,
+    Direction,
+    Endpoint,
+    ForwardProfile,
+    InterfaceAddress,
+    LanNetwork,
+    Listener,
+    TcpEndpoint,
+    Traffic,
+)
+
+log = logging.getLogger("sshvpn.forward")
+
+RETRY_LISTENERS_S = 2.0
+"""How often a listener that could not be opened is tried again while the connection stands."""
+
+NO_TRAFFIC = Traffic(rx_bytes=None, tx_bytes=None, connections=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A listener as the connection knows it, and where it listens."""
+
+    listener: Listener
+    where: Endpoint
+
+
+class ForwardSession:
+    """Implements supervisor.Session for ``sshvpn forward``.
+
+    ``on_change`` is called after what listens has changed by itself.
+    """
+
+    kind = "forward"
+
+    def __init__(
+        self,
+        profile: ForwardProfile,
+        engine: ForwardEngine,
+        interfaces: Interfaces,
+        trust: TrustStore,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.profile = profile
+        self.engine = engine
+        self.on_change = on_change
+        self._interfaces = interfaces
+        self._trust = trust
+        self._connection: Connection | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._ports: dict[int, int] = {}
+        self._open: dict[Listener, _Opened] = {}
+        self._failed: dict[Listener, SshvpnError] = {}
+        self._untrusted: tuple[LanNetwork, ...] = ()
+        self._has_shared = False
+
+    @property
+    def name(self) -> str:
+        """NAME, as status and down know it."""
+        return self.profile.name
+
+    async def check(self) -> None:
+        """Raise UsageError for what is wrong before any connection is made."""
+        known = self._interfaces.names()
+        for bind in self.profile.binds:
+            if not is_address(bind) and bind not in known:
+                raise UsageError(
+                    f"--bind {bind}: not an address, and no adapter of this machine",
+                    f"there are: {', '.join(known)}",
+                )
+        await self.engine.check(self.profile)
+
+    async def bring_up(self, prompter: Prompter | None) -> None:
+        """Log in and open the listeners.
+
+        Raises what stopped it, with nothing left open. Where adapters are followed, one
+        listener of a SPEC is enough, and the others are tried again.
+        """
+        await self._settle_trust(prompter)
+        connection = await self.engine.connect(self.profile, prompter)
+        self._connection = connection
+        try:
+            await self._reconcile(connection)
+            self._judge()
+        except BaseException:
+            await self.tear_down()
+            raise
+        self._has_shared = True
+        if follows_adapters(self.profile):
+            self._follower = asyncio.create_task(self._follow(connection))
+
+    async def wait_lost(self) -> SshvpnError:
+        """Wait for the end of the connection, and return why it ended."""
+        if self._connection is None:
+            raise RuntimeError("there is no connection to wait for")
+        return await self._connection.wait_closed()
+
+    async def tear_down(self) -> None:
+        """End the connection and its listeners. Nothing there: nothing happens."""
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._follower
+            self._follower = None
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+        self._open.clear()
+        self._failed.clear()
+
+    def traffic(self) -> Traffic:
+        """Return what the connection has carried."""
+        return self._connection.traffic() if self._connection else NO_TRAFFIC
+
+    # Trust ------------------------------------------------------------------------------
+
+    async def _settle_trust(self, prompter: Prompter | None) -> None:
+        """At the first start, ``--lan`` is trust; in a profile a person is asked once."""
+        if not self.profile.lan or self._has_shared:
+            return
+        for address in self._interfaces.lan():
+            network = await asyncio.to_thread(self._interfaces.network_of, address)
+            if self._trust.is_trusted(network):
+                continue
+            if self.profile.lan_trusts or await _agrees(prompter, network):
+                self._trust.remember(network)
+                log.info("sharing is trusted on %s", network)
+
+    def _shareable(self) -> Sequence[InterfaceAddress]:
+        shareable: list[InterfaceAddress] = []
+        untrusted: list[LanNetwork] = []
+        for address in self._interfaces.lan():
+            network = self._interfaces.network_of(address)
+            if self._trust.is_trusted(network):
+                shareable.append(address)
+                continue
+            untrusted.append(network)
+            if network not in self._untrusted:
+                log.warning(
+                    "not shared on %s: not a trusted network (sshvpn forward --lan trusts it)",
+                    network,
+                )
+        self._untrusted = tuple(untrusted)
+        return shareable
+
+    # Listeners --------------------------------------------------------------------------
+
+    def _addresses(self) -> Addresses:
+        names = [bind for bind in self.profile.binds if not is_address(bind)]
+        loopback6 = any(
+            found.address == LOOPBACK6
+            for name in self._interfaces.names()
+            if name in ("lo", "lo0")
+            for found in self._interfaces.addresses(name)
+        )
+        return Addresses(
+            interfaces={name: self._interfaces.addresses(name) for name in names},
+            lan=self._shareable() if self.profile.lan else (),
+            has_ipv6_loopback=loopback6,
+        )
+
+    async def _reconcile(self, connection: Connection) -> bool:
+        """Close what is not wanted any more, open what is; return whether anything changed."""
+        addresses = await asyncio.to_thread(self._addresses)
+        wanted = wanted_listeners(self.profile, addresses, self._ports)
+        changed = False
+        for listener in [known for known in self._open if known not in wanted]:
+            opened = self._open.pop(listener)
+            await connection.close_listener(opened.listener)
+            log.warning("%s is not listened on any more: the address went", opened.where)
+            changed = True
+        for gone in [known for known in self._failed if known not in wanted]:
+            del self._failed[gone]
+        for listener in wanted:
+            if self._pinned(listener) not in self._open:
+                changed |= await self._try_open(connection, self._pinned(listener))
+        return changed
+
+    def _pinned(self, listener: Listener) -> Listener:
+        port = self._ports.get(listener.spec)
+        if port is None or not isinstance(listener.listen, TcpEndpoint):
+            return listener
+        return replace(listener, listen=replace(listener.listen, port=port))
+
+    async def _try_open(self, connection: Connection, listener: Listener) -> bool:
+        try:
+            where = await connection.open_listener(listener)
+        except (TakenError, PrivilegeError, UsageError) as error:
+            before = self._failed.get(listener)
+            self._failed[listener] = error
+            if self._has_shared and (before is None or str(before) != str(error)):
+                log.warning("%s", error)
+            return before is None
+        if isinstance(where, TcpEndpoint) and self._asks_for_any_port(listener):
+            self._ports[listener.spec] = where.port
+        self._failed.pop(listener, None)
+        self._open[self._pinned(listener)] = _Opened(listener, where)
+        log.info("%s", self._line(listener.spec, where))
+        return True
+
+    def _asks_for_any_port(self, listener: Listener) -> bool:
+        return self.profile.specs[listener.spec].listen == 0
+
+    def _judge(self) -> None:
+        """Raise where a SPEC cannot be served as it was asked for."""
+        if not follows_adapters(self.profile):
+            for error in self._failed.values():
+                raise error
+            return
+        for index, spec in enumerate(self.profile.specs):
+            if any(listener.spec == index for listener in self._open):
+                continue
+            for listener, error in self._failed.items():
+                if listener.spec == index:
+                    raise error
+            if not self._has_shared:
+                raise self._nowhere(spec.text)
+        for error in self._failed.values():
+            log.warning("%s", error)
+
+    def _nowhere(self, spec: str) -> SshvpnError:
+        if self._untrusted:
+            return SshvpnError(
+                f"{spec} is not shared: {self._untrusted[0]} is not a trusted network",
+                "say --lan on the command line to trust it",
+            )
+        if self.profile.lan:
+            return SshvpnError(
+                f"{spec} is shared with nobody: no adapter of this machine is on a LAN",
+                "ip address lists them; --bind ADAPTER takes any of them",
+            )
+        return SshvpnError(
+            f"{spec} has nowhere to listen: {', '.join(self.profile.binds)} has no address",
+            "give the adapter an address, or --bind another",
+        )
+
+    async def _follow(self, connection: Connection) -> None:
+        """Reconcile after every change of an adapter, and while something is missing."""
+        changed = asyncio.Event()
+        watcher = asyncio.create_task(self._watch(changed))
+        try:
+            while True:
+                missing = bool(self._failed or self._untrusted)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(changed.wait(), RETRY_LISTENERS_S if missing else None)
+                changed.clear()
+                try:
+                    if await self._reconcile(connection):
+                        self.on_change()
+                except SshvpnError as error:  # the connection goes: wait_lost tells why
+                    log.debug("listeners not followed: %s", error)
+                    return
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+
+    async def _watch(self, changed: asyncio.Event) -> None:
+        async for _ in self._interfaces.changes():
+            changed.set()
+
+    # What is told -----------------------------------------------------------------------
+
+    def _line(self, index: int, where: Endpoint) -> str:
+        spec = self.profile.specs[index]
+        host = self.profile.host
+        if spec.direction is Direction.REMOTE:
+            return f"{host} {where} -> {spec.target} here"
+        target = "SOCKS" if spec.target is None else str(spec.target)
+        return f"{url_of(spec, where)} -> {host} {target}"
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what ``status --json`` says of each SPEC, as far as the session knows it."""
+        records = []
+        for index, spec in enumerate(self.profile.specs):
+            places = [opened.where for key, opened in self._open.items() if key.spec == index]
+            error = next((e for key, e in self._failed.items() if key.spec == index), None)
+            records.append(
+                {
+                    "name": self.name,
+                    "host": self.profile.host,
+                    "engine": self.engine.name,
+                    "direction": spec.direction.value,
+                    "spec": spec.text,
+                    "listen": [str(where) for where in places],
+                    "target": "socks5" if spec.target is None else str(spec.target),
+                    "url": url_of(spec, places[0]) if places else None,
+                    "last_error": error.as_record() if error else None,
+                }
+            )
+        return records
+
+
+async def _agrees(prompter: Prompter | None, network: LanNetwork) -> bool:
+    if prompter is None:
+        return False
+    answer = await prompter.ask(f"Share with the machines of {network}? [y/N] ", echo=True)
+    return (answer or "").strip().lower() in ("y", "yes")

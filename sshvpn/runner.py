@@ -1,0 +1,245 @@
+"""Runs one session in this process: supervisor, control socket, signals, log.
+
+The foreground command and the background process both end here; they differ in their front,
+which is what a person sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.handlers
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sshvpn.boundary import Prompter
+from sshvpn.control import SessionDir
+from sshvpn.control_server import ControlServer
+from sshvpn.errors import SshvpnError
+from sshvpn.forward import ForwardSession
+from sshvpn.supervisor import Supervisor
+
+_LOG_BYTES = 1 << 20
+_EXIT_INTERRUPTED = 130
+_TICK_S = 1.0
+
+log = logging.getLogger("sshvpn")
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """The process that started this one: its socket, and whether a person sits there."""
+
+    socket: socket.socket
+    can_answer: bool
+
+
+class Front(Protocol):
+    """What a person sees of a session that runs in this process."""
+
+    @property
+    def prompter(self) -> Prompter | None:
+        """Who can be asked here; None: nobody."""
+        ...
+
+    def update(self, snapshot: Mapping[str, Any]) -> None:
+        """Show how things stand."""
+        ...
+
+    def notice(self, level: str, text: str) -> None:
+        """Show a line of the log."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Whether the terminal that this was started at is gone."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal in order. The last call."""
+        ...
+
+
+async def run(
+    session: ForwardSession,
+    directory: SessionDir,
+    *,
+    log_file: Path,
+    front: Front | None = None,
+    launcher: Launcher | None = None,
+) -> int:
+    """Run ``session`` until it ends, and return the exit code.
+
+    ``front`` is the terminal here; ``launcher`` started this process in the background and
+    waits for the first ``running``: if it goes before that, everything is undone.
+    Raises the SshvpnError of a first start that failed.
+    """
+    runner = _Runner(session, directory, front)
+    with _logging(log_file, runner.take_record):
+        return await runner.run(launcher)
+
+
+class _Runner:
+    def __init__(self, session: ForwardSession, directory: SessionDir, front: Front | None) -> None:
+        self._front = front
+        self._directory = directory
+        self._exit_code = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.get_ident()
+        self._control = ControlServer(
+            self._snapshot,
+            {"down": self._down, "wake": self._wake, "attached": self._attached},
+        )
+        self._supervisor = Supervisor(
+            session,
+            prompter=(front.prompter if front else None) or self._control,
+            timeout_s=session.profile.timeout_s,
+            observe=self._observe,
+        )
+        session.on_change = self._supervisor.publish
+
+    async def run(self, launcher: Launcher | None) -> int:
+        self._loop = asyncio.get_running_loop()
+        error: SshvpnError | None = None
+        await self._control.listen(self._directory.path / "control")
+        if launcher is not None:
+            await self._control.adopt(
+                launcher.socket, self._launcher_gone, can_answer=launcher.can_answer
+            )
+        self._watch_signals(self._loop)
+        ticker = asyncio.create_task(self._tick()) if self._front else None
+        try:
+            error = await self._supervisor.run()
+        finally:
+            if ticker is not None:
+                ticker.cancel()
+            log.info("ended")
+            if self._front is not None:
+                self._front.close()
+            await self._control.close(error)
+            self._directory.remove()
+        if error is not None:
+            raise error
+        return self._exit_code
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if self._front is not None:
+                self._front.update(self._snapshot())
+
+    def take_record(self, level: str, text: str) -> None:
+        """Hand a line of the log to who watches; called in whatever thread logs."""
+        if self._loop is None or self._loop.is_closed():
+            return
+        if threading.get_ident() == self._thread:
+            self._notice(level, text)
+        else:
+            self._loop.call_soon_threadsafe(self._notice, level, text)
+
+    def _notice(self, level: str, text: str) -> None:
+        self._control.notice(level, text)
+        if self._front is not None:
+            self._front.notice(level, text)
+
+    def _observe(self, snapshot: Mapping[str, Any]) -> None:
+        self._control.publish(snapshot)
+        if self._front is not None:
+            self._front.update(snapshot)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return self._supervisor.snapshot()
+
+    # What comes from outside ------------------------------------------------------------
+
+    def _watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGTERM, self._down)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_status)
+
+    def _down(self) -> None:
+        self._supervisor.stop()
+
+    def _interrupt(self) -> None:
+        self._exit_code = _EXIT_INTERRUPTED
+        self._supervisor.stop()
+
+    def _hang_up(self) -> None:
+        # HUP means "reconnect now", but also that the terminal was closed.
+        if self._front is not None and self._front.is_gone():
+            self._supervisor.stop()
+        else:
+            self._supervisor.reconnect()
+
+    def _wake(self) -> None:
+        self._supervisor.reconnect()
+
+    def _attached(self) -> None:
+        self._supervisor.wake(login=True)
+
+    def _launcher_gone(self) -> None:
+        if not self._supervisor.life.has_run:
+            self._supervisor.stop()
+
+    def _log_status(self) -> None:
+        snapshot = self._supervisor.snapshot()
+        for record in snapshot["records"]:
+            log.info(
+                "status: %s %s %s",
+                record["state"],
+                ", ".join(record["listen"]) or "-",
+                snapshot["traffic"],
+            )
+
+
+class _RecordSink(logging.Handler):
+    def __init__(self, take: Callable[[str, str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._take = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._take(record.levelname.lower(), record.getMessage())
+
+
+class _logging:  # noqa: N801 (a context manager, used as a function)
+    """Sends the log of this package to a file and to whoever watches, while entered."""
+
+    def __init__(self, path: Path, take: Callable[[str, str], None]) -> None:
+        # What cannot be written (a full disk) is lost, and the forward goes on.
+        logging.raiseExceptions = False
+        self._handlers: list[logging.Handler] = [_RecordSink(take)]
+        try:
+            file = logging.handlers.RotatingFileHandler(
+                path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8"
+            )
+        except OSError as error:
+            take("warning", f"no log is kept: {path}: {error.strerror}")
+        else:
+            file.setFormatter(_UtcFormatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
+            self._handlers.append(file)
+
+    def __enter__(self) -> None:
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        for handler in self._handlers:
+            log.addHandler(handler)
+
+    def __exit__(self, *_: object) -> None:
+        for handler in self._handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+class _UtcFormatter(logging.Formatter):
+    def formatTime(  # noqa: N802 (the name is logging's)
+        self, record: logging.LogRecord, datefmt: str | None = None
+    ) -> str:
+        from sshvpn.supervisor import rfc3339
+
+        del datefmt
+        return rfc3339(record.created)

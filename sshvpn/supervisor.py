@@ -1,0 +1,272 @@
+"""Keeps one session up: turns the lifecycle's commands into calls, and calls into events.
+
+The decisions are lifecycle.step's. This shell owns the clock, the randomness and the tasks; it
+handles one event at a time, and an attempt that was given up can not speak any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from sshvpn import lifecycle
+from sshvpn.boundary import Prompter
+from sshvpn.errors import ConnectionLostError, SshvpnError, UnknownSshError
+from sshvpn.lifecycle import Life
+from sshvpn.model import State, Traffic
+
+log = logging.getLogger("sshvpn.supervisor")
+
+
+class Session(Protocol):
+    """What a supervisor keeps up."""
+
+    @property
+    def kind(self) -> str:
+        """``forward`` or ``tunnel``."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """NAME of cli.md."""
+        ...
+
+    async def bring_up(self, prompter: Prompter | None) -> None:
+        """Make it work, or raise an SshvpnError with nothing left behind."""
+        ...
+
+    async def wait_lost(self) -> SshvpnError:
+        """Wait until it works no more, and return why."""
+        ...
+
+    async def tear_down(self) -> None:
+        """Undo it. May be called twice, and on something half made."""
+        ...
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the records of ``status --json``, without what the supervisor adds."""
+        ...
+
+    def traffic(self) -> Traffic:
+        """Return what has been carried."""
+        ...
+
+
+class Supervisor:
+    """Runs one session from start to end.
+
+    ``observe`` is called with the snapshot after every change; ``prompter`` is whoever can be
+    asked (its ``ask`` returns None where nobody can).
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        prompter: Prompter | None = None,
+        timeout_s: float | None = None,
+        observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    ) -> None:
+        self._session = session
+        self._prompter = None if prompter is None else _CountingPrompter(prompter, self)
+        self._timeout_s = timeout_s
+        self._observe = observe
+        self._life = Life()
+        self._since = time.time()
+        self._events: asyncio.Queue[tuple[int | None, lifecycle.Event]] = asyncio.Queue()
+        self._attempt_number = 0
+        self._attempt: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._random = random.Random()  # noqa: S311 (jitter)
+
+    # From outside -----------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask for an end in good order; :meth:`run` returns when it is reached."""
+        self.post(lifecycle.Stop())
+
+    def wake(self, *, login: bool = False) -> None:
+        """Try again now, if it waits; ``login``: somebody is there to be asked."""
+        self.post(lifecycle.Wake(login=login))
+
+    def reconnect(self) -> None:
+        """Make a new connection now: what waits tries again, what runs is made anew."""
+        if self._life.phase is State.RUNNING:
+            self.post(lifecycle.Failed(ConnectionLostError("a new connection was asked for")))
+        self.post(lifecycle.Wake())
+
+    def post(self, event: lifecycle.Event) -> None:
+        """Take ``event`` from outside; to be called in the supervisor's loop."""
+        self._events.put_nowait((None, event))
+
+    @property
+    def life(self) -> Life:
+        """Where the session stands."""
+        return self._life
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what ``status --json`` says, and what a live view needs beside it."""
+        life = self._life
+        state = (life.phase or State.STOPPING).value
+        own = {
+            "uid": os.getuid(),
+            "state": state,
+            "since": rfc3339(self._since),
+            "reconnects": life.reconnects,
+            "retry_at": self._wall(life.retry_at),
+            "pid": os.getpid(),
+        }
+        records = []
+        for record in self._session.describe():
+            error = life.last_error.as_record() if life.last_error else record["last_error"]
+            records.append({**record, **own, "last_error": error})
+        traffic = self._session.traffic()
+        return {
+            "kind": self._session.kind,
+            "name": self._session.name,
+            "state": state,
+            "records": records,
+            "traffic": {
+                "rx_bytes": traffic.rx_bytes,
+                "tx_bytes": traffic.tx_bytes,
+                "connections": traffic.connections,
+            },
+        }
+
+    # The loop ---------------------------------------------------------------------------
+
+    async def run(self) -> SshvpnError | None:
+        """Run until stopped (None), or until the first start is given up (the error).
+
+        Cancelled: the session is torn down all the same.
+        """
+        self.post(lifecycle.Start(self._timeout_s))
+        try:
+            while True:
+                number, event = await self._events.get()
+                if number is not None and number != self._attempt_number:
+                    continue
+                ended, error = await self._handle(event)
+                if ended:
+                    return error
+        finally:
+            self._set_timer(None)
+            await self._disconnect()
+
+    async def _handle(self, event: lifecycle.Event) -> tuple[bool, SshvpnError | None]:
+        before = self._life
+        now = time.monotonic()
+        self._life, commands = lifecycle.step(before, event, now, self._random.random())
+        if self._life.phase is not before.phase:
+            self._since = time.time()
+            self._log_change()
+        for command in commands:
+            match command:
+                case lifecycle.Connect(may_prompt):
+                    self._connect(may_prompt=may_prompt)
+                case lifecycle.Disconnect():
+                    await self._disconnect()
+                case lifecycle.SetTimer(at):
+                    self._set_timer(at)
+                case lifecycle.GiveUp(error):
+                    self.publish()
+                    return True, error
+                case lifecycle.Finish():
+                    self.publish()
+                    return True, None
+        self.publish()
+        return False, None
+
+    def publish(self) -> None:
+        """Tell the observer how things stand."""
+        self._observe(self.snapshot())
+
+    def _log_change(self) -> None:
+        life = self._life
+        phase = life.phase.value if life.phase else "stopped"
+        if life.phase in (State.BACKOFF, State.FAILED) and life.last_error is not None:
+            wait = ""
+            if life.phase is State.BACKOFF and life.retry_at is not None:
+                wait = f", next try in {max(0.0, life.retry_at - time.monotonic()):.1f} s"
+            log.warning("%s: %s%s", phase, life.last_error, wait)
+        else:
+            log.info("%s", phase)
+
+    # The attempt ------------------------------------------------------------------------
+
+    def _connect(self, *, may_prompt: bool) -> None:
+        self._attempt_number += 1
+        asked = self._prompter
+        prompter = asked if may_prompt and asked is not None and asked.is_there() else None
+        self._attempt = asyncio.create_task(self._try(self._attempt_number, prompter))
+
+    async def _try(self, number: int, prompter: Prompter | None) -> None:
+        try:
+            await self._session.bring_up(prompter)
+            self._events.put_nowait((number, lifecycle.Connected()))
+            error = await self._session.wait_lost()
+        except SshvpnError as raised:
+            error = raised
+        except Exception as bug:
+            log.debug("unexpected", exc_info=True)
+            error = UnknownSshError(
+                f"something unexpected: {type(bug).__name__}: {bug}",
+                "please report it, with what --debug shows",
+            )
+        self._events.put_nowait((number, lifecycle.Failed(error)))
+
+    async def _disconnect(self) -> None:
+        self._attempt_number += 1
+        if self._attempt is not None:
+            self._attempt.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._attempt
+            self._attempt = None
+        await self._session.tear_down()
+
+    def _set_timer(self, at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            wait = max(0.0, at - time.monotonic())
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(wait, self.post, lifecycle.TimerFired())
+
+    @staticmethod
+    def _wall(at: float | None) -> str | None:
+        return None if at is None else rfc3339(time.time() + at - time.monotonic())
+
+
+class _CountingPrompter:
+    """Tells the lifecycle when a prompt is open, so that the first start's clock stands."""
+
+    def __init__(self, inner: Prompter, supervisor: Supervisor) -> None:
+        self._inner = inner
+        self._supervisor = supervisor
+
+    def is_there(self) -> bool:
+        return self._inner.is_there()
+
+    async def ask(self, prompt: str, *, echo: bool) -> str | None:
+        self._supervisor.post(lifecycle.Prompting(waiting=True))
+        try:
+            return await self._inner.ask(prompt, echo=echo)
+        finally:
+            self._supervisor.post(lifecycle.Prompting(waiting=False))
+
+    async def tell(self, text: str) -> None:
+        await self._inner.tell(text)
+
+
+def rfc3339(seconds: float) -> str:
+    """Return a point in time (seconds since the epoch) as RFC 3339 says, in UTC."""
+    at = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,468 @@
+"""The openssh engine: forwards carried by the system's own ssh.
+
+One ``ssh -N`` is the master of a control socket of ours (ssh(1), ControlMaster); listeners are
+opened and closed over it with ``ssh -O forward`` and ``-O cancel``, so each succeeds or fails
+by itself and comes and goes while others live. The user's configuration is honoured, without
+its forwards, RemoteCommand, Tunnel and Control settings: our options come first on the command
+line, and the first value wins (ssh_config(5)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from sshvpn.boundary import Prompter
+from sshvpn.errors import (
+    AuthenticationError,
+    LoginNeededError,
+    SshvpnError,
+    UnreachableError,
+    UsageError,
+)
+from sshvpn.model import (
+    Direction,
+    Endpoint,
+    ForwardProfile,
+    Listener,
+    TcpEndpoint,
+    Traffic,
+    UnixEndpoint,
+)
+from sshvpn.system import local_listener
+from sshvpn.system.askpass import AskpassServer
+from sshvpn.system.cpu import has_aes
+from sshvpn.system.listener_guard import guard_process_listener
+from sshvpn.system.openssh_stderr import classify, is_debug, is_noise
+from sshvpn.system.process import dies_with_parent
+from sshvpn.system.sockets import TransportSocket
+from sshvpn.system.ssh_config import DEFAULT_CIPHERS, resolve
+
+log = logging.getLogger("sshvpn.openssh")
+
+_KEPT_LINES = 200
+_LONGEST_LINE = 1 << 20
+_MUX_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 3.0
+_READY_POLL_S = 0.02
+_PORT_TRIES = 8
+# sun_path holds 107 bytes, and ssh binds to a temporary name that is 17 longer.
+_LONGEST_CONTROL_PATH = 107 - 17
+
+_SWITCHES = {Direction.LOCAL: "-L", Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
+_CHANNEL_NEW = re.compile(
+    r"debug1: channel (\d+): new .*(?:direct-tcpip|forwarded-tcpip|dynamic-tcpip|streamlocal)"
+)
+_CHANNEL_FREE = re.compile(r"debug1: channel (\d+): free:")
+_OPEN_FAILED = re.compile(r"channel \d+: open failed: ([^:]+): (.*)")
+
+
+def find_ssh() -> str | None:
+    """Return the absolute path of the system's ssh, or None."""
+    return shutil.which("ssh")
+
+
+class OpensshEngine:
+    """Implements boundary.ForwardEngine with the system's ssh.
+
+    ``directory`` is a private directory for the sockets of this engine's one connection;
+    without it each connection makes a temporary one.
+    """
+
+    name = "openssh"
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._needs_person = False
+        self._had_agent = False
+
+    async def check(self, profile: ForwardProfile) -> None:
+        """Raise UsageError where there is no ssh, or ssh does not take its configuration."""
+        if find_ssh() is None:
+            raise UsageError(
+                "there is no ssh on this machine",
+                "install openssh-client, or use --engine sshtunnel",
+            )
+        await resolve(profile.destination, profile.ssh)
+
+    async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> Connection:
+        """Log in; see boundary.ForwardEngine."""
+        config = await resolve(profile.destination, profile.ssh)
+        connection = Connection(profile, self._directory)
+        try:
+            await connection.log_in(config, prompter)
+        except AuthenticationError as error:
+            await connection.close()
+            raise self._explained(error, config, prompter) from error
+        except BaseException:
+            await connection.close()
+            raise
+        self._needs_person = self._needs_person or connection.was_answered
+        self._had_agent = self._had_agent or _has_agent(config)
+        return connection
+
+    def _explained(
+        self, error: AuthenticationError, config: Mapping[str, tuple[str, ...]], asked: object
+    ) -> SshvpnError:
+        # The same refusal means something else where a login worked before and nobody can be
+        # asked now: what is missing is a person or the agent, not the right to log in.
+        lost_agent = self._had_agent and not _has_agent(config)
+        if asked is None and (self._needs_person or lost_agent):
+            missing = "the ssh agent is gone" if lost_agent else "a password or code is wanted"
+            return LoginNeededError(
+                f"the server wants a login: {missing}",
+                "bring the agent back, or start it again at a terminal",
+            )
+        return error
+
+
+class Connection:
+    """One ssh that is a control master; implements boundary.Connection."""
+
+    def __init__(self, profile: ForwardProfile, directory: Path | None) -> None:
+        self._profile = profile
+        self._temporary = None
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="sshvpn-")
+            directory = Path(self._temporary.name)
+        self._control = directory / "mux"
+        self._askpass = directory / "ask"
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._stands = False
+        self._channels: set[int] = set()
+        self._open: dict[Listener, Endpoint] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._transport: TransportSocket | None = None
+        self.was_answered = False
+
+    # The login --------------------------------------------------------------------------
+
+    async def log_in(
+        self, config: Mapping[str, tuple[str, ...]], prompter: Prompter | None
+    ) -> None:
+        """Start ssh, and return when its control socket takes commands."""
+        if len(os.fsencode(self._control)) > _LONGEST_CONTROL_PATH:
+            raise SshvpnError(
+                f"the path {self._control} is too long for a unix socket",
+                "set XDG_RUNTIME_DIR to a shorter directory",
+            )
+        self._control.unlink(missing_ok=True)
+        if prompter is None:
+            await self._start(config, None)
+            await self._wait_ready(None)
+            return
+        async with AskpassServer(self._askpass, prompter) as askpass:
+            await self._start(config, askpass)
+            await self._wait_ready(askpass)
+            self.was_answered = askpass.answers > 0
+
+    async def _start(
+        self, config: Mapping[str, tuple[str, ...]], askpass: AskpassServer | None
+    ) -> None:
+        environment = dict(os.environ)
+        if askpass is None:
+            environment.pop("SSH_ASKPASS", None)
+        else:
+            environment |= askpass.environment()
+        self._process = await asyncio.create_subprocess_exec(
+            find_ssh() or "ssh",
+            *ssh_words(
+                config,
+                self._control,
+                may_prompt=askpass is not None,
+            ),
+            *self._profile.ssh.ssh_words,
+            *self._profile.destination.ssh_words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(),
+            limit=_LONGEST_LINE,
+        )
+        self._reader = asyncio.create_task(self._read_stderr(self._process))
+
+    async def _wait_ready(self, askpass: AskpassServer | None) -> None:
+        assert self._reader is not None  # noqa: S101 (set by _start)
+        while not _answers(self._control):
+            if self._reader.done():
+                raise classify(self._lines, await self._ended())
+            if askpass is not None and askpass.gave_up.is_set():
+                raise LoginNeededError(
+                    "the login was not completed: a question got no answer",
+                    "start it again at a terminal",
+                )
+            await asyncio.wait({self._reader}, timeout=_READY_POLL_S)
+        self._lines.clear()
+        self._stands = True
+        if self._process is not None:
+            self._transport = TransportSocket.of_process(self._process.pid)
+
+    async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None  # noqa: S101 (a pipe was asked for)
+        while True:
+            try:
+                raw = await process.stderr.readline()
+            except ValueError:  # a line without an end
+                continue
+            if not raw:
+                return
+            self._take(raw.decode(errors="replace").rstrip("\r\n"))
+
+    def _take(self, line: str) -> None:
+        if opened := _CHANNEL_NEW.match(line):
+            if "listener" not in line:
+                self._channels.add(int(opened[1]))
+            return
+        if freed := _CHANNEL_FREE.match(line):
+            self._channels.discard(int(freed[1]))
+            return
+        if is_debug(line) and self._stands:
+            return
+        self._lines.append(line)
+        if failed := _OPEN_FAILED.search(line):
+            log.warning("a connection was not forwarded: %s (%s)", failed[2], failed[1])
+        elif not is_noise(line):
+            log.info("ssh: %s", line)
+
+    # Listeners --------------------------------------------------------------------------
+
+    async def open_listener(self, listener: Listener) -> Endpoint:
+        """Open one; see boundary.Connection."""
+        async with self._one_at_a_time:
+            if listener.direction is Direction.REMOTE:
+                where = await self._open_remote(listener)
+            else:
+                where = await self._open_local(listener)
+            self._open[listener] = where
+            return where
+
+    async def _open_local(self, listener: Listener) -> Endpoint:
+        for left in reversed(range(_PORT_TRIES)):
+            # ssh says "Port forwarding failed" for every reason: the kernel tells which.
+            where = local_listener.probe(listener.listen)
+            try:
+                await self._mux("forward", listener, where)
+            except SshvpnError:
+                # Somebody was faster; a port that we chose ourselves can be another one.
+                if left and where != listener.listen:
+                    continue
+                local_listener.probe(where)
+                raise
+            self._guard(listener, where)
+            return where
+        raise AssertionError("unreachable")
+
+    def _guard(self, listener: Listener, where: Endpoint) -> None:
+        if listener.interface is None or not isinstance(where, TcpEndpoint):
+            return
+        assert self._process is not None  # noqa: S101 (it has just opened the listener)
+        if not guard_process_listener(self._process.pid, where, listener.interface):
+            log.warning(
+                "%s can be reached through other adapters too: this system does not let a "
+                "listener of ssh be limited to %s (--engine sshtunnel can)",
+                where,
+                listener.interface,
+            )
+
+    async def _open_remote(self, listener: Listener) -> Endpoint:
+        where = listener.listen
+        said = await self._mux("forward", listener, where)
+        if isinstance(where, TcpEndpoint) and where.port == 0:
+            port = re.search(r"\d+", said)
+            if port is None:
+                raise SshvpnError("the server did not say which port it listens on")
+            return TcpEndpoint(where.host, int(port[0]))
+        return where
+
+    async def close_listener(self, listener: Listener) -> None:
+        """Close one; see boundary.Connection."""
+        async with self._one_at_a_time:
+            where = self._open.pop(listener, None)
+            if where is None:
+                return
+            # Cancelled by the words that opened it: port 0 of the server's stays 0 (ssh(1)).
+            words = listener.listen if listener.direction is Direction.REMOTE else where
+            with contextlib.suppress(SshvpnError):
+                await self._mux("cancel", listener, words)
+            local_listener.remove(where, listener.direction)
+
+    async def _mux(self, verb: str, listener: Listener, where: Endpoint) -> str:
+        """Tell the master to ``verb`` one listener, and return what it printed."""
+        switch = _SWITCHES[listener.direction]
+        process = await asyncio.create_subprocess_exec(
+            find_ssh() or "ssh",
+            *("-F", "none", "-S", str(self._control), "-O", verb),
+            *(switch, forward_word(where, listener.target), "--", "sshvpn"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(),
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), _MUX_TIMEOUT_S)
+        except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if isinstance(cut, asyncio.CancelledError):
+                raise
+            raise UnreachableError("ssh did not open the forward in time") from cut
+        if process.returncode:
+            raise classify([*err.decode(errors="replace").splitlines()], process.returncode)
+        return out.decode(errors="replace")
+
+    # The end ----------------------------------------------------------------------------
+
+    async def wait_closed(self) -> SshvpnError:
+        """Wait for ssh to end, and return why it did."""
+        assert self._reader is not None  # noqa: S101 (only a connection that stands is waited for)
+        await asyncio.shield(self._reader)
+        return classify(self._lines, await self._ended())
+
+    async def close(self) -> None:
+        """End ssh, and remove its sockets."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
+            except asyncio.TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        for listener, where in self._open.items():
+            local_listener.remove(where, listener.direction)
+        self._open.clear()
+        self._control.unlink(missing_ok=True)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    async def _ended(self) -> int | None:
+        assert self._process is not None  # noqa: S101 (only asked once it was started)
+        return await self._process.wait()
+
+    def traffic(self) -> Traffic:
+        """Return the bytes of ssh's own connection, and how many forwards are open in it."""
+        counters = self._transport.counters() if self._transport else None
+        return Traffic(
+            rx_bytes=counters.rx_bytes if counters else None,
+            tx_bytes=counters.tx_bytes if counters else None,
+            connections=len(self._channels),
+        )
+
+
+def ssh_words(
+    config: Mapping[str, tuple[str, ...]],
+    control: Path,
+    *,
+    may_prompt: bool,
+) -> tuple[str, ...]:
+    """Return our own words of ssh's command line, which go before the user's.
+
+    ``config`` is what ``ssh -G`` resolved: what the user chose there stays (ciphers,
+    keepalive, time-outs), and options that this ssh does not know are not given.
+    """
+    options = {
+        "StrictHostKeyChecking": "ask" if may_prompt else "yes",
+        "NoHostAuthenticationForLocalhost": "no",
+        "BatchMode": "no" if may_prompt else "yes",
+        "LogLevel": "DEBUG1",
+        "ControlMaster": "yes",
+        "ControlPersist": "no",
+        "ClearAllForwardings": "yes",
+        "ExitOnForwardFailure": "no",
+        "PermitLocalCommand": "no",
+        "RequestTTY": "no",
+        "Tunnel": "no",
+        "ForwardX11": "no",
+    }
+    if "remotecommand" in config:
+        options["RemoteCommand"] = "none"
+    younger = {"ForkAfterAuthentication": "no", "SessionType": "none"}
+    options |= {key: value for key, value in younger.items() if key.lower() in config}
+    options |= _good_defaults(config)
+    said = (word for key, value in options.items() for word in ("-o", f"{key}={value}"))
+    return ("-N", "-T", "-S", str(control), *said)
+
+
+def _good_defaults(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return what a forward that lasts should not leave open, where the user did."""
+    better: dict[str, str] = {}
+    if config.get("serveraliveinterval", ("0",))[0] == "0":
+        # Three seconds of silence are asked about; after nine the connection is dead.
+        better |= {"ServerAliveInterval": "3", "ServerAliveCountMax": "2"}
+    if config.get("connecttimeout", ("none",))[0] in ("none", "0"):
+        better["ConnectTimeout"] = "10"
+    ciphers = config.get("ciphers", ("",))[0]
+    if has_aes() and ciphers and ciphers == config.get(DEFAULT_CIPHERS, ("",))[0]:
+        better["Ciphers"] = aes_first(ciphers)
+    return better
+
+
+def aes_first(ciphers: str) -> str:
+    """Return the comma-separated ``ciphers`` with AES-GCM moved to the front.
+
+    OpenSSH prefers chacha20-poly1305, which is right for a CPU without AES instructions and
+    costs a third of the speed on one with them.
+    """
+    names = ciphers.split(",")
+    return ",".join(sorted(names, key=lambda name: "gcm" not in name))
+
+
+def forward_word(where: Endpoint, target: Endpoint | None) -> str:
+    """Return the argument of ``-L``, ``-R`` or ``-D`` (ssh(1)); addresses in brackets."""
+
+    def word(endpoint: Endpoint) -> str:
+        if isinstance(endpoint, UnixEndpoint):
+            return endpoint.path
+        return f"[{endpoint.host}]:{endpoint.port}"
+
+    return word(where) if target is None else f"{word(where)}:{word(target)}"
+
+
+def _answers(control: Path) -> bool:
+    """Whether ssh takes commands on its control socket: it makes it after the login."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(control))
+        except OSError:
+            return False
+        return True
+
+
+def _has_agent(config: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether the agent that ssh would use can be reached."""
+    named = config.get("identityagent", ("SSH_AUTH_SOCK",))[0]
+    if named.lower() == "none":
+        return False
+    path = os.environ.get(named.lstrip("$"), "") if named.isupper() else named
+    if not path:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(Path(path).expanduser()))
+        except OSError:
+            return False
+        return True

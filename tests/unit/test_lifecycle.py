@@ -1,0 +1,256 @@
+"""The lifecycle, event by event; time and jitter are arguments, so nothing waits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from sshvpn import errors
+from sshvpn.lifecycle import (
+    BACKOFF_MOST_S,
+    STEADY_AFTER_S,
+    Connect,
+    Connected,
+    Disconnect,
+    Event,
+    Failed,
+    Finish,
+    GiveUp,
+    Life,
+    Prompting,
+    SetTimer,
+    Start,
+    Stop,
+    TimerFired,
+    Wake,
+    backoff_s,
+    step,
+)
+from sshvpn.model import State
+
+LOST = errors.ConnectionLostError("lost")
+DENIED = errors.AuthenticationError("denied")
+
+
+def after(*events: tuple[float, Event]) -> Life:
+    life = Life()
+    for now, event in events:
+        life, _ = step(life, event, now)
+    return life
+
+
+def running() -> Life:
+    return after((0, Start()), (1, Connected()))
+
+
+def test_a_start_connects_and_may_prompt() -> None:
+    life, commands = step(Life(), Start(timeout_s=30), 100)
+    assert life.phase is State.STARTING
+    assert commands == (SetTimer(130), Connect(may_prompt=True))
+
+
+def test_a_second_start_changes_nothing() -> None:
+    life = after((0, Start()))
+    assert step(life, Start(), 1) == (life, ())
+
+
+def test_running_forgets_the_error_the_deadline_and_the_right_to_prompt() -> None:
+    life = after((0, Start(30)), (1, Failed(LOST)), (2, TimerFired()), (3, Connected()))
+    assert life.phase is State.RUNNING
+    assert (life.last_error, life.deadline, life.may_prompt) == (None, None, False)
+    assert life.reconnects == 0
+
+
+def test_a_lost_connection_is_made_again_without_a_prompt() -> None:
+    life, commands = step(running(), Failed(LOST), 50)
+    assert life.phase is State.BACKOFF
+    assert commands == (Disconnect(), SetTimer(50.5))
+    assert life.retry_at == 50.5
+    life, commands = step(life, TimerFired(), 50.5)
+    assert life.phase is State.STARTING
+    assert commands == (SetTimer(None), Connect(may_prompt=False))
+    life, _ = step(life, Connected(), 51)
+    assert life.reconnects == 1
+
+
+def test_a_timer_that_fires_early_is_set_again() -> None:
+    life, _ = step(running(), Failed(LOST), 50)
+    assert step(life, TimerFired(), 50.2) == (life, (SetTimer(50.5),))
+
+
+def test_retries_go_on_for_ever_and_slow_down_to_a_minute() -> None:
+    life, now, waits = running(), 1.0, []
+    for _ in range(200):
+        life, _ = step(life, Failed(LOST), now)
+        assert life.phase is State.BACKOFF
+        assert life.retry_at is not None
+        waits.append(round(life.retry_at - now, 6))
+        now = life.retry_at
+        life, _ = step(life, TimerFired(), now)
+    assert waits == sorted(waits)
+    assert waits[0] < 1
+    assert waits[-1] == pytest.approx(BACKOFF_MOST_S)
+
+
+def test_a_connection_that_stood_starts_the_backoff_anew() -> None:
+    life = running()
+    for now in (10, 20, 30):
+        life, _ = step(life, Failed(LOST), now)
+        life, _ = step(life, TimerFired(), now + 9)
+    assert life.attempt == 3
+    life, _ = step(life, Connected(), 40)
+    flapping, _ = step(life, Failed(LOST), 41)
+    assert flapping.attempt == 4
+    steady, _ = step(life, Failed(LOST), 40 + STEADY_AFTER_S)
+    assert steady.attempt == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.HostKeyChangedError("changed"),
+        errors.HostKeyUnknownError("unknown"),
+        DENIED,
+        errors.ConfigError("bad line"),
+        errors.PrivilegeError("no"),
+        errors.TakenError("taken"),
+    ],
+    ids=lambda error: error.code,
+)
+def test_a_first_start_gives_up_at_once_on_what_only_a_person_can_mend(
+    error: errors.SshvpnError,
+) -> None:
+    life, commands = step(after((0, Start())), Failed(error), 1)
+    assert life.phase is State.FAILED
+    assert commands[-1] == GiveUp(error)
+    assert Disconnect() in commands
+
+
+@pytest.mark.parametrize(
+    "error", [errors.HostKeyChangedError("changed"), DENIED], ids=lambda error: error.code
+)
+def test_after_running_what_a_person_must_mend_stays_failed_and_is_told(
+    error: errors.SshvpnError,
+) -> None:
+    life, commands = step(running(), Failed(error), 5)
+    assert life.phase is State.FAILED
+    assert life.last_error is error
+    assert not [command for command in commands if isinstance(command, GiveUp | Connect)]
+    assert step(life, Wake(login=True), 6) == (life, ())
+    assert step(life, TimerFired(), 6) == (life, ())
+
+
+def test_a_port_that_was_ours_is_waited_for() -> None:
+    life, _ = step(running(), Failed(errors.TakenError("taken")), 5)
+    assert life.phase is State.BACKOFF
+
+
+def test_a_login_that_is_wanted_waits_for_a_person_and_no_timer() -> None:
+    wanted = errors.LoginNeededError("password")
+    life, commands = step(running(), Failed(wanted), 5)
+    assert life.phase is State.BACKOFF
+    assert life.retry_at is None
+    assert commands == (Disconnect(), SetTimer(None))
+    assert step(life, Wake(), 6) == (life, ())
+    life, commands = step(life, Wake(login=True), 7)
+    assert commands[-1] == Connect(may_prompt=True)
+
+
+def test_a_login_that_nobody_can_give_ends_a_first_start() -> None:
+    wanted = errors.LoginNeededError("password")
+    _, commands = step(after((0, Start())), Failed(wanted), 1)
+    assert commands[-1] == GiveUp(wanted)
+
+
+def test_a_wake_ends_the_wait_and_the_backoff() -> None:
+    life, _ = step(running(), Failed(LOST), 5)
+    life, commands = step(life, Wake(), 5.1)
+    assert life.phase is State.STARTING
+    assert life.attempt == 0
+    assert commands[-1] == Connect(may_prompt=False)
+
+
+def test_a_wake_while_running_changes_nothing() -> None:
+    life = running()
+    assert step(life, Wake(), 5) == (life, ())
+
+
+def test_a_first_start_ends_with_the_last_error_when_its_time_is_over() -> None:
+    life = after((0, Start(10)), (1, Failed(LOST)), (2, TimerFired()))
+    life, commands = step(life, TimerFired(), 10)
+    assert life.phase is State.FAILED
+    assert commands[-1] == GiveUp(LOST)
+
+
+def test_a_first_start_that_hears_nothing_ends_as_unreachable() -> None:
+    _, commands = step(after((0, Start(10))), TimerFired(), 10)
+    give_up = commands[-1]
+    assert isinstance(give_up, GiveUp)
+    assert give_up.error.exit_code == 6
+
+
+def test_no_retry_is_waited_for_that_would_come_too_late() -> None:
+    life = after((0, Start(1)))
+    _, commands = step(life, Failed(LOST), 0.9)
+    assert commands[-1] == GiveUp(LOST)
+
+
+def test_the_time_that_a_prompt_is_open_does_not_count() -> None:
+    life = after((0, Start(10)), (4, Prompting(waiting=True)))
+    assert step(life, TimerFired(), 100) == (life, ())
+    life, commands = step(life, Prompting(waiting=False), 104)
+    assert life.deadline == 110
+    assert commands == (SetTimer(110),)
+
+
+def test_a_prompt_that_ends_with_the_attempt_gives_its_time_back() -> None:
+    life = after((0, Start(10)), (4, Prompting(waiting=True)))
+    life, _ = step(life, Failed(LOST), 104)
+    assert life.phase is State.BACKOFF
+    assert life.deadline == 110
+
+
+def test_stop_ends_it_from_every_state() -> None:
+    for life in (after((0, Start())), running(), step(running(), Failed(LOST), 5)[0]):
+        stopped, commands = step(life, Stop(), 9)
+        assert stopped.phase is State.STOPPING
+        assert commands == (SetTimer(None), Disconnect(), Finish())
+        assert step(stopped, Connected(), 10) == (stopped, ())
+        assert step(stopped, Stop(), 10) == (stopped, ())
+
+
+@given(attempt=st.integers(1, 10_000), jitter=st.floats(0, 1, exclude_max=True))
+def test_a_wait_is_never_nothing_and_never_more_than_a_minute(attempt: int, jitter: float) -> None:
+    assert 0.3 < backoff_s(attempt, jitter) <= BACKOFF_MOST_S
+
+
+EVENTS = st.one_of(
+    st.builds(Start, st.one_of(st.none(), st.floats(0.1, 100))),
+    st.just(Connected()),
+    st.sampled_from([LOST, DENIED, errors.LoginNeededError("x"), errors.TakenError("x")]).map(
+        Failed
+    ),
+    st.just(TimerFired()),
+    st.builds(Wake, st.booleans()),
+    st.builds(Prompting, st.booleans()),
+    st.just(Stop()),
+)
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), EVENTS), max_size=40))
+def test_no_order_of_events_prompts_twice_or_moves_a_stopped_life(
+    story: list[tuple[float, Event]],
+) -> None:
+    life, now = Life(), 0.0
+    for wait, event in story:
+        now += wait
+        before = life
+        life, commands = step(life, event, now, 0.5)
+        if before.phase is State.STOPPING:
+            assert (life, commands) == (before, ())
+        asked = [c for c in commands if isinstance(c, Connect) and c.may_prompt]
+        if asked and before.has_run:
+            # Only somebody who came back to log in makes a reconnect ask.
+            assert before.may_prompt or event == Wake(login=True)
+        if life.phase is State.BACKOFF and life.retry_at is not None:
+            assert life.retry_at > now or event == TimerFired() or before == life
