@@ -39,10 +39,15 @@ class Namespace:
         for command in commands:
             self.run(_ip, command)
 
+    @property
+    def path(self) -> str:
+        """Where it is found, for ``ip link … netns PATH``."""
+        return f"/proc/{os.getpid()}/fd/{self._file}"
+
     def link_to(self, other: Namespace, here: str, there: str) -> None:
         """Join the two by a cable: adapter ``here`` in this one, ``there`` in the other."""
-        path = f"/proc/{os.getpid()}/fd/{other._file}"
-        self.ip(f"link add {here} type veth peer name {there} netns {path}", f"link set {here} up")
+        self.ip(f"link add {here} type veth peer name {there} netns {other.path}")
+        self.ip(f"link set {here} up")
         other.ip(f"link set {there} up")
 
     def close(self) -> None:
