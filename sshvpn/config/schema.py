@@ -1,0 +1,266 @@
+"""Which keys a configuration has, and what they may hold: TOML text -> Config. Pure.
+
+The keys are the options of the command line, in their long form, as cli.md has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+from pathlib import Path
+from types import MappingProxyType
+
+from sshvpn.config.entries import Config, ForwardEntry, Transport, TunnelEntry
+from sshvpn.config.lines import key_lines
+from sshvpn.config.toml import loads
+from sshvpn.config.value import Source, Table, Value
+from sshvpn.errors import ConfigError, UsageError
+from sshvpn.model import Destination, Direction, EngineName, ForwardSpec, SshOptions
+from sshvpn.spec import (
+    is_host,
+    parse_address_port,
+    parse_bind,
+    parse_destination,
+    parse_dynamic,
+    parse_forward,
+    parse_interface,
+    parse_publish,
+    parse_ssh_option,
+)
+
+DEFAULT_ROUTE = "default"
+STREAMS_MAX = 64
+MTU_MIN = 576
+"""RFC 791: what every IPv4 host takes."""
+MTU_MAX = 16380
+"""ssh's tun forwarding dies of a larger packet."""
+NAME_MAX = 64
+
+ROOT_KEYS = ("default_host", "tunnels", "forwards")
+FORWARD_KEYS = (
+    "host",
+    "specs",
+    "remote_specs",
+    "dynamic_specs",
+    "bind",
+    "lan",
+    "engine",
+    "timeout",
+    "ssh_options",
+)
+TUNNEL_KEYS = (
+    "host",
+    "routes",
+    "exclude",
+    "lan",
+    "lan_interfaces",
+    "lan_address",
+    "publish",
+    "nat",
+    "transport",
+    "streams",
+    "mtu",
+    "address",
+    "announce",
+    "portal",
+    "portal_tokens",
+    "metrics",
+    "remote_device",
+    "timeout",
+    "ssh_options",
+)
+
+_AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)\Z")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?\Z")
+
+
+def parse(text: str, file: Path) -> Config:
+    """Return the Config that the TOML ``text`` says; ``file`` is its name in messages.
+
+    Raises ConfigError for anything wrong, of which it tells the first.
+    """
+    root = _root(text, file).table(ROOT_KEYS)
+    forwards = _profiles(root, "forwards")
+    tunnels = _profiles(root, "tunnels")
+    return Config(
+        default_host=root.get("default_host", _host_text, None),
+        forwards=MappingProxyType({name: _forward(name, value) for name, value in forwards}),
+        tunnels=MappingProxyType({name: _tunnel(name, value) for name, value in tunnels}),
+        path=file,
+    )
+
+
+def _root(text: str, file: Path) -> Value:
+    try:
+        document = loads(text)
+        return Value(Source(str(file), key_lines(text)), (), document)
+    except RecursionError as error:
+        raise ConfigError(f"{file}: brackets stand too deep in each other") from error
+    except ValueError as error:  # TOMLDecodeError is one; so is a number of too many digits
+        message = str(error)
+        line = _AT_LINE.search(message)
+        place = f"{line[1]}:" if line else f"{max(1, len(text.splitlines()))}:"
+        reason = _AT_LINE.sub("", message).removesuffix(" (at end of document)")
+        raise ConfigError(f"{file}:{place} {reason}", "the file is TOML: toml.io") from error
+
+
+def _profiles(root: Table, kind: str) -> list[tuple[str, Value]]:
+    """Return the profiles of ``kind`` with their names, which must be good as a HOST."""
+    profiles = []
+    for name, value in root.get(kind, Value.table, Table(root.place, {})):
+        if not is_host(name) or not _is_profile_name(name):
+            raise value.error(
+                f"'{name[:NAME_MAX]}' is no name for a profile",
+                "letters, digits, '.', '_' and '-', not only digits, up to 64",
+            )
+        profiles.append((name, value))
+    return profiles
+
+
+def _is_profile_name(name: str) -> bool:
+    return bool(_NAME.match(name)) and len(name) <= NAME_MAX
+
+
+# The two kinds of profile --------------------------------------------------------------------
+
+
+def _forward(name: str, value: Value) -> ForwardEntry:
+    table = value.table(FORWARD_KEYS)
+    host, destination = _host(table)
+    specs = (
+        *table.each("specs", lambda item: item.parsed(parse_forward)),
+        *table.each("remote_specs", lambda item: item.parsed(_parse_remote)),
+        *table.each("dynamic_specs", lambda item: item.parsed(parse_dynamic)),
+    )
+    if not specs:
+        raise value.error("there is nothing to forward", 'write specs = ["9999:8888"]')
+    return ForwardEntry(
+        name=name,
+        host=host,
+        destination=destination,
+        specs=specs,
+        binds=table.each("bind", lambda item: item.parsed(parse_bind)),
+        lan=table.get("lan", Value.flag, default=False),
+        engine=table.get("engine", lambda value: value.one_of(EngineName), EngineName.AUTO),
+        ssh=_ssh(table),
+        timeout_s=table.get("timeout", Value.seconds, None),
+    )
+
+
+def _tunnel(name: str, value: Value) -> TunnelEntry:
+    table = value.table(TUNNEL_KEYS)
+    host, destination = _host(table)
+    return TunnelEntry(
+        name=name,
+        host=host,
+        destination=destination,
+        routes=table.each("routes", lambda item: item.parsed(_parse_route)),
+        exclude=table.each("exclude", lambda item: item.parsed(parse_network)),
+        lan=table.get("lan", Value.flag, None),
+        lan_interfaces=table.each("lan_interfaces", lambda item: item.parsed(parse_interface)),
+        lan_address=table.get("lan_address", lambda value: value.parsed(_parse_address), None),
+        publish=table.each("publish", lambda item: item.parsed(parse_publish)),
+        nat=table.get("nat", Value.flag, default=True),
+        transport=table.get("transport", lambda value: value.one_of(Transport), Transport.AUTO),
+        streams=table.get("streams", lambda value: value.number(1, STREAMS_MAX), None),
+        mtu=table.get("mtu", lambda value: value.number(MTU_MIN, MTU_MAX), None),
+        address=table.get("address", lambda value: value.parsed(_parse_tunnel_address), None),
+        announce=table.get("announce", Value.flag, default=False),
+        portal=table.get("portal", _portal, None),
+        portal_tokens=table.get("portal_tokens", Value.flag, default=False),
+        metrics=table.get("metrics", lambda value: value.parsed(parse_address_port), None),
+        remote_device=table.get("remote_device", lambda value: value.parsed(parse_interface), None),
+        ssh=_ssh(table),
+        timeout_s=table.get("timeout", Value.seconds, None),
+    )
+
+
+# What single keys hold -----------------------------------------------------------------------
+
+
+def _host(table: Table) -> tuple[str, Destination]:
+    value = table.required("host", '"user@example.com"')
+    return value.text(), value.parsed(parse_destination)
+
+
+def _host_text(value: Value) -> str:
+    value.parsed(parse_destination)
+    return value.text()
+
+
+def _ssh(table: Table) -> SshOptions:
+    """Return ``ssh_options``: ``-o`` each; numbers and truth values are written as ssh does."""
+    options = []
+    for key, value in table.get("ssh_options", Value.table, Table(table.place, {})):
+        raw = value.raw
+        if isinstance(raw, bool):
+            word = "yes" if raw else "no"
+        else:
+            word = str(value.number(0, 2**63)) if isinstance(raw, int) else value.text()
+        options.append(_ssh_option(key, word, value))
+    return SshOptions(options=tuple(options))
+
+
+def _ssh_option(key: str, word: str, value: Value) -> tuple[str, str]:
+    try:
+        found = parse_ssh_option(f"{key}={word}")
+    except UsageError as error:
+        raise value.error(error.message, error.hint) from error
+    if found != (key, word):
+        raise value.error(f"'{key}' is no option of ssh, or its value begins or ends with a blank")
+    return found
+
+
+def _portal(value: Value) -> int | None:
+    """Return the portal's port: true is the usual one (0), false is none."""
+    if isinstance(value.raw, bool):
+        return 0 if value.raw else None
+    return value.number(1, 65535)
+
+
+def _parse_remote(text: str) -> ForwardSpec:
+    return parse_forward(text, Direction.REMOTE)
+
+
+def _parse_route(text: str) -> str:
+    return text if text == DEFAULT_ROUTE else parse_network(text)
+
+
+def parse_network(text: str) -> str:
+    """Return the network ``PREFIX/LENGTH`` in its short form; an address is one of its own.
+
+    Raises UsageError; bits behind the prefix are a mistake, and the hint has the network.
+    """
+    network = _cidr(text)
+    if network.ip != network.network.network_address:
+        raise UsageError(
+            f"'{text}' has bits set behind its prefix", f"the network is {network.network}"
+        )
+    return str(network.network)
+
+
+def _parse_tunnel_address(text: str) -> str:
+    interface = _cidr(text)
+    if interface.network.num_addresses < 2:  # noqa: PLR2004 - one for each end
+        raise UsageError(
+            f"'{text}' has no room for both ends", "a tunnel wants a /30 or /31, IPv6 /126 or /127"
+        )
+    return str(interface)
+
+
+def _parse_address(text: str) -> str:
+    interface = _cidr(text)
+    if "/" in text:
+        raise UsageError(f"'{text}' is a network", f"write the address alone: {interface.ip}")
+    return str(interface.ip)
+
+
+def _cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    if _CIDR.match(text):
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_interface(text)
+    raise UsageError(
+        f"'{text[:NAME_MAX]}' is no network", "write PREFIX/LENGTH, like 10.20.0.0/16 or fd20::/48"
+    )
