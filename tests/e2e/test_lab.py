@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def answers(machine: LabMachine, address: str) -> bool:
-    return machine.run(["ping", "-c1", "-W1", address], check=False).returncode == 0
+    return machine.run(["ping", "-c1", "-W0.3", address], check=False).returncode == 0
 
 
 # -- who reaches whom --------------------------------------------------------------------------
@@ -192,6 +192,7 @@ def test_a_terminal_belongs_to_the_command(lab: Lab) -> None:
     terminal.expect_exact("ready> ")
     terminal.sendline("stty size; tty; sleep 60")
     terminal.expect_exact("40 120\r\n/dev/pts/")
+    wait_until(lambda: "1000 sleep 60" in lab.gateway.processes().values())
     terminal.sendintr()
     terminal.expect_exact("ready> ")
     terminal.sendline("exit 7")
@@ -250,7 +251,7 @@ def test_a_silent_cut_looks_like_nothing_and_an_unplugged_cable_does_not(lab: La
     assert not answers(lab.gateway, "server")
     assert "LOWER_UP" in lab.gateway.ip("link", "show", "wan0")
     lab.restore()
-    assert answers(lab.gateway, "server")
+    wait_until(lambda: answers(lab.gateway, "server"))
     lab.cut(silent=False)
     assert "NO-CARRIER" in lab.gateway.ip("link", "show", "wan0")
     lab.restore()
@@ -271,7 +272,7 @@ def test_the_emulator_delays_and_can_be_changed(wan_lab: Callable[[Wan], Lab]) -
     lab.cut()
     assert not answers(lab.gateway, "server")
     lab.restore()
-    assert answers(lab.gateway, "server")
+    wait_until(lambda: answers(lab.gateway, "server"))
     assert lab.gateway.run(["ssh", "server", "hostname"]).stdout == "server\n"
 
 

@@ -235,6 +235,8 @@ class Lab:
     def close(self) -> None:
         """Take everything down; twice is fine. Compares nothing: see `check`."""
         for machine in self._machines.values():
+            machine.kill_all()
+        for machine in self._machines.values():
             machine.close()
 
     @property
@@ -278,7 +280,8 @@ class Lab:
         links, setup = [], {name: [*_DAD_OFF] for name in names}
         if "internet" in names:
             setup["internet"] += [
-                "ip link add wan type bridge mcast_snooping 0",
+                # Its own address, or it would take that of its lowest plug, and change with it.
+                "ip link add wan address 02:00:00:00:00:01 type bridge mcast_snooping 0",
                 f"ip address add {WORLD}/32 dev lo",
                 f"ip address add {WORLD6}/128 dev lo nodad",
                 *_configure(ADAPTERS["internet", "wan"]),
@@ -296,25 +299,42 @@ class Lab:
                 if isinstance(adapter, Adapter):
                     commands += _configure(adapter)
                 else:
-                    commands.append(f"ip link set {adapter} master wan up")
+                    commands.append(f"ip link set {adapter} addrgenmode none master wan up")
         # Made where they belong: nothing is seen in the host's own network meanwhile.
         subprocess.run(["ip", "-batch", "-"], input="\n".join(links), text=True, check=True)
+        self._run_scripts({name: [*commands, *_DAD_ON] for name, commands in setup.items()})
+        ends = [end for cable in new for end in (cable.left, cable.right)]
+        self._settle(*ends)
+        for name in names:
+            machine = self._machines[name]
+            adapter = NAMES.get(name, ADAPTERS["internet", "wan"])
+            machine.address = adapter.address.split("/")[0]
+            machine.address6 = adapter.address6.split("/")[0]
+
+    def _settle(self, *ends: Adapter | str) -> None:
+        """Return when the kernel's link state machine has seen that ENDS are up.
+
+        Up to a second can pass until it looks by itself; to ask for one link makes it look (on
+        older kernels it does not, and then this waits). Until then a bridge drops frames.
+        """
+        scripts: dict[str, list[str]] = {}
+        for end in ends:
+            machine, link = (end.machine, end.name) if isinstance(end, Adapter) else ("internet", end)
+            scripts.setdefault(machine, []).append(_SETTLED.format(link=link))
+        if "internet" in scripts:
+            scripts["internet"].append(_SETTLED.format(link="wan"))
+        self._run_scripts(scripts)
+
+    def _run_scripts(self, scripts: Mapping[str, Sequence[str]]) -> None:
         children = {
-            name: self._machines[name].popen(
-                ["sh", "-ec", "\n".join([*commands, *_DAD_ON])], user="root"
-            )
-            for name, commands in setup.items()
+            name: self._machines[name].popen(["sh", "-ec", "\n".join(script)], user="root")
+            for name, script in scripts.items()
         }
         for name, child in children.items():
             output = "".join(child.communicate(timeout=20))
             if child.returncode:
                 message = f"{name}: {output}"
                 raise LabError(message)
-        for name in names:
-            machine = self._machines[name]
-            adapter = NAMES.get(name, ADAPTERS["internet", "wan"])
-            machine.address = adapter.address.split("/")[0]
-            machine.address6 = adapter.address6.split("/")[0]
 
     def _start_agent(self) -> None:
         gateway = self.gateway
@@ -371,6 +391,7 @@ class Lab:
             f"link set {outside} addrgenmode none master wan up",
             "link set gw master wan-gw",
         )
+        self._settle(*TAPS, "wan-gw")
         self._undo.callback(self.unshape)
 
     def unshape(self) -> None:
@@ -396,6 +417,7 @@ class Lab:
     def restore(self) -> None:
         """Undo `cut`, of either kind; no error if there was none."""
         self._internet_ip("link set gw up")
+        self._settle(CABLES["gateway"].left, CABLES["gateway"].right)
         self.internet.run(["bridge", "link", "set", "dev", "gw", "state", "3"], user="root")
 
     def _internet_ip(self, *commands: str) -> None:
@@ -509,6 +531,9 @@ class Lab:
 
 
 _DAD_OFF: Final = ("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad", "ip link set lo up")
+_SETTLED: Final = (
+    "until ip link show dev {link} | grep -qE 'state (UP|UNKNOWN)'; do sleep 0.02; done"
+)
 _DAD_ON: Final = ("echo 1 >/proc/sys/net/ipv6/conf/default/accept_dad",)
 
 

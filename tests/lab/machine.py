@@ -177,10 +177,25 @@ class Child(subprocess.Popen[str]):
             os.kill(inner, sig)
 
     def kill_tree(self) -> None:
-        """Kill the command and all that it started, as far as it is still its descendant."""
-        for pid in [*_descendants(self.pid), self.pid]:
+        """Kill the command and all that it started, as far as it is still its descendant.
+
+        The process outside ends by itself then: it is the one that must wait for the command, or
+        the machine could not end before the host's init has done so.
+        """
+        for pid in _descendants(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill the tree, wait for it, close the pipes; twice is fine."""
+        while self.poll() is None:  # again, should it not have started its command yet
+            self.kill_tree()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(0.05)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
 
 
 def _descendants(pid: int) -> list[int]:
@@ -243,11 +258,7 @@ class Service:
 
     def stop(self) -> None:
         """End it; twice does nothing more."""
-        self.child.kill_tree()
-        self.child.wait()
-        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
-            if stream is not None:
-                stream.close()
+        self.child.end()
 
 
 @dataclass
@@ -258,11 +269,12 @@ class Machine:
     """
 
     name: str
-    hosts: str = ""
-    users: Sequence[User] = (ALICE, BOB)
-    environment: dict[str, dict[str, str]] = field(default_factory=dict)
+    hosts: str = field(default="", repr=False)
+    users: Sequence[User] = field(default=(ALICE, BOB), repr=False)
+    environment: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     address: str = ""
     address6: str = ""
+    _children: list[Child] = field(default_factory=list, repr=False)
     _undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     def __post_init__(self) -> None:
@@ -298,17 +310,22 @@ class Machine:
             self.close()
             raise LabError(f"{self.name}: could not be built (see above)")
 
-    def close(self) -> None:
-        """End all processes of the machine; its network and files go with them. Twice is fine."""
-        with contextlib.suppress(Exception):
-            self._undo.close()
+    def kill_all(self) -> None:
+        """Kill all processes of the machine, and with them its network and files; `close` waits."""
         if self._holder.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the machine and return when it is gone. Twice is fine."""
+        self.kill_all()
+        self._undo.close()
         for stream in (self._holder.stdin, self._holder.stdout):
             if stream is not None:
                 stream.close()
         self._holder.wait()
+        for child in self._children:
+            child.end()
 
     # -- commands ------------------------------------------------------------------------------
 
@@ -367,7 +384,7 @@ class Machine:
                 stdout, stderr = child.communicate(input, timeout=timeout)
             except BaseException as error:
                 child.kill_tree()
-                rest = child.communicate()
+                rest = child.communicate(timeout=10)
                 if isinstance(error, subprocess.TimeoutExpired):
                     error.cmd, (error.output, error.stderr) = list(argv), rest  # type: ignore[assignment]
                 raise
@@ -388,7 +405,7 @@ class Machine:
         stderr: int | IO[Any] | None = subprocess.PIPE,
     ) -> Child:
         """Start ARGV as USER; the caller waits for it. Signals reach the command itself."""
-        return Child(
+        child = Child(
             self.argv(argv, user=user, cwd=cwd),
             env=self.env(user, env),
             stdin=stdin,
@@ -396,6 +413,8 @@ class Machine:
             stderr=stderr,
             text=True,
         )
+        self._children = [known for known in self._children if known.poll() is None] + [child]
+        return child
 
     def pty(
         self,
@@ -531,7 +550,7 @@ class Machine:
         self._undo.callback(service.stop)
         line = read_line(child, timeout=10)
         if not line.startswith("ready "):
-            service.child.kill_tree()
+            child.kill_tree()
             raise LabError(f"{self.name}: {kind} service: {line}{child.communicate()[1]}")
         service.port = int(line.split()[1])
         return service

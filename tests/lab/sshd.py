@@ -150,7 +150,7 @@ class Sshd:
         """End the listener. Open sessions go on, as they do when sshd is restarted."""
         if self._child is None:
             return
-        self._child.kill()
+        self._child.kill()  # the listener alone: its children are the sessions
         self._child.wait()
         self._child = None
 
