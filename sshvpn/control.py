@@ -71,10 +71,11 @@ class SessionDir:
 
     def _take(self) -> int:
         while True:
-            self.path.mkdir(mode=0o700, exist_ok=True)
             try:
+                self.path.parent.mkdir(mode=0o700, exist_ok=True)
+                self.path.mkdir(mode=0o700, exist_ok=True)
                 fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except FileNotFoundError:  # its last owner has just removed the directory
+            except FileNotFoundError:  # its last owner has just removed the directories
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +99,8 @@ class SessionDir:
         So who waits for the lock (``sshvpn down``) waits for the process.
         """
         shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the last one leaves no directory behind
+            self.path.parent.rmdir()
 
     def close(self) -> None:
         """Remove the directory, then give the lock back. May be called twice."""

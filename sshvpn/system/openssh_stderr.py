@@ -113,7 +113,7 @@ def _denied(match: re.Match[str], text: str) -> SshvpnError:
     hint = f"the server takes: {methods}; try the same host with ssh, or another key with -i"
     if "UNPROTECTED PRIVATE KEY" in text:
         hint = "ssh ignored a key file that others can read: chmod 600 it"
-    missing = re.search(r"no such identity: (.*): No such file", text)
+    missing = re.search(r"(?:no such identity:|Identity file) (.*?):? (?:not acc|No such)", text)
     if missing:
         hint = f"the key file {missing[1]} is not there"
     return AuthenticationError("the server refused the login: permission denied", hint)
@@ -187,9 +187,9 @@ _CASES = _cases(
     (r"(?:no more|No supported) authentication methods available(.*)", _denied),
     (r"Could not resolve hostname (\S+): (.*)", _resolved),
     (r"command-line:? line 0: (.*)", _command_line),
-    (r"(?m)^.*(?:Bad configuration option|Bad owner or permissions|terminating, \d+ bad).*$",
-     _config),
-    (r"(?m)^(?:\S+ line \d+: .*|Can't open user config file .*)$", _config),
+    (r"(?m)^\S+ line \d+: .*$", _config),
+    (r"(?m)^.*(?:Bad owner or permissions|terminating, \d+ bad).*$", _config),
+    (r"(?m)^Can't open user config file .*$", _config),
     (r"no matching (.*?) found. Their offer: (.*)", _no_match),
     (r"Tunnel forwarding failed|Tunnel device open failed|rejected tunnel device", _tunnel),
     (r"bind (\[?[^\s\]]+\]?:\d+): (.*)", _bind),
