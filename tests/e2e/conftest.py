@@ -26,10 +26,10 @@ def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
     def make(**options: Any) -> Lab:
         lab = Lab(**options)
         labs.append(lab)
+        stack.callback(lab.close)
         return lab
 
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [lab.close() for lab in labs])
         yield make
         if not request.node.stash.get(_FAILED, False):
             for lab in labs:

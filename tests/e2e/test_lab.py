@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -37,20 +38,15 @@ def answers(machine: LabMachine, address: str) -> bool:
 
 
 def test_neighbours_reach_each_other_by_name_and_in_both_families(lab: Lab) -> None:
-    for machine, neighbour in (
-        (lab.lan, lab.gateway),
-        (lab.gateway, lab.server),
-        (lab.server, lab.gateway),
-        (lab.inner, lab.server),
-        (lab.server, lab.inner),
+    for machine, *addresses in (
+        (lab.lan, "gateway", lab.gateway.address, lab.gateway.address6),
+        (lab.gateway, "server", lab.server.address, lab.server.address6),
+        (lab.server, "203.0.113.10", "2001:db8:113::10"),
+        (lab.inner, "10.20.0.1", "fd20::1"),
+        (lab.server, "inner", lab.inner.address, lab.inner.address6),
     ):
-        for address in (neighbour.address, neighbour.address6):
-            if neighbour is lab.server and machine is lab.inner:
-                address = "10.20.0.1" if "." in address else "fd20::1"
-            if neighbour is lab.gateway and machine is lab.server:
-                address = "203.0.113.10" if "." in address else "2001:db8:113::10"
+        for address in addresses:
             assert answers(machine, address), f"{machine.name} -> {address}"
-    assert answers(lab.gateway, "server")
 
 
 def test_nobody_forwards(lab: Lab) -> None:
@@ -320,7 +316,7 @@ def test_what_is_left_behind_is_found(lab: Lab) -> None:
             "192.168.77.99",
         ),
         "iptables": (["iptables", "-A", "FORWARD", "-j", "ACCEPT"], "-A FORWARD -j ACCEPT"),
-        "file": (["touch", "/tmp/sshvpn-0"], "/tmp/sshvpn-0"),
+        "file": (["touch", "/run/sshvpn-0"], "/run/sshvpn-0"),
         "process": (["sh", "-c", "sleep 77 >/dev/null 2>&1 &"], "sleep 77"),
     }
     for argv, _ in planted.values():
@@ -331,7 +327,7 @@ def test_what_is_left_behind_is_found(lab: Lab) -> None:
     problems = lab._differences()
     assert planted["file"][1] in problems
     assert planted["process"][1] in problems
-    gateway.run(["sh", "-c", "rm /tmp/sshvpn-0; pkill sleep"], user="root")
+    gateway.run(["sh", "-c", "rm /run/sshvpn-0; pkill sleep"], user="root")
     wait_until(lambda: "sleep" not in lab._differences())
     problems = lab._differences()
     for name, (_, trace) in planted.items():
@@ -393,7 +389,7 @@ def test_a_killed_test_run_leaves_no_process_and_no_namespace(tmp_path: pathlib.
     with child:
         assert child.stdout is not None
         pids = child.stdout.readline().split()
-        namespaces = {os.readlink(f"/proc/{pid}/ns/net") for pid in pids[:-2]}
+        namespaces = {str(pathlib.Path(f"/proc/{pid}/ns/net").readlink()) for pid in pids[:-2]}
         assert len(namespaces) == 5
         child.kill()
     wait_until(lambda: not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids))
@@ -403,8 +399,6 @@ def test_a_killed_test_run_leaves_no_process_and_no_namespace(tmp_path: pathlib.
 def _network_namespaces() -> set[str]:
     found = set()
     for path in pathlib.Path("/proc").glob("[0-9]*/ns/net"):
-        try:
-            found.add(os.readlink(path))
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            found.add(str(path.readlink()))
     return found

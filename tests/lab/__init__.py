@@ -1,14 +1,14 @@
 """The laboratory that all e2e tests and the demo share: a small office in network namespaces.
 
-                  192.168.77.0/24                203.0.113.0/24                10.20.0.0/24
-                  fd77::/64                      2001:db8:113::/64             fd20::/64
-    ┌─────┐ eth0           lan0 ┌─────────┐ wan0                wan0 ┌────────┐ inner0     eth0 ┌───────┐
-    │ lan ├─────────────────────┤ gateway ├────[ emulator ]──┬───────┤ server ├─────────────────┤ inner │
-    └─────┘ .10              .1 └────┬────┘ .10              │   .20 └────────┘ .1          .10 └───────┘
-    ┌──────┐ eth0          .1 ┌──────┘                       │
-    │ lan2 ├──────────────────┘ lan1                         ├─── jump .30     (built when used)
-    └──────┘ .10   192.168.78.0/24, fd78::/64                └─── internet .1, the default route;
-    (built when used)                                             "world" is 198.51.100.1 there
+             192.168.77.0/24             203.0.113.0/24              10.20.0.0/24
+             fd77::/64                   2001:db8:113::/64           fd20::/64
+    ┌─────┐ eth0    lan0 ┌─────────┐ wan0            wan0 ┌────────┐ inner0  eth0 ┌───────┐
+    │ lan ├──────────────┤ gateway ├──[ emulator ]──┬─────┤ server ├──────────────┤ inner │
+    └─────┘ .10       .1 └────┬────┘ .10            │ .20 └────────┘ .1       .10 └───────┘
+    ┌──────┐ eth0   .1 ┌──────┘                     │
+    │ lan2 ├───────────┘ lan1                       ├── jump .30     (built when used)
+    └──────┘ .10   192.168.78.0/24, fd78::/64       └── internet .1, the default route;
+    (built when used)                                   "world" is 198.51.100.1 there
 
 IPv6 addresses end in the same number (fd77::10). Every machine knows the others by name. lan and
 lan2 have the gateway as their default route, inner has the server, and nobody forwards. alice

@@ -65,7 +65,7 @@ def _checked(result: int, what: str) -> None:
 
 
 def mount(source: str, target: object, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2); raises OSError that names the target."""
+    """Mount SOURCE on TARGET; raises OSError that names the target."""
     _checked(
         _libc.mount(
             source.encode(), os.fsencode(str(target)), kind.encode(), flags, data.encode() or None
@@ -190,7 +190,7 @@ def _add_users(root: pathlib.Path, users: list[dict[str, Any]]) -> None:
 
 def _is_person(line: str) -> bool:
     number = int(line.split(":")[2])
-    return 1000 <= number < 60000  # noqa: PLR2004 -- UID_MIN and UID_MAX of login.defs
+    return 1000 <= number < 60000  # UID_MIN and UID_MAX of login.defs
 
 
 def build_root(description: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ two objects a line (each way), answers "ready", ends with its standard input.
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import json
 import os
@@ -37,7 +38,7 @@ def is_neighbour_talk(frame: bytes) -> bool:
     kind = frame[12:14]
     if kind == b"\x08\x06":
         return True
-    return kind == b"\x86\xdd" and frame[20] == 58 and 133 <= frame[54] <= 137  # noqa: PLR2004
+    return kind == b"\x86\xdd" and frame[20] == 58 and 133 <= frame[54] <= 137
 
 
 class Direction:
@@ -95,10 +96,9 @@ class Direction:
         in_flight = self.in_flight
         while in_flight and in_flight[0][0] <= now:
             _, frame = in_flight.popleft()
-            try:
+            # Down, or not drained: a frame lost, as on a real wire.
+            with contextlib.suppress(OSError):
                 os.write(self.target, frame)
-            except OSError:  # down, or not drained: a frame lost, as on a real wire
-                pass
         return in_flight[0][0] if in_flight else None
 
 

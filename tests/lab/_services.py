@@ -6,9 +6,11 @@ of a unix socket. Prints "ready PORT" when it listens. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import pathlib
+import select
 import socket
 import socketserver
 import sys
@@ -30,7 +32,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self) -> None:  # noqa: N802 -- the library's name
+    def do_GET(self) -> None:
         """Answer /, /peer, /bytes/N; 404 for the rest."""
         path = urllib.parse.urlsplit(self.path).path
         if path == "/":
@@ -43,7 +45,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         else:
             self.send_error(404)
 
-    def do_POST(self) -> None:  # noqa: N802 -- the library's name
+    def do_POST(self) -> None:
         """Answer with the hash of the body."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self._answer(hashlib.sha256(body).hexdigest().encode())
@@ -59,10 +61,8 @@ class Talk(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Hold the conversation to its end; a client that goes away ends it."""
-        try:
+        with contextlib.suppress(ConnectionError):
             getattr(self, self.kind)()
-        except ConnectionError:
-            pass
 
     def echo(self) -> None:
         """Send back what comes."""
@@ -89,7 +89,7 @@ class Talk(socketserver.BaseRequestHandler):
     def mute(self) -> None:
         """Read nothing, and stay until the connection is reset."""
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        poll = __import__("select").poll()
+        poll = select.poll()
         poll.register(self.request, 0)
         poll.poll()
 
@@ -135,7 +135,7 @@ def main() -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
     handler: type[socketserver.BaseRequestHandler]
     if kind == "http":
-        handler, Page.title = Page, *title  # type: ignore[misc]
+        handler, Page.title = Page, title[0]
     elif kind == "udp":
         handler = Echo
     else:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tests.lab import dump, sshd
+from tests.lab import dump
 from tests.lab.machine import (
     ALICE,
     Child,
@@ -25,6 +25,7 @@ from tests.lab.machine import (
     Machine,
     Terminal,
 )
+from tests.lab.sshd import KEY_TYPES, PASSPHRASE, KeyPair, Sshd, key_pair, start
 from tests.lab.wan import TAPS, Emulator, Wan
 
 AGENT_SOCKET: Final = f"{ALICE.home}/.ssh/agent.sock"
@@ -90,16 +91,19 @@ NAMES: Final = {
         ("server", "wan0"), ("jump", "wan0"), ("inner", "eth0"),
     )
 }  # fmt: skip
-HOSTS: Final = "".join(
-    f"{adapter.address.split('/')[0]} {name}\n{adapter.address6.split('/')[0]} {name}\n"
-    for name, adapter in NAMES.items()
-) + f"{WORLD} world\n{WORLD6} world\n"
+HOSTS: Final = (
+    "".join(
+        f"{adapter.address.split('/')[0]} {name}\n{adapter.address6.split('/')[0]} {name}\n"
+        for name, adapter in NAMES.items()
+    )
+    + f"{WORLD} world\n{WORLD6} world\n"
+)
 
 
 class LabMachine(Machine):
     """A machine with its place in the topology."""
 
-    sshd: sshd.Sshd
+    sshd: Sshd
 
     def start_sshd(
         self,
@@ -108,8 +112,8 @@ class LabMachine(Machine):
         *,
         users: Sequence[str] = ("alice",),
         addresses: Sequence[str] = (),
-        key_types: Sequence[str] = sshd.KEY_TYPES,
-    ) -> sshd.Sshd:
+        key_types: Sequence[str] = KEY_TYPES,
+    ) -> Sshd:
         """Start a real sshd and return it; it is stopped at the end of the test.
 
         OPTIONS go to sshd_config and win over `sshd.DEFAULTS`; a value of several lines repeats
@@ -118,7 +122,7 @@ class LabMachine(Machine):
         """
         for user in users:
             self.authorize(user)
-        running = sshd.start(self, port, options, addresses=addresses, key_types=key_types)
+        running = start(self, port, options, addresses=addresses, key_types=key_types)
         self._undo.callback(running.stop)
         self._undo.callback(running.kill_sessions)
         return running
@@ -175,9 +179,9 @@ def finish_dump(child: Child) -> str:
     return dump.normalise(text)
 
 
-def alices_key() -> sshd.KeyPair:
-    """Return alice's key; it is encrypted with `sshd.PASSPHRASE`."""
-    return sshd.key_pair("ed25519", "alice", sshd.PASSPHRASE)
+def alices_key() -> KeyPair:
+    """Return alice's key; it is encrypted with `PASSPHRASE`."""
+    return key_pair("ed25519", "alice", PASSPHRASE)
 
 
 @dataclasses.dataclass
@@ -224,7 +228,7 @@ class Lab:
             self.close()
             raise
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Lab:  # noqa: PYI034 -- Self is newer than Python 3.10
         """Return itself."""
         return self
 
@@ -319,7 +323,9 @@ class Lab:
         """
         scripts: dict[str, list[str]] = {}
         for end in ends:
-            machine, link = (end.machine, end.name) if isinstance(end, Adapter) else ("internet", end)
+            machine, link = (
+                (end.machine, end.name) if isinstance(end, Adapter) else ("internet", end)
+            )
             scripts.setdefault(machine, []).append(_SETTLED.format(link=link))
         if "internet" in scripts:
             scripts["internet"].append(_SETTLED.format(link="wan"))
@@ -343,7 +349,7 @@ class Lab:
         gateway.write(f"{home}/id_ed25519.pub", alices_key().public, mode=0o644)
         # ssh-add asks for the passphrase as it would without a terminal.
         askpass = "/tmp/askpass"  # noqa: S108
-        gateway.write(askpass, f"#!/bin/sh\necho {shlex.quote(sshd.PASSPHRASE)}\n", mode=0o700)
+        gateway.write(askpass, f"#!/bin/sh\necho {shlex.quote(PASSPHRASE)}\n", mode=0o700)
         script = f"ssh-agent -a {AGENT_SOCKET} >/dev/null 2>&1 && ssh-add -q && rm {askpass}"
         environment = {
             "SSH_ASKPASS": askpass, "SSH_ASKPASS_REQUIRE": "force", "SSH_AUTH_SOCK": AGENT_SOCKET
@@ -351,14 +357,14 @@ class Lab:
         gateway.run(["sh", "-c", script], env=environment)
         gateway.environment["alice"] = {"SSH_AUTH_SOCK": AGENT_SOCKET}
 
-    def _know(self, running: sshd.Sshd) -> None:
+    def _know(self, running: Sshd) -> None:
         machine = running.machine
         path = f"{ALICE.home}/.ssh/known_hosts"
         before = self.gateway.read(path) if self.gateway.exists(path) else ""
         names = [machine.name, machine.address, machine.address6]
         self.gateway.write(path, before + running.known_hosts(names))
 
-    def know(self, *running: sshd.Sshd, names: Sequence[str] = (), hashed: bool = False) -> None:
+    def know(self, *running: Sshd, names: Sequence[str] = (), hashed: bool = False) -> None:
         """Make alice's known_hosts on the gateway hold just these sshds' keys.
 
         NAMES default to the machine's name and addresses; HASHED as HashKnownHosts would.

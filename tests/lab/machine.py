@@ -1,8 +1,8 @@
 """One machine of the laboratory: Linux namespaces without a name, and what runs in them.
 
 A `Machine` owns its holder process and all that is inside. Nothing of it is visible outside: no
-name below /run/netns, no user in the real /etc/passwd, no setting of the host's kernel. It ends with
-`close()`, and also when the process that made it ends, however that happens.
+name below /run/netns, no user in the real /etc/passwd, no setting of the host's kernel. It ends
+with `close()`, and also when the process that made it ends, however that happens.
 
 This module knows nothing of the topology; `lab.py` lays the cables.
 """
@@ -21,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from fcntl import ioctl
 from typing import IO, Any, Final, TypeVar
 
 import pexpect
-from ptyprocess import PtyProcess
+from ptyprocess import PtyProcess  # type: ignore[import-untyped]
 
 HERE: Final = pathlib.Path(__file__).resolve().parent
 CHECKOUT: Final = HERE.parent.parent
@@ -119,14 +118,19 @@ class User:
 ALICE: Final = User("alice", 1000)
 BOB: Final = User("bob", 1001)
 
+NSSWITCH: Final = """\
+passwd: files
+group: files
+shadow: files
+hosts: files dns
+services: files
+protocols: files
+networks: files
+"""
 BASHRC: Final = "case $- in *i*) PS1='\\u@\\h:\\w\\$ ' ;; esac\n"
 PROFILE: Final = 'if [ -n "$BASH" ]; then . ~/.bashrc; fi\n'
 FILES: Final[Mapping[str, tuple[str, int]]] = {
-    "/etc/nsswitch.conf": (
-        "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
-        "services: files\nprotocols: files\nnetworks: files\n",
-        0o644,
-    ),
+    "/etc/nsswitch.conf": (NSSWITCH, 0o644),
     # Nobody listens there: a name that /etc/hosts does not have fails at once.
     "/etc/resolv.conf": ("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", 0o644),
     "/etc/sudoers.d/alice": ("alice ALL=(ALL) ALL\n", 0o440),
@@ -211,13 +215,19 @@ def _descendants(pid: int) -> list[int]:
 class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect is not typed
     """A pexpect child in a machine, on a terminal of the machine's own /dev/pts."""
 
-    def __init__(self, machine: Machine, argv: Sequence[str], environment: Mapping[str, str],
-                 timeout: float) -> None:
+    def __init__(
+        self, machine: Machine, argv: Sequence[str], environment: Mapping[str, str], timeout: float
+    ) -> None:
         """Start ARGV, which is already wrapped to enter MACHINE."""
         self._machine = machine
         super().__init__(
-            argv[0], list(argv[1:]), env=dict(environment), timeout=timeout,
-            encoding="utf-8", codec_errors="replace", dimensions=(40, 120),
+            argv[0],
+            list(argv[1:]),
+            env=dict(environment),
+            timeout=timeout,
+            encoding="utf-8",
+            codec_errors="replace",
+            dimensions=(40, 120),
         )
 
     def _spawnpty(self, args: list[str], **options: Any) -> PtyProcess:
@@ -227,7 +237,6 @@ class Terminal(pexpect.spawn):  # type: ignore[misc]  # pexpect is not typed
         ioctl(master, _TIOCSPTLCK, b"\0\0\0\0")
         slave = ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
         rows, columns = options["dimensions"]
-        termios.tcsetwinsize(slave, (rows, columns)) if sys.version_info >= (3, 11) else None
         pid = os.posix_spawn(
             args[0],
             args,
@@ -282,7 +291,10 @@ class Machine:
         files = {
             **FILES,
             "/etc/hostname": (f"{self.name}\n", 0o644),
-            "/etc/hosts": (f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{self.hosts}", 0o644),
+            "/etc/hosts": (
+                f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{self.hosts}",
+                0o644,
+            ),
         }
         description = {
             "name": self.name,
@@ -541,9 +553,7 @@ class Machine:
         """Start a TCP-like service (see `tcp_server`) on the unix socket PATH."""
         return self._serve(kind, path, 0, user=user)
 
-    def _serve(
-        self, kind: str, address: str, port: int, *args: str, user: str = "root"
-    ) -> Service:
+    def _serve(self, kind: str, address: str, port: int, *args: str, user: str = "root") -> Service:
         argv = [sys.executable, "-I", "-S", str(HERE / "_services.py"), kind, address, str(port)]
         child = self.popen([*argv, *args], user=user, env=_NO_COVERAGE)
         service = Service(kind, child, address, port)
@@ -555,7 +565,13 @@ class Machine:
         service.port = int(line.split()[1])
         return service
 
-    def start_jupyter(self, port: int = 8888, *, user: str = "alice", token: str = "letmein") -> Service:  # noqa: E501
+    def start_jupyter(
+        self,
+        port: int = 8888,
+        *,
+        user: str = "alice",
+        token: str = "letmein",  # noqa: S107
+    ) -> Service:
         """Start a real Jupyter server (JupyterLab where it is installed) on localhost:PORT.
 
         It answers when this returns; its address with the token is `url + "lab?token=" + token`.

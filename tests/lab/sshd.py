@@ -164,7 +164,9 @@ class Sshd:
 
     def sessions(self) -> list[int]:
         """Return the processes of the open connections, by their numbers on the host."""
-        found = [pid for pid in getattr(self, "_orphans", []) if pathlib.Path(f"/proc/{pid}").exists()]
+        found = [
+            pid for pid in getattr(self, "_orphans", []) if pathlib.Path(f"/proc/{pid}").exists()
+        ]
         if self._child is not None and (listener := self._child.inner_pid) is not None:
             children = pathlib.Path(f"/proc/{listener}/task/{listener}/children")
             with contextlib.suppress(OSError):
