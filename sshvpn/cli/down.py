@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from sshvpn import control, wiring
+from sshvpn.cli.completers import complete_name
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
 
 
 @click.command(short_help="Take down what is up.")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_name)
 @click.option("--all", "everything", is_flag=True, help="All that is up.")
 @click.option("--tunnel", "kind", flag_value="tunnel", help="Tunnels only.")
 @click.option("--forward", "kind", flag_value="forward", help="Forwards only.")

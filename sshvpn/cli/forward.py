@@ -10,6 +10,7 @@ import click
 
 from sshvpn import wiring
 from sshvpn.cli.attach import Ended, follow_start
+from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import Extras, make_front
 from sshvpn.cli.options import ssh_options, verbose_option
 from sshvpn.cli.request import ForwardWords, build_profile
@@ -37,13 +38,18 @@ says otherwise.
 
 
 @click.command(help=HELP, short_help="Forward ports through a host.")
-@click.argument("words", nargs=-1, metavar="[HOST] SPEC...")
+@click.argument("words", nargs=-1, metavar="[HOST] SPEC...", shell_complete=complete_host)
 @click.option("-L", "local", metavar="SPEC", multiple=True, help="A SPEC, as ssh has it.")
 @click.option(
     "-R", "remote", metavar="SPEC", multiple=True, help="The server listens, we connect here."
 )
 @click.option("-D", "dynamic", metavar="[BIND:]PORT", multiple=True, help="A SOCKS proxy here.")
-@click.option("--host", metavar="HOST", help="The host, where it is not one of the words.")
+@click.option(
+    "--host",
+    metavar="HOST",
+    shell_complete=complete_host,
+    help="The host, where it is not one of the words.",
+)
 @click.option(
     "--bind",
     "binds",

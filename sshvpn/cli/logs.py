@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 
 from sshvpn import control, wiring
+from sshvpn.cli.completers import complete_name
 from sshvpn.errors import NotRunningError, UsageError
 
 _POLL_S = 0.25
 
 
 @click.command(short_help="Show what happened.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_name)
 @click.option("-f", "--follow", is_flag=True, help="Go on, until it ends or Ctrl-C.")
 def logs(name: str | None, *, follow: bool) -> None:
     """Show the log of NAME, or of the only one that is up."""

@@ -24,9 +24,16 @@ def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
     Relative paths become absolute: what runs in the background lives elsewhere.
     """
 
-    @click.option("-F", "config_file", metavar="FILE", help="ssh_config to use, as in ssh.")
     @click.option(
-        "-i", "identity_files", metavar="KEY", multiple=True, help="Key to log in with, as in ssh."
+        "-F", "config_file", metavar="FILE", type=click.Path(), help="ssh_config to use, as in ssh."
+    )
+    @click.option(
+        "-i",
+        "identity_files",
+        metavar="KEY",
+        type=click.Path(),
+        multiple=True,
+        help="Key to log in with, as in ssh.",
     )
     @click.option("-J", "jump", metavar="JUMP", help="Hosts to go through, as in ssh.")
     @click.option(

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from sshvpn import control, wiring
+from sshvpn.cli.completers import complete_name
 from sshvpn.errors import NotRunningError
 
 SCHEMA = 1
 
 
 @click.command(short_help="Show what is up, and its URLs.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
 @click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl-C.")
 def status(name: str | None, *, as_json: bool, watch: bool) -> None:
@@ -49,7 +50,10 @@ def _table(records: list[dict[str, Any]]) -> str:
     head = ("NAME", "STATE", "SINCE", "WHERE", "TO")
     rows = [head, *(_row(record) for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
     errors = [
         f"{record['name']}: {record['last_error']['message']}"
         for record in records

@@ -1,0 +1,70 @@
+"""What the shell's TAB offers: hosts, and the names of what runs.
+
+A completer never fails and never prints: what cannot be found out is not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from sshvpn.errors import SshvpnError
+from sshvpn.spec import is_host
+
+
+def complete_host(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Offer profiles and aliases of ssh_config, behind ``user@`` aliases alone.
+
+    A line with a HOST on it gets no second one.
+    """
+    words = context.params.get(str(parameter.name)) or ()
+    before = list(words) if isinstance(words, tuple) else []
+    file = context.params.get("config_file")
+    found = list(_aliases(Path(file) if isinstance(file, str) else None))
+    if before and before[-1] == "@":  # bash parts words at "@"
+        return _matching(found, incomplete)
+    if any(is_host(word) for word in before):
+        return []
+    user, at, part = incomplete.rpartition("@")
+    if at:
+        return [f"{user}@{alias}" for alias in _matching(found, part)]
+    return _matching([*_profiles(), *found], incomplete)
+
+
+def complete_name(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Offer the names of what runs, less those that stand on the line already."""
+    words = context.params.get(str(parameter.name)) or ()
+    before = set(words) if isinstance(words, tuple) else set()
+    return [name for name in _matching(_running(), incomplete) if name not in before]
+
+
+def _matching(words: Iterable[str], beginning: str) -> list[str]:
+    return [word for word in dict.fromkeys(words) if word.startswith(beginning)]
+
+
+def _aliases(file: Path | None) -> list[str]:
+    from sshvpn.cli.aliases import aliases
+
+    with suppress(OSError, RuntimeError):
+        return list(aliases(file))
+    return []
+
+
+def _profiles() -> list[str]:
+    from sshvpn.config import load
+
+    with suppress(SshvpnError):
+        config = load()
+        return [*config.forwards, *config.tunnels]
+    return []
+
+
+def _running() -> list[str]:
+    from sshvpn import control, wiring
+
+    with suppress(SshvpnError, OSError):
+        return [str(said.get("name")) for said in control.snapshots(wiring.runtimes()).values()]
+    return []
