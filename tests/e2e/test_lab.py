@@ -316,7 +316,7 @@ def test_what_is_left_behind_is_found(lab: Lab) -> None:
             "192.168.77.99",
         ),
         "iptables": (["iptables", "-A", "FORWARD", "-j", "ACCEPT"], "-A FORWARD -j ACCEPT"),
-        "file": (["touch", "/run/sshvpn-0"], "/run/sshvpn-0"),
+        "file": (["touch", "/run/user/1000/sshvpn-0"], "/run/user/1000/sshvpn-0"),
         "process": (["sh", "-c", "sleep 77 >/dev/null 2>&1 &"], "sleep 77"),
     }
     for argv, _ in planted.values():
@@ -327,7 +327,7 @@ def test_what_is_left_behind_is_found(lab: Lab) -> None:
     problems = lab._differences()
     assert planted["file"][1] in problems
     assert planted["process"][1] in problems
-    gateway.run(["sh", "-c", "rm /run/sshvpn-0; pkill sleep"], user="root")
+    gateway.run(["sh", "-c", "rm /run/user/1000/sshvpn-0; pkill sleep"], user="root")
     wait_until(lambda: "sleep" not in lab._differences())
     problems = lab._differences()
     for name, (_, trace) in planted.items():
