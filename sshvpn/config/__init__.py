@@ -13,7 +13,7 @@ Every mistake is a ConfigError that begins with ``FILE:LINE:`` where a line is t
 """
 
 from sshvpn.config.entries import Config, ForwardEntry, Transport, TunnelEntry
-from sshvpn.config.files import config_path, load
+from sshvpn.config.files import config_path, load, read_text
 from sshvpn.config.render import render
 from sshvpn.config.schema import parse
 
@@ -25,5 +25,6 @@ __all__ = [
     "config_path",
     "load",
     "parse",
+    "read_text",
     "render",
 ]
