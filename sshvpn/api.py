@@ -14,6 +14,7 @@ made again, and leaving the ``with`` block ends it. ``sshvpn status`` does not s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -110,10 +111,8 @@ class Forward:
         if thread is None:
             return
         if loop is not None and supervisor is not None and thread.is_alive():
-            try:
+            with contextlib.suppress(RuntimeError):  # it may have ended by itself just now
                 loop.call_soon_threadsafe(supervisor.stop)
-            except RuntimeError:  # it has ended by itself just now
-                pass
         thread.join()
 
     def __enter__(self) -> Forward:  # noqa: PYI034 (Self is younger than Python 3.10)

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 
-from sshvpn.control import LONGEST_LINE, VERSION
+from sshvpn.control import VERSION
 from sshvpn.errors import SshvpnError
 
 
@@ -36,9 +36,9 @@ def main() -> int:
 
 
 def _first_line(launcher: socket.socket) -> bytes:
-    # Byte by byte at the end, so that nothing behind the line is taken from the protocol.
+    # Byte by byte, so that nothing behind the line is taken from the protocol.
     line = b""
-    while not line.endswith(b"\n") and len(line) < LONGEST_LINE:
+    while not line.endswith(b"\n"):
         piece = launcher.recv(1)
         if not piece:
             break

@@ -112,7 +112,7 @@ CASES = [
     ("locked-key", "debug1: Server accepts key: /home/alice/.ssh/id ED25519 SHA256:abc explicit\n"
      "alice@server: Permission denied (publickey).",
      errors.LoginNeededError, Retry.ON_LOGIN, 5, "ssh-add"),
-    ("agent-refused", "sign_and_send_pubkey: signing failed for ED25519 \"alice\" from agent: "
+    ("agent-refused", 'sign_and_send_pubkey: signing failed for ED25519 "alice" from agent: '
      "agent refused operation\nalice@server: Permission denied (publickey).",
      errors.LoginNeededError, Retry.ON_LOGIN, 5, "unlock"),
     ("host-key-changed", CHANGED, errors.HostKeyChangedError, Retry.NEVER, 5,
@@ -166,7 +166,7 @@ CASES = [
      errors.UnknownSshError, Retry.FOREVER, 1, "no version said yet"),
     ("unknown-before-post-quantum-warning",
      "** WARNING: connection is not using a post-quantum key exchange algorithm.\n"
-     "** This session may be vulnerable to \"store now, decrypt later\" attacks.\n"
+     '** This session may be vulnerable to "store now, decrypt later" attacks.\n'
      "** The server may need to be upgraded. See https://openssh.com/pq.html\n"
      "Connection to 10.9.9.9 closed by remote host.",
      errors.ConnectionLostError, Retry.FOREVER, 6, "ended"),
