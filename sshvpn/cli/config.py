@@ -13,6 +13,7 @@ from sshvpn.cli.main import help_if_alone
 from sshvpn.config import Config, config_path, load, parse, read_text, render
 from sshvpn.errors import ConfigError, SshvpnError, UsageError
 
+UNCHANGED = "nothing was changed"
 TEMPLATE = """\
 # The profiles of sshvpn. A host is what ssh takes: user@example.com, or an alias of ssh_config.
 
@@ -87,14 +88,16 @@ def edit() -> None:
         replace_file(file, edited)
         click.echo(f"{file}: {_summary(load(file))}")  # which looks at its directory too
         return
-    click.echo(f"{file}: nothing was changed")
+    click.echo(f"{file}: {UNCHANGED}")
 
 
 def _edited_again(text: str, error: ConfigError) -> str | None:
     """Offer the editor once more for a text with a mistake; None: the person gave up."""
+    if not sys.stdin.isatty():
+        raise ConfigError(error.message, "; ".join(filter(None, (UNCHANGED, error.hint))))
     click.echo(f"sshvpn: {error.message}\n  {error.hint}".rstrip(), err=True)
-    if not sys.stdin.isatty() or not click.confirm("Edit it again?", default=True, err=True):
-        raise SshvpnError("nothing was changed", "what was edited had a mistake")
+    if not click.confirm("Edit it again?", default=True, err=True):
+        raise UsageError(UNCHANGED, "what was edited had a mistake")
     return click.edit(text, extension=".toml", require_save=False)
 
 
