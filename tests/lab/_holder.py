@@ -236,11 +236,16 @@ def main() -> None:
         _libc.unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID),
         "unshare",
     )
+    reader, writer = os.pipe()
     child = os.fork()
     if child:
         print(child, flush=True)  # noqa: T201 -- how the runner learns it
+        os.close(writer)  # the child says "ready" after that only
         os.waitpid(child, 0)
         return
+    os.close(writer)
+    os.read(reader, 1)
+    os.close(reader)
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # Nobody here waits for children: the kernel then reaps the orphans that come to PID 1.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
