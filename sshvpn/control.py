@@ -98,9 +98,7 @@ class SessionDir:
 
         So who waits for the lock (``sshvpn down``) waits for the process.
         """
-        shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the last one leaves no directory behind
-            self.path.parent.rmdir()
+        _remove(self.path)
 
     def close(self) -> None:
         """Remove the directory, then give the lock back. May be called twice."""
@@ -157,11 +155,18 @@ def session_dirs(runtimes: Iterable[Path]) -> Iterator[Path]:
             yield from sorted(p for p in runtime.iterdir() if p.name.startswith("forward-"))
 
 
-def sweep(runtimes: Iterable[Path]) -> None:
-    """Remove the directories of sessions that have died without doing so."""
-    for directory in session_dirs(runtimes):
-        if not is_alive(directory):
-            shutil.rmtree(directory, ignore_errors=True)
+def sweep(runtimes: Iterable[Path]) -> list[Path]:
+    """Remove the directories of sessions that have died without doing so, and return them."""
+    dead = [directory for directory in session_dirs(runtimes) if not is_alive(directory)]
+    for directory in dead:
+        _remove(directory)
+    return dead
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the last one leaves no run-time directory behind
+        directory.parent.rmdir()
 
 
 class Client:
@@ -257,4 +262,4 @@ def take_down(directory: Path) -> None:
     finally:
         os.close(lock)
     if not is_alive(directory):
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)

@@ -22,9 +22,13 @@ class Extras:
         self._browser = browser
         self._is_done = False
 
+    def is_due(self, snapshot: Mapping[str, Any]) -> bool:
+        """Whether ``snapshot`` is the first that is running."""
+        return not self._is_done and snapshot["state"] == "running"
+
     def once_running(self, snapshot: Mapping[str, Any], *, wait: bool = False) -> None:
         """Do it, if ``snapshot`` is the first that is running; ``wait`` for the browser."""
-        if self._is_done or snapshot["state"] != "running":
+        if not self.is_due(snapshot):
             return
         self._is_done = True
         if self._qr:
@@ -73,14 +77,23 @@ class LiveFront:
         self._view = LiveView()
         self._extras = extras
         self._notices: list[str] = []
+        self._has_run = False
         self._inner = wiring.terminal_prompter()
         self.prompter: Prompter | None = self if self._inner else None
         self._view.start()
 
     def update(self, snapshot: Mapping[str, Any]) -> None:
         """Draw it."""
+        if snapshot["state"] == "running":
+            self._has_run = True
+        elif not self._has_run and snapshot["state"] == "failed":
+            return  # the error is the last word
+        if snapshot["state"] == "stopping":
+            return
         forwards = snapshot["records"]
         self._view.update({**snapshot, "forwards": forwards, "notices": self._notices[-3:]})
+        if not self._extras.is_due(snapshot):
+            return
         self._view.pause()
         try:
             self._extras.once_running(snapshot)

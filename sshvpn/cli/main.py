@@ -41,6 +41,7 @@ COMMANDS = {
     "status": LazyCommand("sshvpn.cli.status", "status", "Show what is up, and its URLs."),
     "down": LazyCommand("sshvpn.cli.down", "down", "Take down what runs in the background."),
     "logs": LazyCommand("sshvpn.cli.logs", "logs", "Show what happened."),
+    "clean": LazyCommand("sshvpn.cli.clean", "clean", "Remove what a crash left behind."),
     "config": LazyCommand("sshvpn.cli.config", "config", "Show, edit or check the profiles."),
     "completion": LazyCommand(
         "sshvpn.cli.completion", "completion", "Print the completion script of a shell."
@@ -48,7 +49,7 @@ COMMANDS = {
 }
 
 NOT_YET = frozenset(
-    {"up", "notebook", "routes", "restart", "enable", "disable", "clean", "check"},
+    {"up", "notebook", "routes", "restart", "enable", "disable", "check"},
 )
 """Commands of the contract that this version has not: their names are not mistakes."""
 

@@ -73,7 +73,9 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
         target = f"{target} here"
     else:
         target = f"{record['host']} {target}"
-    return (record["name"], record["state"], f"{since:%Y-%m-%d %H:%M:%S}", where, target)
+    is_today = since.date() == datetime.now().astimezone().date()
+    shown = f"{since:%H:%M:%S}" if is_today else f"{since:%Y-%m-%d %H:%M}"
+    return (record["name"], record["state"], shown, where, target)
 
 
 def _watch(name: str | None) -> None:
