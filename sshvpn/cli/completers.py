@@ -24,8 +24,9 @@ def complete_host(context: click.Context, parameter: click.Parameter, incomplete
     before = list(words) if isinstance(words, tuple) else []
     file = context.params.get("config_file")
     found = list(_aliases(Path(file) if isinstance(file, str) else None))
-    if before and before[-1] == "@":  # bash parts words at "@"
-        return _matching(found, incomplete)
+    if before and before[-1] == "@":
+        # bash parts words at "@", and yet replaces what begins with it (rl_special_prefixes).
+        return [f"@{alias}" for alias in _matching(found, incomplete)]
     if any(is_host(word) for word in before):
         return []
     user, at, part = incomplete.rpartition("@")
