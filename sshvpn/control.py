@@ -72,20 +72,19 @@ class SessionDir:
     def _take(self) -> int:
         while True:
             try:
-                self.path.parent.mkdir(mode=0o700, exist_ok=True)
-                self.path.mkdir(mode=0o700, exist_ok=True)
+                _make_directory(self.path.parent)
+                _make_directory(self.path)
                 fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:  # its last owner has just removed the directories
                 continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(fd)
-                raise AlreadyUpError(self.path) from error
-            if _is_at(fd, self.path / "lock"):
+            if _try_lock(fd, fcntl.LOCK_EX) and _is_at(fd, self.path / "lock"):
                 self._clear()
                 return fd
+            # Those who only look (is_alive) share the lock for a moment; an owner does not.
+            is_owned = not _try_lock(fd, fcntl.LOCK_SH)
             os.close(fd)
+            if is_owned:
+                raise AlreadyUpError(self.path)
 
     def _clear(self) -> None:
         # Sockets of a session that was killed: nobody answers there any more.
@@ -119,6 +118,12 @@ class SessionDir:
         self.close()
 
 
+def _make_directory(path: Path) -> None:
+    # Not Path.mkdir(exist_ok=True): it looks again, and by then another may have removed it.
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)  # noqa: PTH102
+
+
 def _is_at(fd: int, path: Path) -> bool:
     try:
         found = path.stat()
@@ -135,14 +140,14 @@ def is_alive(directory: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _can_lock(fd)
+        return not _try_lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
 
 
-def _can_lock(fd: int) -> bool:
+def _try_lock(fd: int, kind: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -157,10 +162,22 @@ def session_dirs(runtimes: Iterable[Path]) -> Iterator[Path]:
 
 def sweep(runtimes: Iterable[Path]) -> list[Path]:
     """Remove the directories of sessions that have died without doing so, and return them."""
-    dead = [directory for directory in session_dirs(runtimes) if not is_alive(directory)]
-    for directory in dead:
+    return [directory for directory in session_dirs(runtimes) if _remove_if_dead(directory)]
+
+
+def _remove_if_dead(directory: Path) -> bool:
+    # With the lock in hand: one that is just starting must not lose its directory.
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        if not _try_lock(fd, fcntl.LOCK_EX) or not _is_at(fd, directory / "lock"):
+            return False
         _remove(directory)
-    return dead
+    finally:
+        os.close(fd)
+    return True
 
 
 def _remove(directory: Path) -> None:
@@ -252,7 +269,7 @@ def take_down(directory: Path) -> None:
     try:
         request(directory, "down")
         deadline = time.monotonic() + _DOWN_TIMEOUT_S
-        while not _can_lock(lock):
+        while not _try_lock(lock, fcntl.LOCK_SH):
             if time.monotonic() > deadline:
                 raise SshvpnError(
                     "it was told to end, and did not",
@@ -261,5 +278,4 @@ def take_down(directory: Path) -> None:
             time.sleep(_LOCK_POLL_S)
     finally:
         os.close(lock)
-    if not is_alive(directory):
-        _remove(directory)
+    _remove_if_dead(directory)

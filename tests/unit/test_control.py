@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -63,6 +64,26 @@ def test_what_a_killed_session_left_is_cleared_and_swept(tmp_path: Path) -> None
     with SessionDir(tmp_path, "forward", "live") as living:
         control.sweep([tmp_path])
         assert list(tmp_path.iterdir()) == [living.path]
+
+
+def test_who_only_looks_does_not_stop_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "forward-x"
+    path.mkdir()
+    (path / "lock").touch()
+    looking = threading.Event()
+
+    def look() -> None:
+        while not looking.is_set():
+            control.is_alive(path)
+
+    onlooker = threading.Thread(target=look)
+    onlooker.start()
+    try:
+        for _ in range(300):
+            SessionDir(tmp_path, "forward", "x").close()
+    finally:
+        looking.set()
+        onlooker.join()
 
 
 def _hold_briefly(runtime: Path) -> None:
