@@ -134,3 +134,17 @@ def terminal_prompter() -> Prompter | None:
     from sshvpn.system.terminal import TerminalPrompter, has_terminal
 
     return TerminalPrompter() if has_terminal() else None
+
+
+def ask_at_terminal(prompt: str, *, echo: bool) -> str | None:
+    """Return what the person at the terminal types, or None where nobody is."""
+    from sshvpn.system import terminal
+
+    return terminal.ask(prompt, echo=echo)
+
+
+def qr_code(text: str) -> str:
+    """Return ``text`` as a QR code to be printed on a terminal."""
+    from sshvpn.lan.qr import terminal_qr
+
+    return terminal_qr(text)

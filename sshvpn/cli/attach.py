@@ -47,7 +47,7 @@ def follow_start(client: Client) -> dict[str, Any]:
 
 
 def _answer(client: Client, message: dict[str, Any]) -> None:
-    from sshvpn.system import terminal
+    from sshvpn import wiring
 
-    text = terminal.ask(message["prompt"], echo=bool(message["echo"]))
+    text = wiring.ask_at_terminal(message["prompt"], echo=bool(message["echo"]))
     client.send({"cmd": "answer", "id": message["id"], "text": text})

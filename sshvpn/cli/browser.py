@@ -48,14 +48,14 @@ class LanUrls:
 
 def print_qr(urls: Sequence[str]) -> None:
     """Print a QR code of each URL, or say why there is none."""
-    from sshvpn.lan.qr import terminal_qr
+    from sshvpn import wiring
 
     if not urls:
         click.echo(
             "sshvpn: no QR code: the forward is for this machine only (--lan shares it)", err=True
         )
     for url in urls:
-        click.echo(f"{terminal_qr(url)}\n{url}")
+        click.echo(f"{wiring.qr_code(url)}\n{url}")
     sys.stdout.flush()
 
 
