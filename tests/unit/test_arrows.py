@@ -1,0 +1,206 @@
+"""Arrows go down only: which room of the house may import which, and what stays outside.
+
+::
+
+    cli, api, background        the doors
+          │
+       wiring ─────────────┐    the only one that knows all rooms
+          │                │
+       runner              │
+          │                │
+    forward  supervisor  control  config  wire
+          │                │        │
+    lifecycle  listeners  boundary  spec        system  lan     the outside, each way
+          │                │                       │            by boundary's Protocols
+          └──── model ─────┴───────────────────────┘
+                  │
+                errors
+
+An import inside a function counts too: late is a matter of speed, not of arrows.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import sshvpn
+
+PACKAGE = Path(sshvpn.__file__).parent
+
+NOUNS = {"errors", "model"}
+PURE = NOUNS | {"boundary", "lifecycle", "listeners", "spec"}
+CAPABILITIES = PURE | {"config", "control", "forward", "supervisor", "wire"}
+DOORS = CAPABILITIES | {"runner", "wiring"}
+
+ALLOWED: Mapping[str, set[str]] = {
+    "errors": set(),
+    "model": {"errors"},
+    "boundary": NOUNS,
+    "lifecycle": NOUNS,
+    "listeners": NOUNS,
+    "spec": NOUNS,
+    "config": NOUNS | {"spec"},
+    "control": NOUNS | {"boundary"},
+    "supervisor": NOUNS | {"boundary", "lifecycle"},
+    "forward": NOUNS | {"boundary", "lifecycle", "listeners"},
+    "wire": NOUNS | {"spec"},
+    "system": NOUNS | {"boundary"},
+    "lan": NOUNS | {"boundary"},
+    "runner": CAPABILITIES,
+    "wiring": CAPABILITIES | {"runner", "system", "lan"},
+    "background": DOORS,
+    "api": DOORS,
+    "cli": DOORS,
+    # the package's own module and `python -m sshvpn` only open the doors
+    "": {"api", "errors"},
+    "__main__": {"cli"},
+}
+"""What each room may import; a room may import itself."""
+
+ROOM_OF = {"control_server": "control"}
+"""Modules that belong to a room of another name."""
+
+REASONS = {
+    "errors": "errors are the floor: everything imports them, so they import nothing",
+    "model": "nouns have no I/O, no parsing and no decisions",
+    "boundary": "Protocols say what the outside can do, and must not know who asks",
+    "lifecycle": "it is pure: state, event and time in, state and commands out",
+    "listeners": "it is pure: SPECs and addresses in, listeners out",
+    "spec": "a parser of words that looks at the world could not be tested by any text",
+    "config": "it reads one file; what it means is decided above",
+    "control": "status must start fast, and a session must not know who asks it",
+    "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
+    "forward": "it must run over both engines and over fakes alike",
+    "wire": "a profile is written and read the same way by both processes",
+    "system": "an adapter turns the world into boundary's words; decisions are made above it",
+    "lan": "an adapter turns the world into boundary's words; decisions are made above it",
+    "runner": "it runs what it is given; wiring chooses the engine",
+    "wiring": "it builds the system for the doors, and must not know which door was used",
+    "background": "only wiring knows all rooms",
+    "api": "only wiring knows all rooms",
+    "cli": "only wiring knows all rooms",
+    "": "importing sshvpn must stay cheap",
+    "__main__": "it starts the command line, and nothing else",
+}
+"""Why a room may import no more than that."""
+
+OUTSIDE: Mapping[str, str] = {
+    "pyroute2": "netlink is the outside: fakes of boundary must be able to stand in for it",
+    "netifaces": "the adapters are the outside: fakes of boundary must be able to stand in for it",
+    "sshtunnel": "an engine is chosen by wiring, and never looked into",
+    "paramiko": "an engine is chosen by wiring, and never looked into",
+    "subprocess": "processes are started in one place, with a parent-death signal and no shell",
+    "segno": "it costs 30 ms, and only a QR code needs it",
+}
+"""What only the rooms at the border may import, and why."""
+
+BORDER = {"system", "lan", "privileged"}
+
+ONLY_IN_CLI: Mapping[str, str] = {
+    "click": "only the command line reads words and prints",
+    "rich": "only the command line draws",
+}
+
+
+def modules() -> Iterator[tuple[str, str]]:
+    """Yield the dotted name (below sshvpn) and the source of every module."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(p for p in parts if p != "__init__"), path.read_text()
+
+
+MODULES = dict(modules())
+
+
+def room_of(module: str) -> str:
+    first = module.split(".", maxsplit=1)[0]
+    return ROOM_OF.get(first, first)
+
+
+def imports(source: str, module: str) -> Iterator[str]:
+    """Yield the dotted name of everything that ``source`` imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute here"
+            # `from sshvpn import wiring` imports a module, `from x import name` perhaps a name.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and _calls_import_module(node):
+            yield from (arg.value for arg in node.args if _is_text(arg))
+
+
+def _calls_import_module(node: ast.Call) -> bool:
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return name in {"import_module", "__import__"}
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def imported_rooms(source: str, module: str) -> set[str]:
+    """Return the rooms of sshvpn that ``source`` imports; names of the package itself are none."""
+    rooms = set()
+    for name in imports(source, module):
+        package, _, rest = name.partition(".")
+        if package == "sshvpn" and rest:
+            first = rest.split(".")[0]
+            if first in {m.split(".")[0] for m in MODULES if m}:
+                rooms.add(room_of(rest))
+    return rooms
+
+
+@pytest.mark.parametrize("module", list(MODULES), ids=lambda name: name or "sshvpn")
+def test_a_module_imports_only_what_is_below_it(module: str) -> None:
+    room = room_of(module)
+    assert room in ALLOWED, f"say in this test where the room {room!r} stands"
+    up = imported_rooms(MODULES[module], module) - ALLOWED[room] - {room}
+    assert not up, f"{module or 'sshvpn'} imports {sorted(up)}, but {REASONS[room]}"
+
+
+@pytest.mark.parametrize("module", list(MODULES), ids=lambda name: name or "sshvpn")
+def test_the_outside_is_touched_at_the_border_only(module: str) -> None:
+    room = room_of(module)
+    found = {name.split(".")[0] for name in imports(MODULES[module], module)}
+    if room not in BORDER:
+        for name in found & set(OUTSIDE):
+            pytest.fail(f"{module} imports {name}, but {OUTSIDE[name]}")
+    if room != "cli":
+        for name in found & set(ONLY_IN_CLI):
+            pytest.fail(f"{module} imports {name}, but {ONLY_IN_CLI[name]}")
+
+
+def test_the_house_has_no_circle() -> None:
+    def below(room: str, seen: tuple[str, ...] = ()) -> None:
+        assert room not in seen, " -> ".join((*seen, room))
+        for lower in ALLOWED[room]:
+            below(lower, (*seen, room))
+
+    for room in ALLOWED:
+        below(room)
+
+
+def test_every_room_has_its_reason_and_no_room_is_invented() -> None:
+    assert set(REASONS) == set(ALLOWED)
+    assert set(ALLOWED) == {room_of(module) for module in MODULES}
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("import sshvpn.system.paths", {"system"}),
+        ("from sshvpn import wiring, __version__", {"wiring"}),
+        ("from sshvpn.lan import qr", {"lan"}),
+        ("def f():\n    from sshvpn.forward import ForwardSession", {"forward"}),
+        ("import importlib\nimportlib.import_module('sshvpn.system.x')", {"system"}),
+        ("if TYPE_CHECKING:\n    from sshvpn.control_server import ControlServer", {"control"}),
+        ("import os, json\nfrom sshvpnx import system", set()),
+    ],
+)
+def test_an_import_is_found_wherever_it_stands(source: str, rooms: set[str]) -> None:
+    assert imported_rooms(source, "probe") == rooms
