@@ -1,0 +1,293 @@
+"""The sshtunnel engine: forwards carried by the sshtunnel library, in this process.
+
+The asyncio face of it. The library and paramiko block, and run in threads; they are imported
+when a connection is made, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sshvpn.boundary import Prompter
+from sshvpn.errors import LoginNeededError, SshvpnError, UsageError
+from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, Traffic
+from sshvpn.system import knownhosts
+from sshvpn.system.askpass import AskpassServer
+from sshvpn.system.knownhosts import Marker
+from sshvpn.system.paths import home
+from sshvpn.system.ssh_config import resolve
+from sshvpn.system.sshtunnel_dial import Carrier, dial, ssh_jump
+from sshvpn.system.sshtunnel_settings import OTHER_ENGINE, Settings, refuse_specs, settings_of
+
+if TYPE_CHECKING:
+    from sshvpn.system.sshtunnel_keys import Keyring
+    from sshvpn.system.sshtunnel_login import Asker
+
+log = logging.getLogger("sshvpn.sshtunnel")
+
+T = TypeVar("T")
+
+_TCP_INFO_BYTES_ACKED = 120
+_TCP_INFO_LENGTH = 136
+_PROBE_BYTES = 1024
+"""More than our own requests for life are acknowledged with: then data got through."""
+
+
+class SshtunnelEngine:
+    """Implements boundary.ForwardEngine with the sshtunnel library.
+
+    Unlocked keys are kept in memory, so that a reconnect of this engine never prompts.
+    """
+
+    name = "sshtunnel"
+
+    def __init__(self) -> None:
+        self._keyring: Keyring | None = None
+        self._needs_person = False
+        self._had_agent = False
+
+    async def check(self, profile: ForwardProfile) -> None:
+        """Raise UsageError, naming the other engine, for what this one cannot honour."""
+        refuse_specs(profile)
+        settings = await _settings(profile)
+        if settings.jumps:
+            ssh_jump(settings, (), may_prompt=False)
+        _offer(settings)
+
+    async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> Connection:
+        """Log in; see boundary.ForwardEngine."""
+        from sshvpn.system.sshtunnel_errors import connect_error
+        from sshvpn.system.sshtunnel_keys import Keyring
+
+        settings = await _settings(profile)
+        offered = _offer(settings)
+        self._keyring = self._keyring or Keyring()
+        async with _jump_environment(settings, prompter) as environment:
+            try:
+                carrier = await dial(settings, _config_words(profile.ssh), environment)
+            except OSError as error:
+                raise connect_error(error, settings) from error
+            connection = Connection(settings, carrier, offered)
+            try:
+                await connection.log_in(self._keyring, prompter, self._missing)
+            except BaseException:
+                await connection.close()
+                raise
+        self._needs_person = self._needs_person or connection.was_answered
+        self._had_agent = self._had_agent or connection.had_agent
+        return connection
+
+    def _missing(self, has_agent: bool) -> str | None:
+        if self._had_agent and not has_agent:
+            return "the ssh agent is gone"
+        return "a password or code is wanted" if self._needs_person else None
+
+
+class Connection:
+    """One SSH connection of the library's; implements boundary.Connection."""
+
+    def __init__(
+        self, settings: Settings, carrier: Carrier, offered: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        from sshvpn.system.sshtunnel_forwarder import Forwarder
+
+        self._settings = settings
+        self._carrier = carrier
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._asker: Asker | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._forwarder = Forwarder(settings, carrier, offered, self._tell_end)
+        self.was_answered = False
+        self.had_agent = False
+
+    def _tell_end(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    # The login --------------------------------------------------------------------------
+
+    async def log_in(
+        self,
+        keyring: Keyring,
+        prompter: Prompter | None,
+        missing: Callable[[bool], str | None],
+    ) -> None:
+        """Exchange keys, check the host's, and log in. Cancelled: the thread has ended."""
+        from sshvpn.system.sshtunnel_login import Asker, LogIn, check_host_key
+
+        self._asker = None if prompter is None else Asker(prompter, self._loop)
+        transport = self._forwarder.transport
+        login = LogIn(transport, self._settings, keyring, self._asker)
+
+        def run() -> None:
+            transport.start_client()
+            check_host_key(transport, self._settings, self._asker)
+            login.run(missing=missing)
+
+        await self._do_blocking(run)
+        self._forwarder.is_alive = True
+        self.had_agent = login.had_agent
+        self.was_answered = self._asker is not None and self._asker.answers > 0
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _do_blocking(self, function: Callable[[], T]) -> T:
+        from sshvpn.system.sshtunnel_errors import connect_error
+
+        work = asyncio.ensure_future(asyncio.to_thread(function))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._carrier.abort()
+            if self._asker is not None:
+                self._asker.cancel()
+            with contextlib.suppress(Exception):
+                await work
+            raise
+        except SshvpnError:
+            raise
+        except Exception as error:
+            reason = self._forwarder.transport.reason or error
+            meant = connect_error(reason, self._settings)
+            raise await asyncio.to_thread(self._carrier.explained, meant) from error
+
+    # While it stands --------------------------------------------------------------------
+
+    async def open_listener(self, listener: Listener) -> Endpoint:
+        """Open one; see boundary.Connection."""
+        return await asyncio.to_thread(self._forwarder.open_listener, listener)
+
+    async def close_listener(self, listener: Listener) -> None:
+        """Close one; see boundary.Connection."""
+        await asyncio.to_thread(self._forwarder.close_listener, listener)
+
+    def traffic(self) -> Traffic:
+        """Return the bytes that the forwards carried, and how many are open."""
+        return self._forwarder.traffic()
+
+    async def _watch(self) -> None:
+        """Ask for life where nothing was heard; end what gives none (ServerAliveInterval)."""
+        from sshvpn.system.sshtunnel_errors import DeadPeer
+
+        transport = self._forwarder.transport
+        asked, acked = 0, 0
+        asking: asyncio.Future[None] | None = None
+        while True:
+            await asyncio.sleep(self._settings.alive_interval_s)
+            silent_s = time.monotonic() - transport.stream.last_read
+            acked_before, acked = acked, _bytes_acked(self._carrier)
+            # A slow link that is full brings our requests late, and the answers later.
+            if silent_s < self._settings.alive_interval_s or acked - acked_before > _PROBE_BYTES:
+                asked = 0
+                continue
+            asked += 1
+            if asked > self._settings.alive_count:
+                transport.reason = DeadPeer()
+                self._carrier.abort()
+                return
+            if asking is None or asking.done():
+                asking = asyncio.ensure_future(asyncio.to_thread(transport.ask_for_life))
+
+    # The end ----------------------------------------------------------------------------
+
+    async def wait_closed(self) -> SshvpnError:
+        """Wait until the connection has ended, and return why."""
+        from sshvpn.system.sshtunnel_errors import lost_error
+
+        await self._ended.wait()
+        return lost_error(self._forwarder.transport.reason, self._settings)
+
+    async def close(self) -> None:
+        """End it, with all its listeners, threads and sockets."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait({self._watcher})
+        await asyncio.to_thread(self._forwarder.close)
+        self._ended.set()
+
+
+async def _settings(profile: ForwardProfile) -> Settings:
+    """Return how to log in. Raises UsageError for what cannot be honoured, ConfigError."""
+    if shutil.which("ssh") is not None:
+        config = await resolve(profile.destination, profile.ssh)
+    else:
+        from sshvpn.system.ssh_config_files import resolve_without_ssh
+
+        config = resolve_without_ssh(profile.destination, profile.ssh)
+    settings = settings_of(config, os.environ, home())
+    _refuse_authorities(settings)
+    return settings
+
+
+def _refuse_authorities(settings: Settings) -> None:
+    name = knownhosts.host_name(settings.host, settings.port, settings.host_key_alias)
+    known = knownhosts.read(settings.known_hosts, name)
+    if known and all(line.marker is Marker.AUTHORITY for line in known):
+        raise UsageError(
+            f"{name} is known by a certificate authority ({known[0].file}:{known[0].line}), "
+            "which the sshtunnel engine cannot check",
+            OTHER_ENGINE,
+        )
+
+
+def _offer(settings: Settings) -> Mapping[str, tuple[str, ...]]:
+    """Return the algorithms to offer, with those first by which a known key can be checked."""
+    from sshvpn.system.sshtunnel_transport import HOST_KEYS, algorithms
+
+    name = knownhosts.host_name(settings.host, settings.port, settings.host_key_alias)
+    known = knownhosts.read(settings.known_hosts, name)
+    offered = algorithms(settings)
+    return {**offered, HOST_KEYS: knownhosts.types_first(known, offered[HOST_KEYS])}
+
+
+def _config_words(options: SshOptions) -> tuple[str, ...]:
+    return () if options.config_file is None else ("-F", options.config_file)
+
+
+@contextlib.asynccontextmanager
+async def _jump_environment(
+    settings: Settings, prompter: Prompter | None
+) -> AsyncIterator[Mapping[str, str] | None]:
+    """Let the ssh of a ProxyJump ask ``prompter`` while it is entered; None: nobody."""
+    if prompter is None or not settings.jumps:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="sshvpn-") as directory:
+        async with AskpassServer(Path(directory) / "ask", prompter) as askpass:
+            try:
+                yield {**os.environ, **askpass.environment()}
+            except SshvpnError as error:
+                if askpass.gave_up.is_set():
+                    raise LoginNeededError(
+                        "the login was not completed: a question got no answer",
+                        "start it again at a terminal",
+                    ) from error
+                raise
+
+
+def _bytes_acked(carrier: Carrier) -> int:
+    """Return how much the server's machine has acknowledged so far; 0 where nobody can tell."""
+    if not carrier.is_tcp:
+        return 0
+    try:
+        info = carrier.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        return int(struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)[0])
+    except (OSError, struct.error, AttributeError):
+        return 0
