@@ -310,7 +310,7 @@ def test_what_is_left_behind_is_found(lab: Lab) -> None:
         "route": (["ip", "route", "add", "blackhole", "192.0.2.0/24"], "192.0.2.0/24"),
         "rule": (["ip", "rule", "add", "from", "192.0.2.1", "table", "7"], "lookup 7"),
         "table": (["nft", "add", "table", "inet", "planted"], "table inet planted"),
-        "sysctl": (["sysctl", "-qw", "net.ipv4.conf.lan0.forwarding=1"], "lan0.forwarding = 1"),
+        "sysctl": (["sysctl", "-qw", "net.ipv4.conf.lan0.forwarding=1"], "lan0/forwarding:1"),
         "neighbour": (
             ["ip", "neigh", "add", "proxy", "192.168.77.99", "dev", "lan0"],
             "192.168.77.99",

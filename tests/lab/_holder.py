@@ -211,6 +211,9 @@ def build_root(description: dict[str, Any]) -> None:
         mount("tmpfs", root / name, "tmpfs", MS_NODEV | MS_NOSUID, f"mode={mode:o}")
     for path in description["show"]:
         _bind(path, root, scratch)
+    for path in description["share"]:
+        _make_directories(root / path.lstrip("/"))
+        mount(path, root / path.lstrip("/"), flags=MS_BIND)
     mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("sysfs", root / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _make_devices(root / "dev")

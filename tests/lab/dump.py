@@ -28,7 +28,8 @@ for program in iptables-save ip6tables-save iptables-legacy-save ip6tables-legac
   if command -v $program >/dev/null; then section $program; fi
 done
 printf '\n== sysctl\n'
-sysctl -a --pattern '^net\.' 2>/dev/null
+cd /proc/sys && grep -rs . net
+true
 """
 
 # What the kernel changes by itself, and what it becomes here.
@@ -41,14 +42,20 @@ _VOLATILE: Final = [
     (re.compile(r" tentative"), ""),
     (re.compile(r"(counter) packets \d+ bytes \d+"), r"\1"),
     (re.compile(r" users \d+"), ""),
-    (re.compile(r"^net\.netfilter\.nf_conntrack_count = .*\n", re.MULTILINE), ""),
-    (re.compile(r"^net\.ipv4\.tcp_(mem|fastopen_key) = .*\n", re.MULTILINE), ""),
-    (re.compile(r"^net\.core\.somaxconn_.* = .*\n", re.MULTILINE), ""),
+    (re.compile(r"^net/netfilter/nf_conntrack_count:.*\n", re.MULTILINE), ""),
+    (re.compile(r"^net/ipv4/tcp_(mem|fastopen_key):.*\n", re.MULTILINE), ""),
     # Timers that a bridge shows of itself.
     (re.compile(r" (\w+_timer|hello_timer|gc_timer) +[\d.]+"), ""),
 ]
 # Their order is the order of making; what they say does not depend on it.
-_UNORDERED: Final = ("ip -4 route", "ip -6 route", "ip neigh", "ip -4 neigh", "ip -6 neigh")
+_UNORDERED: Final = (
+    "ip -4 route",
+    "ip -6 route",
+    "ip neigh",
+    "ip -4 neigh",
+    "ip -6 neigh",
+    "sysctl",
+)
 
 
 def normalise(text: str) -> str:

@@ -42,6 +42,19 @@ ROOT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Directories that are empty in a machine; what the interpreter needs from there is shown again.
 COVERED: Final = ("/root", "/home", "/tmp", "/var/tmp", "/run", "/mnt", "/sys", "/dev")  # noqa: S108
 
+# Set while coverage is measured (make test): where the processes in a machine write what they ran.
+COVERAGE_DIRECTORY: Final = (
+    pathlib.Path(os.environ["COVERAGE_FILE"]).absolute().parent
+    if {"COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG"} <= set(os.environ)
+    else None
+)
+COVERAGE: Final[Mapping[str, str]] = {
+    name: value
+    for name, value in os.environ.items()
+    if COVERAGE_DIRECTORY is not None and name.startswith("COVERAGE_")
+}
+_NO_COVERAGE: Final[Mapping[str, str | None]] = dict.fromkeys(COVERAGE)
+
 # ioctl numbers that Python's termios does not have everywhere.
 _TIOCSPTLCK: Final = 0x40045431
 _TIOCGPTPEER: Final = 0x5441
@@ -128,6 +141,8 @@ protocols: files
 networks: files
 """
 BASHRC: Final = "case $- in *i*) PS1='\\u@\\h:\\w\\$ ' ;; esac\n"
+# Only while coverage is measured: sudo would else hide what the privileged half runs.
+KEEP_COVERAGE: Final = 'Defaults env_keep += "COVERAGE_FILE COVERAGE_PROCESS_CONFIG"\n'
 PROFILE: Final = 'if [ -n "$BASH" ]; then . ~/.bashrc; fi\n'
 FILES: Final[Mapping[str, tuple[str, int]]] = {
     "/etc/nsswitch.conf": (NSSWITCH, 0o644),
@@ -290,6 +305,7 @@ class Machine:
         """Start the holder; `ready` waits until the machine stands."""
         files = {
             **FILES,
+            **({"/etc/sudoers.d/coverage": (KEEP_COVERAGE, 0o440)} if COVERAGE else {}),
             "/etc/hostname": (f"{self.name}\n", 0o644),
             "/etc/hosts": (
                 f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{self.hosts}",
@@ -299,6 +315,7 @@ class Machine:
         description = {
             "name": self.name,
             "show": shown_paths(),
+            "share": [str(COVERAGE_DIRECTORY)] if COVERAGE_DIRECTORY else [],
             "users": [user.description() for user in self.users],
             "files": files,
             "sysctls": dict(SYSCTLS),
@@ -363,7 +380,7 @@ class Machine:
             "PATH": ROOT_PATH if user == "root" else USER_PATH,
             "LANG": "C.UTF-8",
             "TERM": "xterm-256color",
-            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
+            **COVERAGE,
             **self.environment.get(user, {}),
             **(env or {}),
         }
@@ -605,11 +622,6 @@ class Machine:
         """Stop the services and terminals that this API started here."""
         self._undo.close()
         self._undo = contextlib.ExitStack()
-
-
-_NO_COVERAGE: Final[Mapping[str, str | None]] = {
-    name: None for name in os.environ if name.startswith("COVERAGE_")
-}
 
 
 def read_line(child: Child, timeout: float) -> str:

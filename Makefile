@@ -1,0 +1,58 @@
+# Every target prepares what it needs: system packages (with apt, when they are missing), and a
+# virtual environment in .venv. Nothing has to be done before.
+
+PYTHON := .venv/bin/python
+# The laboratory needs root for its namespaces; sudo asks for your password if you are not root.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI)
+STAMP := .venv/.installed
+# What is handed to pytest; -n 0 runs one test at a time.
+PYTEST ?= -n 2
+# Processes in the laboratory write here too, also those that are not root.
+COVERAGE := .coverage.d
+
+.PHONY: help demo test unit lint bench docs clean system
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    see the program at work in a small office made of namespaces"
+	@echo "make test    all checks and all tests"
+	@echo "make unit    the tests that need no root, in seconds"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   how fast it is, against its peers"
+	@echo "make docs    write docs/commands.md from the code"
+	@echo "make clean   remove what the above made here"
+
+system:
+	@tests/bootstrap.sh system
+
+$(STAMP): pyproject.toml tests/bootstrap.sh
+	@tests/bootstrap.sh venv
+
+demo: system $(STAMP)
+	@$(if $(ROOT),echo "* network namespaces need root: sudo may ask for your password" >&2)
+	@$(ROOT) $(PYTHON) examples/demo.py
+
+lint: $(STAMP)
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+unit: $(STAMP)
+	$(PYTHON) -m pytest tests/unit
+
+test: system lint
+	@$(if $(ROOT),echo "* the laboratory needs root: sudo may ask for your password" >&2)
+	@$(PYTHON) -m compileall -q sshvpn
+	@mkdir -p $(COVERAGE) && chmod 1777 $(COVERAGE) && rm -rf $(COVERAGE)/*
+	$(ROOT) env COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/$(COVERAGE)/hypothesis \
+	  PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --cov --cov-report=term $(PYTEST)
+
+bench: system $(STAMP)
+	@$(ROOT) $(PYTHON) -m benchmarks
+
+docs: $(STAMP)
+	$(PYTHON) -m docs.generate
+
+clean:
+	rm -rf .venv $(COVERAGE) .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

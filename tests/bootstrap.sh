@@ -1,0 +1,129 @@
+#!/bin/sh
+# Prepares a fresh Debian or Ubuntu for `make demo` and `make test`: system packages where a program
+# is missing, and the virtual environment. Says what it does and why; does nothing the second time.
+#
+#   tests/bootstrap.sh system    the system's packages
+#   tests/bootstrap.sh venv      .venv, with this project and its development tools
+set -eu
+cd "$(dirname "$0")/.."
+
+# program:package:reason. A program that is there, from wherever, is not installed again.
+NEEDED='
+ssh:openssh-client:the tunnel itself
+sshd:openssh-server:the remote host of the tests is a real one
+ip:iproute2:addresses and routes in the laboratory
+nft:nftables:the firewall that the program uses
+iptables:iptables:servers without nft are tested too
+sudo:sudo:the person in the tests is not root
+unshare:util-linux:namespaces
+sysctl:procps:settings of the kernel
+ping:iputils-ping:who reaches whom
+curl:curl:what a browser would see
+busybox:busybox:servers with nothing but busybox are tested too
+tmux:tmux:a terminal for the live view
+'
+
+say() { printf '%s\n' "* $*" >&2; }
+
+find_program() { PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif find_program sudo; then sudo "$@"
+  else
+    say "this needs root and there is no sudo; as root, run: $*"
+    exit 1
+  fi
+}
+
+# Installs the packages given. A machine that had no sshd must not get one that runs: Debian asks
+# /usr/sbin/policy-rc.d before it starts a service, and 101 forbids it. One that is there is obeyed.
+install_packages() {
+  if ! command -v apt-get >/dev/null 2>&1; then
+    say "this is not Debian or Ubuntu; please install: $*"
+    exit 1
+  fi
+  [ "$(id -u)" = 0 ] || say "installing needs root: sudo may ask for your password"
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  as_root sh -c '
+    set -eu
+    export DEBIAN_FRONTEND=noninteractive
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      trap "rm -f $policy" EXIT
+      printf "#!/bin/sh\nexit 101\n" >$policy
+      chmod 755 $policy
+    fi
+    had_sshd=$(ls /usr/sbin/sshd 2>/dev/null || true)
+    apt-get update -qq
+    apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+    if [ -z "$had_sshd" ] && [ -x /usr/sbin/sshd ] && [ -d /run/systemd/system ]; then
+      # Nor at the next boot: what the laboratory needs is not meant for the world.
+      systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true
+    fi
+  ' sh "$@"
+}
+
+prepare_system() {
+  missing=
+  while IFS=: read -r program package reason; do
+    if [ -n "$program" ] && ! find_program "$program"; then
+      say "$program is missing: will install $package ($reason)"
+      missing="$missing $package"
+    fi
+  done <<END
+$NEEDED
+END
+  case "$missing " in
+  *" openssh-server "*) say "(it is not started: this machine itself will not be reachable by it)" ;;
+  esac
+  # shellcheck disable=SC2086 # a list
+  [ -z "$missing" ] || install_packages $missing
+}
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+
+# The system's own Python first: it can be read by everybody, as the laboratory's people need.
+find_python() {
+  for python in ${PYTHON:-} /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10; do
+    if is_new_enough "$python"; then
+      command -v "$python"
+      return
+    fi
+  done
+  say "no Python 3.10 or newer was found"
+  exit 1
+}
+
+prepare_venv() {
+  stamp=.venv/.installed
+  if [ -e "$stamp" ] && [ -z "$(find pyproject.toml tests/bootstrap.sh -newer "$stamp")" ]; then
+    return
+  fi
+  if ! [ -e /usr/bin/python3 ] && ! command -v python3 >/dev/null 2>&1; then
+    say "python3 is missing: will install python3 and python3-venv (the program is written in it)"
+    install_packages python3 python3-venv
+  fi
+  python=$(find_python)
+  if ! .venv/bin/python -c '' 2>/dev/null; then
+    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+      version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+      say "python3-venv is missing: will install it (to make the virtual environment)"
+      install_packages "python$version-venv" || install_packages python3-venv
+    fi
+    say "making the virtual environment .venv with $python"
+    "$python" -m venv --clear .venv
+  fi
+  say "installing this project and its tools into .venv (once)"
+  PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --quiet --editable '.[dev]'
+  touch "$stamp"
+}
+
+case ${1:-} in
+system) prepare_system ;;
+venv) prepare_venv ;;
+*)
+  say "usage: tests/bootstrap.sh system|venv"
+  exit 2
+  ;;
+esac
