@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -25,6 +26,9 @@ from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
 from sshvpn.spec import check_jump, parse_destination, parse_forward, parse_ssh_option
 from sshvpn.supervisor import Supervisor
+
+# What happens is told to the log "sshvpn"; a program that wants to see it adds a handler.
+logging.getLogger("sshvpn").addHandler(logging.NullHandler())
 
 Ask: TypeAlias = "Callable[[str], str | None]"
 

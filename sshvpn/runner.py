@@ -21,7 +21,7 @@ from sshvpn.boundary import Prompter
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
-from sshvpn.forward import ForwardSession
+from sshvpn.forwarding import ForwardSession
 from sshvpn.supervisor import Supervisor
 
 _LOG_BYTES = 1 << 20

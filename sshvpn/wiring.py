@@ -19,7 +19,7 @@ from sshvpn.system import paths
 
 if TYPE_CHECKING:
     from sshvpn.boundary import ForwardEngine, Interfaces, Prompter
-    from sshvpn.forward import ForwardSession
+    from sshvpn.forwarding import ForwardSession
     from sshvpn.runner import Front, Launcher
 
 
@@ -63,7 +63,7 @@ def make_interfaces() -> Interfaces:
 
 def make_forward(profile: ForwardProfile, directory: Path | None = None) -> ForwardSession:
     """Return a session for ``profile``; ``directory`` is its private run-time directory."""
-    from sshvpn.forward import ForwardSession
+    from sshvpn.forwarding import ForwardSession
     from sshvpn.lan.trust import FileTrustStore
 
     return ForwardSession(

@@ -8,7 +8,7 @@
           │                │
        runner              │
           │                │
-    forward  supervisor  control  config  wire
+    forwarding  supervisor  control  config  wire
           │                │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
           │                │                       │            by boundary's Protocols
@@ -33,7 +33,7 @@ PACKAGE = Path(sshvpn.__file__).parent
 
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "lifecycle", "listeners", "spec"}
-CAPABILITIES = PURE | {"config", "control", "forward", "supervisor", "wire"}
+CAPABILITIES = PURE | {"config", "control", "forwarding", "supervisor", "wire"}
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
 ALLOWED: Mapping[str, set[str]] = {
@@ -46,7 +46,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle"},
-    "forward": NOUNS | {"boundary", "lifecycle", "listeners"},
+    "forwarding": NOUNS | {"boundary", "lifecycle", "listeners"},
     "wire": NOUNS | {"spec"},
     "system": NOUNS | {"boundary"},
     "lan": NOUNS | {"boundary"},
@@ -74,7 +74,7 @@ REASONS = {
     "config": "it reads one file; what it means is decided above",
     "control": "status must start fast, and a session must not know who asks it",
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
-    "forward": "it must run over both engines and over fakes alike",
+    "forwarding": "it must run over both engines and over fakes alike",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
     "lan": "an adapter turns the world into boundary's words; decisions are made above it",
@@ -196,7 +196,7 @@ def test_every_room_has_its_reason_and_no_room_is_invented() -> None:
         ("import sshvpn.system.paths", {"system"}),
         ("from sshvpn import wiring, __version__", {"wiring"}),
         ("from sshvpn.lan import qr", {"lan"}),
-        ("def f():\n    from sshvpn.forward import ForwardSession", {"forward"}),
+        ("def f():\n    from sshvpn.forwarding import ForwardSession", {"forwarding"}),
         ("import importlib\nimportlib.import_module('sshvpn.system.x')", {"system"}),
         ("if TYPE_CHECKING:\n    from sshvpn.control_server import ControlServer", {"control"}),
         ("import os, json\nfrom sshvpnx import system", set()),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sshvpn import errors, lifecycle
-from sshvpn.forward import ForwardSession
+from sshvpn.forwarding import ForwardSession
 from sshvpn.model import Destination, ForwardProfile
 from sshvpn.spec import parse_forward
 from sshvpn.supervisor import Supervisor
@@ -21,7 +21,7 @@ LOST = errors.ConnectionLostError("lost")
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "BACKOFF_FIRST_S", 0.001)
-    monkeypatch.setattr("sshvpn.forward.RETRY_LISTENERS_S", 0.01)
+    monkeypatch.setattr("sshvpn.forwarding.RETRY_LISTENERS_S", 0.01)
 
 
 class Stage:
