@@ -19,7 +19,7 @@ help:
 	@echo "make unit    the tests that need no root, in seconds"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   how fast it is, against its peers"
-	@echo "make docs    write docs/commands.md from the code"
+	@echo "make docs    write docs/reference.md from the code"
 	@echo "make clean   remove what the above made here"
 
 system:
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml tests/bootstrap.sh
 
 demo: system $(STAMP)
 	@$(if $(ROOT),echo "* network namespaces need root: sudo may ask for your password" >&2)
-	@$(ROOT) $(PYTHON) examples/demo.py
+	@$(ROOT) $(PYTHON) -m examples.demo
 
 lint: $(STAMP)
 	$(PYTHON) -m ruff check
@@ -51,7 +51,7 @@ bench: system $(STAMP)
 	@$(ROOT) $(PYTHON) -m benchmarks
 
 docs: $(STAMP)
-	$(PYTHON) -m docs.generate
+	$(PYTHON) docs/generate.py
 
 clean:
 	rm -rf .venv $(COVERAGE) .pytest_cache .mypy_cache .ruff_cache

@@ -599,9 +599,9 @@ class Machine:
             f"--IdentityProvider.token={token}", "--ServerApp.allow_remote_access=True",
             "--ServerApp.terminals_enabled=False",
         ]  # fmt: skip
-        log = f"/tmp/jupyter-{port}.log"  # noqa: S108 -- the machine's own /tmp
-        argv = ["sh", "-c", f"exec {shlex.join(argv)} >{log} 2>&1"]
-        child = self.popen(argv, user=user, env=_NO_COVERAGE, stdout=None, stderr=None)
+        log = f"/var/log/jupyter-{port}.log"
+        with self.host_path(log).open("w") as stream:
+            child = self.popen(argv, user=user, env=_NO_COVERAGE, stdout=stream, stderr=stream)
         service = Service("jupyter", child, "127.0.0.1", port, token)
         self._undo.callback(service.stop)
 

@@ -1,0 +1,200 @@
+"""The main job, shown: a notebook on a remote host, opened by every machine of a small office.
+
+`make demo` runs this. It builds the office out of network namespaces (tests/lab draws it), runs
+the real commands as alice, an ordinary user, and takes everything down. Each step is a function;
+`main` is the story.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Final, NoReturn
+
+from tests.lab import Child, CommandError, Lab, LabMachine, Service, wait_until
+from tests.lab.machine import USER_PATH, read_line
+
+COLOURS: Final = ("\033[1m", "\033[32m", "\033[2m", "\033[0m")
+BOLD, GREEN, DIM, PLAIN = COLOURS if sys.stdout.isatty() else ("", "", "", "")
+OFFICE: Final = """\
+      the office's network                 the internet
+      192.168.77.0/24
+  ┌──────┐            ┌─────────┐                           ┌────────────────────────┐
+  │ lan  ├────────────┤ gateway ├───────────────────────────┤ server                 │
+  └──────┘         .1 └─────────┘        SSH only           │ Jupyter on its own     │
+  a tablet,           alice's machine                       │ localhost:8888         │
+  say                                                       └────────────────────────┘
+"""
+# alice has the `sshvpn` of this checkout on her PATH, as after `pipx install .`.
+PATH: Final = {"PATH": f"{os.path.dirname(sys.executable)}:{USER_PATH}"}  # noqa: PTH120
+TITLE: Final = re.compile(r"<title>(.*?)</title>", re.DOTALL)
+TOKEN: Final = "letmein"  # noqa: S105 -- of a notebook that lives for a minute
+
+
+def say(text: str) -> None:
+    """Tell the reader TEXT, wrapped to the screen."""
+    print("\n" + textwrap.fill(textwrap.dedent(text).strip(), 88), flush=True)
+
+
+def show_command(machine: LabMachine, argv: list[str]) -> None:
+    """Show ARGV as alice types it on MACHINE."""
+    print(f"\n  {DIM}alice@{machine.name}:~${PLAIN} {BOLD}{shlex.join(argv)}{PLAIN}", flush=True)
+
+
+def show_output(text: str) -> None:
+    """Show what a command printed."""
+    for line in text.splitlines():
+        print(f"  {line}", flush=True)
+
+
+def run(machine: LabMachine, *argv: str) -> str:
+    """Type a command on MACHINE as alice and show what it prints; raises if it fails."""
+    show_command(machine, list(argv))
+    result = machine.run(list(argv), env=PATH, timeout=60)
+    show_output(result.stdout + result.stderr)
+    return result.stdout
+
+
+def visit(machine: LabMachine, url: str) -> str | None:
+    """Open URL on MACHINE as a browser would; show and return the page's title, None if none."""
+    show_command(machine, ["curl", url])
+    fetch = ["curl", "-sSL", "--max-time", "5", "-w", "\n%{http_code}", f"{url}?token={TOKEN}"]
+    result = machine.run(fetch, check=False)
+    if result.returncode != 0:
+        show_output(result.stderr)
+        return None
+    page, _, status = result.stdout.rpartition("\n")
+    found = TITLE.search(page)
+    title = found[1].strip() if found else "(no title)"
+    print(f"  {GREEN}HTTP {status}, the page's title is “{title}”{PLAIN}", flush=True)
+    return title if status == "200" else None
+
+
+def expect(*, truth: bool, otherwise: str) -> None:
+    """End the demonstration if TRUTH does not hold: it must not show what is not so."""
+    if not truth:
+        fail(otherwise)
+
+
+def fail(why: str) -> NoReturn:
+    """End the demonstration."""
+    print(f"\nThe demonstration failed: {why}", file=sys.stderr)
+    sys.exit(1)
+
+
+def build_office() -> Lab:
+    """Build the office and show it."""
+    say("""A small office is built inside this computer: three machines made of network
+        namespaces, joined by virtual cables. Your own network is not touched.""")
+    started = time.monotonic()
+    lab = Lab()
+    print(f"\n{OFFICE}\n  (built in {time.monotonic() - started:.1f} s)", flush=True)
+    return lab
+
+
+def start_notebook(lab: Lab) -> Service:
+    """Start JupyterLab on the server, where nobody else reaches it."""
+    say("""On the server, JupyterLab is started. It listens on the server's own localhost only,
+        as it does unless told otherwise, so nobody on another machine can open it:""")
+    show_command(lab.server, ["jupyter", "lab", "--no-browser", "--port=8888"])
+    notebook = lab.server.start_jupyter(8888, token=TOKEN)
+    print("  (it answers, on the server)", flush=True)
+    title = visit(lab.gateway, "http://server:8888/lab")
+    expect(truth=title is None, otherwise="the notebook should not be reachable yet")
+    return notebook
+
+
+def forward_here(lab: Lab) -> None:
+    """Show the one-line case: the notebook on the machine where alice sits."""
+    say("""alice sits at the gateway. She may log in to the server by SSH, with a key; that is all
+        she has. One command brings the notebook here:""")
+    argv = ["sshvpn", "forward", "9999:8888", "--host", "alice@server"]
+    show_command(lab.gateway, argv)
+    child = lab.gateway.popen(argv, env=PATH, stderr=subprocess.STDOUT)
+    try:
+        show_until_it_runs(child)
+        title = visit(lab.gateway, "http://localhost:9999/lab")
+        expect(truth=title is not None, otherwise="the notebook should be at localhost:9999")
+        say("The LAN machine cannot open it: it was not shared with anybody.")
+        title = visit(lab.lan, "http://gateway:9999/lab")
+        expect(truth=title is None, otherwise="the LAN machine should not reach localhost:9999")
+        say("alice presses Ctrl-C, and it is gone.")
+        child.send_signal(signal.SIGINT)
+        show_output("^C\n" + child.communicate(timeout=10)[0])
+    finally:
+        child.end()
+
+
+def show_until_it_runs(child: Child) -> None:
+    """Show what CHILD prints, up to the line that says it is running."""
+    while line := read_line(child, 30):
+        show_output(line)
+        if "running" in line:
+            return
+    fail("sshvpn ended")
+
+
+def share_with_the_lan(lab: Lab) -> None:
+    """Show the second case: every machine of the local network, in the background."""
+    say("""Now for every machine of the office's network: --lan listens on the gateway's address
+        there, and -b leaves it running in the background.""")
+    run(lab.gateway, "sshvpn", "forward", "-b", "--lan", "9999:8888", "--host", "alice@server")
+    say("On the LAN machine nothing is installed and nothing is set up. Its browser opens:")
+    url = f"http://{lab.gateway.address}:9999/lab"
+    title = visit(lab.lan, url)
+    expect(truth=title is not None, otherwise="the LAN machine should see the notebook")
+    say("What is running:")
+    run(lab.gateway, "sshvpn", "status")
+
+
+def survive_a_cut(lab: Lab) -> None:
+    """Show that a cut link heals by itself."""
+    say("""Now the server drops the SSH connection. Nobody has to do anything: the same address
+        works again a moment later.""")
+    lab.server.sshd.kill_sessions()
+    url = f"http://{lab.gateway.address}:9999/api/status"
+    fetch = ["curl", "-sf", "-o", "/dev/null", "--max-time", "2", f"{url}?token={TOKEN}"]
+    wait_until(lambda: lab.lan.run(fetch, check=False).returncode == 0, 30, every=0.1)
+    title = visit(lab.lan, f"http://{lab.gateway.address}:9999/lab")
+    expect(truth=title is not None, otherwise="the notebook should be back")
+
+
+def take_down(lab: Lab) -> None:
+    """End the forward, and show that nothing is left."""
+    say("alice ends it:")
+    run(lab.gateway, "sshvpn", "down")
+    title = visit(lab.lan, f"http://{lab.gateway.address}:9999/lab")
+    expect(truth=title is None, otherwise="nothing should listen any more")
+    try:
+        lab.check()
+    except AssertionError as error:
+        fail(str(error))
+    say("""Every machine is as it was before: the same addresses, routes and firewall rules, no
+        process and no file left. The office itself is taken down now.""")
+
+
+def main() -> None:
+    """Tell the whole story; exit 1 if any of it is not so."""
+    try:
+        with build_office() as lab:
+            start_notebook(lab)
+            forward_here(lab)
+            share_with_the_lan(lab)
+            survive_a_cut(lab)
+            take_down(lab)
+    except KeyboardInterrupt:
+        print("\nInterrupted; everything has been taken down.", file=sys.stderr)
+        sys.exit(130)
+    except (CommandError, TimeoutError) as error:
+        fail(str(error))
+    print("\nDone. README.md says how to do this with your own server.", flush=True)
+
+
+if __name__ == "__main__":
+    main()
