@@ -144,7 +144,7 @@ class ForwardSession:
         """At the first start, ``--lan`` is trust; in a profile a person is asked once."""
         if not self.profile.lan or self._has_shared:
             return
-        for address in self._interfaces.lan():
+        for address in await asyncio.to_thread(self._interfaces.lan):
             network = await asyncio.to_thread(self._interfaces.network_of, address)
             if self._trust.is_trusted(network):
                 continue
@@ -214,7 +214,8 @@ class ForwardSession:
         except (TakenError, PrivilegeError, UsageError) as error:
             before = self._failed.get(listener)
             self._failed[listener] = error
-            if self._has_shared and (before is None or str(before) != str(error)):
+            # Where no adapter is followed it is raised, and told as the state.
+            if self._follower is not None and (before is None or str(before) != str(error)):
                 log.warning("%s", error)
             return before is None
         if isinstance(where, TcpEndpoint) and self._asks_for_any_port(listener):

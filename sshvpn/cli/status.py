@@ -84,7 +84,7 @@ def _watch(name: str | None) -> None:
     from sshvpn.cli.live import LiveView
 
     _records(name)
-    view = LiveView()
+    view = LiveView(hint="Ctrl-C ends the watching")
     view.start()
     try:
         while True:
