@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sshvpn.errors import SshvpnError, TakenError
-from sshvpn.model import ForwardProfile
+
+if TYPE_CHECKING:
+    from sshvpn.model import ForwardProfile
 
 VERSION: Final = 1
 LONGEST_LINE: Final = 64 * 1024
@@ -41,6 +41,8 @@ def session_id(profile: ForwardProfile) -> str:
     A name of the user's own stands for one session. Forwards that were just typed are named
     after their host, so that one host may have several: their SPECs tell them apart.
     """
+    import hashlib
+
     words = ["forward", profile.name]
     if not profile.named:
         words += [f"{spec.direction.value} {spec.text}" for spec in profile.specs]
@@ -181,6 +183,8 @@ def _remove_if_dead(directory: Path) -> bool:
 
 
 def _remove(directory: Path) -> None:
+    import shutil
+
     shutil.rmtree(directory, ignore_errors=True)
     with contextlib.suppress(OSError):  # the last one leaves no run-time directory behind
         directory.parent.rmdir()

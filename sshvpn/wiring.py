@@ -6,7 +6,6 @@ can be run. Everything heavy is imported where it is used: ``sshvpn status`` pas
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 from collections.abc import Callable
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sshvpn.control import SessionDir, session_id
-from sshvpn.model import EngineName, ForwardProfile
 from sshvpn.system import paths
 
 if TYPE_CHECKING:
     from sshvpn.boundary import ForwardEngine, Interfaces, Prompter
     from sshvpn.forwarding import ForwardSession
+    from sshvpn.model import EngineName, ForwardProfile
     from sshvpn.runner import Front, Launcher
 
 
@@ -45,6 +44,7 @@ def session_path(profile: ForwardProfile) -> Path:
 
 def make_engine(name: EngineName, directory: Path | None = None) -> ForwardEngine:
     """Return the engine: ``auto`` is the system's OpenSSH where there is one."""
+    from sshvpn.model import EngineName
     from sshvpn.system.openssh import OpensshEngine, find_ssh
 
     if name is EngineName.OPENSSH or (name is EngineName.AUTO and find_ssh()):
@@ -78,11 +78,15 @@ def run_forward(
     profile: ForwardProfile,
     make_front: Callable[[], Front] | None = None,
     launcher: Launcher | None = None,
+    *,
+    verbose: bool = False,
 ) -> int:
     """Run ``profile`` in this process until it ends, and return the exit code.
 
     Raises AlreadyUpError where it is up, and the SshvpnError that stopped the first start.
     """
+    import asyncio
+
     from sshvpn import runner
 
     with SessionDirOf(profile) as directory:
@@ -96,6 +100,7 @@ def run_forward(
                 log_file=log_file(session.kind, session.name),
                 front=make_front() if make_front else None,
                 launcher=launcher,
+                verbose=verbose,
             )
 
         return asyncio.run(main())
@@ -110,10 +115,12 @@ class SessionDirOf(SessionDir):
 
 def check_forward(profile: ForwardProfile) -> None:
     """Raise UsageError for what is wrong with ``profile`` before anything is started."""
+    import asyncio
+
     asyncio.run(make_forward(profile).check())
 
 
-def start_background(profile: ForwardProfile) -> socket.socket:
+def start_background(profile: ForwardProfile, *, verbose: bool = False) -> socket.socket:
     """Start a process of its own that runs ``profile``, and return the socket to it.
 
     It is a control socket that is attached from the start (docs/control-protocol.md): closing
@@ -125,6 +132,7 @@ def start_background(profile: ForwardProfile) -> socket.socket:
     request = {
         "profile": profile_to_json(profile),
         "can_answer": terminal_prompter() is not None,
+        "verbose": verbose,
     }
     return spawn(request, profile.name)
 

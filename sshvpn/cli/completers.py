@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from sshvpn.errors import SshvpnError
-from sshvpn.spec import is_host
 
 
 def complete_host(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -20,6 +19,8 @@ def complete_host(context: click.Context, parameter: click.Parameter, incomplete
 
     A line with a HOST on it gets no second one.
     """
+    from sshvpn.spec import is_host
+
     words = context.params.get(str(parameter.name)) or ()
     before = list(words) if isinstance(words, tuple) else []
     file = context.params.get("config_file")
