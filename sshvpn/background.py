@@ -29,7 +29,7 @@ def main() -> int:
     try:
         profile = profile_from_json(request["profile"])
         waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
-        return wiring.run_forward(profile, launcher=waiting)
+        return wiring.run_forward(profile, launcher=waiting, verbose=request["verbose"])
     except SshvpnError as error:
         _tell(launcher, error)
         return error.exit_code

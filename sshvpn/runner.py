@@ -71,15 +71,17 @@ async def run(
     log_file: Path,
     front: Front | None = None,
     launcher: Launcher | None = None,
+    verbose: bool = False,
 ) -> int:
     """Run ``session`` until it ends, and return the exit code.
 
     ``front`` is the terminal here; ``launcher`` started this process in the background and
     waits for the first ``running``: if it goes before that, everything is undone.
+    ``verbose``: the log has what ssh says of itself, too.
     Raises the SshvpnError of a first start that failed.
     """
     runner = _Runner(session, directory, front)
-    with _logging(log_file, runner.take_record):
+    with _logging(log_file, runner.take_record, logging.DEBUG if verbose else logging.INFO):
         return await runner.run(launcher)
 
 
@@ -199,7 +201,7 @@ class _Runner:
 
 class _RecordSink(logging.Handler):
     def __init__(self, take: Callable[[str, str], None]) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self._take = take
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -209,7 +211,8 @@ class _RecordSink(logging.Handler):
 class _logging:  # noqa: N801 (a context manager, used as a function)
     """Sends the log of this package to a file and to whoever watches, while entered."""
 
-    def __init__(self, path: Path, take: Callable[[str, str], None]) -> None:
+    def __init__(self, path: Path, take: Callable[[str, str], None], level: int) -> None:
+        self._level = level
         # What cannot be written (a full disk) is lost, and the forward goes on.
         logging.raiseExceptions = False
         self._handlers: list[logging.Handler] = [_RecordSink(take)]
@@ -224,7 +227,7 @@ class _logging:  # noqa: N801 (a context manager, used as a function)
             self._handlers.append(file)
 
     def __enter__(self) -> None:
-        log.setLevel(logging.INFO)
+        log.setLevel(self._level)
         log.propagate = False
         for handler in self._handlers:
             log.addHandler(handler)

@@ -20,8 +20,10 @@ class Ended(SshvpnError):  # noqa: N818 (the other side's error, whatever it was
         self.code = str(error.get("code", "failed"))  # type: ignore[misc]
 
 
-def follow_start(client: Client) -> dict[str, Any]:
+def follow_start(client: Client, *, verbose: bool = False) -> dict[str, Any]:
     """Return the first snapshot that is running; show warnings, answer prompts meanwhile.
+
+    ``verbose``: show all that is logged.
 
     Raises Ended where it does not come to that.
     """
@@ -36,7 +38,7 @@ def follow_start(client: Client) -> dict[str, Any]:
                     snapshot: dict[str, Any] = message["snapshot"]
                     return snapshot
             case "notice":
-                if message["level"] != "info":
+                if verbose or message["level"] not in ("info", "debug"):
                     click.echo(f"sshvpn: {message['text']}", err=True)
             case "prompt":
                 _answer(client, message)

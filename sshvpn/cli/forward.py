@@ -99,11 +99,14 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         ssh=ssh,
     )
     profile = build_profile(words)
+    verbose = given["verbose"]
     extras = Extras(qr=given["qr"], browser=given["browser"])
     if given["background"]:
-        context.exit(_run_background(profile, extras))
+        context.exit(_run_background(profile, extras, verbose=verbose))
     try:
-        code = wiring.run_forward(profile, lambda: make_front(profile.name, extras))
+        code = wiring.run_forward(
+            profile, lambda: make_front(profile.name, extras, verbose=verbose), verbose=verbose
+        )
     except AlreadyUpError as error:
         raise TakenError(
             f"{profile.name} is up already", f"see: sshvpn status; end it: {_down(profile)}"
@@ -123,11 +126,11 @@ def _down(profile: ForwardProfile) -> str:
     return f"sshvpn down {profile.name}"
 
 
-def _run_background(profile: ForwardProfile, extras: Extras) -> int:
+def _run_background(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> int:
     wiring.check_forward(profile)
-    client = Client(wiring.start_background(profile))
+    client = Client(wiring.start_background(profile, verbose=verbose))
     try:
-        snapshot = follow_start(client)
+        snapshot = follow_start(client, verbose=verbose)
     except Ended as ended:
         if ended.code == AlreadyUpError.code:
             return _already_up(profile, extras)

@@ -56,7 +56,7 @@ class PlainFront:
 
     def notice(self, level: str, text: str) -> None:
         """Print the line."""
-        mark = "" if level == "info" else f"{level}: "
+        mark = "" if level in ("info", "debug") else f"{level}: "
         click.echo(f"{self._name}: {mark}{text}")
         sys.stdout.flush()
 
@@ -102,7 +102,7 @@ class LiveFront:
 
     def notice(self, level: str, text: str) -> None:
         """Keep a warning to be shown; what is not one is in the state already."""
-        if level != "info":
+        if level not in ("info", "debug"):
             self._notices.append(text)
 
     def is_gone(self) -> bool:
@@ -134,7 +134,7 @@ class LiveFront:
         self._notices.append(text)
 
 
-def make_front(name: str, extras: Extras) -> PlainFront | LiveFront:
-    """Return the live view at a terminal that can show it, else plain lines."""
+def make_front(name: str, extras: Extras, *, verbose: bool) -> PlainFront | LiveFront:
+    """Return the live view at a terminal that can show it, else (or ``verbose``) plain lines."""
     is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return LiveFront(extras) if is_terminal else PlainFront(name, extras)
+    return LiveFront(extras) if is_terminal and not verbose else PlainFront(name, extras)

@@ -14,7 +14,7 @@ from sshvpn.model import SshOptions
 from sshvpn.spec import check_jump, parse_ssh_option
 
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, help="Print every change as it is made."
+    "-v", "--verbose", is_flag=True, help="Tell more: what ssh says of itself, too."
 )
 
 

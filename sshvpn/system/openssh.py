@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import tempfile
 from collections import deque
 from collections.abc import Mapping
@@ -26,7 +25,6 @@ from sshvpn.errors import (
     AuthenticationError,
     LoginNeededError,
     SshvpnError,
-    UnreachableError,
     UsageError,
 )
 from sshvpn.model import (
@@ -39,26 +37,26 @@ from sshvpn.model import (
     UnixEndpoint,
 )
 from sshvpn.system import local_listener
+from sshvpn.system.agent import agent_socket, held_keys
 from sshvpn.system.askpass import AskpassServer
-from sshvpn.system.cpu import has_aes
 from sshvpn.system.listener_guard import guard_process_listener
+from sshvpn.system.openssh_mux import Mux
 from sshvpn.system.openssh_stderr import classify, is_debug, is_noise
+from sshvpn.system.openssh_words import ssh_words
 from sshvpn.system.process import dies_with_parent
 from sshvpn.system.sockets import TransportSocket
-from sshvpn.system.ssh_config import DEFAULT_CIPHERS, resolve
+from sshvpn.system.ssh_config import resolve
 
 log = logging.getLogger("sshvpn.openssh")
 
 _KEPT_LINES = 200
 _LONGEST_LINE = 1 << 20
-_MUX_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 3.0
 _READY_POLL_S = 0.02
 _PORT_TRIES = 8
 # sun_path holds 107 bytes, and ssh binds to a temporary name that is 17 longer.
 _LONGEST_CONTROL_PATH = 107 - 17
 
-_SWITCHES = {Direction.LOCAL: "-L", Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
 _CHANNEL_NEW = re.compile(
     r"debug1: channel (\d+): new .*(?:direct-tcpip|forwarded-tcpip|dynamic-tcpip|streamlocal)"
 )
@@ -135,6 +133,7 @@ class Connection:
             self._temporary = tempfile.TemporaryDirectory(prefix="sshvpn-")
             directory = Path(self._temporary.name)
         self._control = directory / "mux"
+        self._mux = Mux(self._control)
         self._askpass = directory / "ask"
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -196,7 +195,7 @@ class Connection:
 
     async def _wait_ready(self, askpass: AskpassServer | None) -> None:
         assert self._reader is not None  # noqa: S101 (set by _start)
-        while not _answers(self._control):
+        while not self._mux.answers():
             if self._reader.done():
                 raise classify(self._lines, await self._ended())
             if askpass is not None and askpass.gave_up.is_set():
@@ -254,7 +253,7 @@ class Connection:
             # ssh says "Port forwarding failed" for every reason: the kernel tells which.
             where = local_listener.probe(listener.listen)
             try:
-                await self._mux("forward", listener, where)
+                await self._mux.forward(listener, where)
             except SshvpnError:
                 # Somebody was faster; a port that we chose ourselves can be another one.
                 if left and where != listener.listen:
@@ -279,7 +278,7 @@ class Connection:
 
     async def _open_remote(self, listener: Listener) -> Endpoint:
         where = listener.listen
-        said = await self._mux("forward", listener, where)
+        said = await self._mux.forward(listener, where)
         if isinstance(where, TcpEndpoint) and where.port == 0:
             port = re.search(r"\d+", said)
             if port is None:
@@ -296,34 +295,8 @@ class Connection:
             # Cancelled by the words that opened it: port 0 of the server's stays 0 (ssh(1)).
             words = listener.listen if listener.direction is Direction.REMOTE else where
             with contextlib.suppress(SshvpnError):
-                await self._mux("cancel", listener, words)
+                await self._mux.cancel(listener, words)
             local_listener.remove(where, listener.direction)
-
-    async def _mux(self, verb: str, listener: Listener, where: Endpoint) -> str:
-        """Tell the master to ``verb`` one listener, and return what it printed."""
-        switch = _SWITCHES[listener.direction]
-        process = await asyncio.create_subprocess_exec(
-            find_ssh() or "ssh",
-            *("-F", "none", "-S", str(self._control), "-O", verb),
-            *(switch, forward_word(where, listener.target), "--", "sshvpn"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=dies_with_parent(),
-        )
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), _MUX_TIMEOUT_S)
-        except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if isinstance(cut, asyncio.CancelledError):
-                raise
-            raise UnreachableError("ssh did not open the forward in time") from cut
-        if process.returncode:
-            raise classify([*err.decode(errors="replace").splitlines()], process.returncode)
-        return out.decode(errors="replace")
 
     # The end ----------------------------------------------------------------------------
 
@@ -371,98 +344,3 @@ class Connection:
             tx_bytes=counters.tx_bytes if counters else None,
             connections=len(self._channels),
         )
-
-
-def ssh_words(
-    config: Mapping[str, tuple[str, ...]],
-    control: Path,
-    *,
-    may_prompt: bool,
-) -> tuple[str, ...]:
-    """Return our own words of ssh's command line, which go before the user's.
-
-    ``config`` is what ``ssh -G`` resolved: what the user chose there stays (ciphers,
-    keepalive, time-outs), and options that this ssh does not know are not given.
-    """
-    options = {
-        "StrictHostKeyChecking": "ask" if may_prompt else "yes",
-        "NoHostAuthenticationForLocalhost": "no",
-        "BatchMode": "no" if may_prompt else "yes",
-        "LogLevel": "DEBUG1",
-        "ControlMaster": "yes",
-        "ControlPersist": "no",
-        "ClearAllForwardings": "yes",
-        "ExitOnForwardFailure": "no",
-        "PermitLocalCommand": "no",
-        "RequestTTY": "no",
-        "Tunnel": "no",
-        "ForwardX11": "no",
-    }
-    if "remotecommand" in config:
-        options["RemoteCommand"] = "none"
-    younger = {"ForkAfterAuthentication": "no", "SessionType": "none"}
-    options |= {key: value for key, value in younger.items() if key.lower() in config}
-    options |= _good_defaults(config)
-    said = (word for key, value in options.items() for word in ("-o", f"{key}={value}"))
-    return ("-N", "-T", "-S", str(control), *said)
-
-
-def _good_defaults(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """Return what a forward that lasts should not leave open, where the user did."""
-    better: dict[str, str] = {}
-    if config.get("serveraliveinterval", ("0",))[0] == "0":
-        # Three seconds of silence are asked about; after nine the connection is dead.
-        better |= {"ServerAliveInterval": "3", "ServerAliveCountMax": "2"}
-    if config.get("connecttimeout", ("none",))[0] in ("none", "0"):
-        better["ConnectTimeout"] = "10"
-    ciphers = config.get("ciphers", ("",))[0]
-    if has_aes() and ciphers and ciphers == config.get(DEFAULT_CIPHERS, ("",))[0]:
-        better["Ciphers"] = aes_first(ciphers)
-    return better
-
-
-def aes_first(ciphers: str) -> str:
-    """Return the comma-separated ``ciphers`` with AES-GCM moved to the front.
-
-    OpenSSH prefers chacha20-poly1305, which is right for a CPU without AES instructions and
-    costs a third of the speed on one with them.
-    """
-    names = ciphers.split(",")
-    return ",".join(sorted(names, key=lambda name: "gcm" not in name))
-
-
-def forward_word(where: Endpoint, target: Endpoint | None) -> str:
-    """Return the argument of ``-L``, ``-R`` or ``-D`` (ssh(1)); addresses in brackets."""
-
-    def word(endpoint: Endpoint) -> str:
-        if isinstance(endpoint, UnixEndpoint):
-            return endpoint.path
-        return f"[{endpoint.host}]:{endpoint.port}"
-
-    return word(where) if target is None else f"{word(where)}:{word(target)}"
-
-
-def _answers(control: Path) -> bool:
-    """Whether ssh takes commands on its control socket: it makes it after the login."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(control))
-        except OSError:
-            return False
-        return True
-
-
-def _has_agent(config: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether the agent that ssh would use can be reached."""
-    named = config.get("identityagent", ("SSH_AUTH_SOCK",))[0]
-    if named.lower() == "none":
-        return False
-    path = os.environ.get(named.lstrip("$"), "") if named.isupper() else named
-    if not path:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(Path(path).expanduser()))
-        except OSError:
-            return False
-        return True
