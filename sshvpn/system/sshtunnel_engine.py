@@ -182,14 +182,15 @@ class Connection:
         from sshvpn.system.sshtunnel_errors import DeadPeer
 
         transport = self._forwarder.transport
-        asked, acked = 0, 0
+        asked, acked, looked_at = 0, 0, 0.0
         asking: asyncio.Future[None] | None = None
         while True:
             await asyncio.sleep(self._settings.alive_interval_s)
-            silent_s = time.monotonic() - transport.stream.last_read
+            looked_before, looked_at = looked_at, time.monotonic()
             acked_before, acked = acked, _bytes_acked(self._carrier)
             # A slow link that is full brings our requests late, and the answers later.
-            if silent_s < self._settings.alive_interval_s or acked - acked_before > _PROBE_BYTES:
+            has_heard = transport.stream.last_read > looked_before
+            if has_heard or acked - acked_before > _PROBE_BYTES:
                 asked = 0
                 continue
             asked += 1

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import sshtunnel
 
 from sshvpn.model import Traffic
@@ -27,6 +28,8 @@ BACKLOG = 1024
 _POLL_S = 3600.0
 _NO_DESCRIPTORS_S = 0.1
 _READ_BYTES = 256 << 10
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
+"""How either side of a flow tells that it is over."""
 _PACKET_OVERHEAD = 64
 """What paramiko keeps free of a channel's largest packet."""
 
@@ -110,7 +113,7 @@ class Flow(sshtunnel._ForwardHandler):  # type: ignore[misc]  # noqa: SLF001
     def abort(self) -> None:
         """End it now: wake both threads."""
         if self.chan is not None:
-            self.chan.close()
+            _close(self.chan)
         _shut(self.request, socket.SHUT_RDWR)
 
     def _redirect(self, chan: Any) -> None:
@@ -122,10 +125,10 @@ class Flow(sshtunnel._ForwardHandler):  # type: ignore[misc]  # noqa: SLF001
         try:
             self._upload(chan)
             self._has_drained.wait()
-        except OSError:
+        except _BROKEN:
             _shut(self.request, socket.SHUT_RDWR)
         finally:
-            chan.close()
+            _close(chan)
             download.join()
 
     def _upload(self, chan: Any) -> None:
@@ -147,8 +150,8 @@ class Flow(sshtunnel._ForwardHandler):  # type: ignore[misc]  # noqa: SLF001
             # Set when the channel is closed, by the upload's end or by the server: then nobody
             # takes what the client might still send.
             chan.status_event.wait()
-        except OSError:
-            chan.close()
+        except _BROKEN:
+            _close(chan)
         finally:
             self._has_drained.set()
             _shut(self.request, socket.SHUT_RDWR)
@@ -233,6 +236,11 @@ def serve(server: Any) -> threading.Thread:
     )
     thread.start()
     return thread
+
+
+def _close(chan: Any) -> None:
+    with contextlib.suppress(*_BROKEN):
+        chan.close()
 
 
 def _shut(sock: socket.socket, how: int) -> None:

@@ -342,7 +342,7 @@ class LogIn:
             raise (self._transport.reason or error) from error
 
     def _refusal(self, wanted: list[str], missing: str | None) -> SshvpnError:
-        if self._locked and self._asker is None:
+        if self._locked:
             return LoginNeededError(
                 f"the server would take a key that is locked: {self._locked[0]}",
                 "unlock it with ssh-add, or start again at a terminal",

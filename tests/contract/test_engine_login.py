@@ -154,9 +154,9 @@ async def test_a_reconnect_asks_nobody(locked: Site) -> None:
         assert locked.engine.name == "openssh"  # ssh keeps no key that it unlocked
 
 
-async def test_a_wrong_passphrase_is_refused(locked: Site) -> None:
+async def test_a_wrong_passphrase_leaves_the_key_locked(locked: Site) -> None:
     person = Person(passphrase="close sesame")
-    assert isinstance(await refused(locked, person), AuthenticationError)
+    assert isinstance(await refused(locked, person), LoginNeededError)
     assert len(person.asked) == 3
 
 
