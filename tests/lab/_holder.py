@@ -1,9 +1,10 @@
 """Holds one machine of the laboratory: makes its namespaces and its file system, then waits.
 
-Run by `machine.py` as `python -I -S _holder.py`, with a description in JSON as the only argument.
-The outer process makes the namespaces; its child is PID 1 of the machine. Both end when their
-standard input ends, that is, when the test runner is gone, however it went. With PID 1 the kernel
-kills every process of the machine, and with the last of them go its mounts and its network.
+Run by `machine.py` as `python -I -S _holder.py NAME`, with a description in JSON as the first
+line of its standard input. The outer process makes the namespaces; its child is PID 1 of the
+machine. Both end when their standard input ends, that is, when the test runner is gone, however
+it went. With PID 1 the kernel kills every process of the machine, and with the last of them go
+its mounts and its network.
 
 It must not touch anything outside the namespaces it made, and uses the standard library only.
 """
@@ -233,8 +234,8 @@ def build_root(description: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Become the machine that the first argument describes; print its process number, hold it."""
-    description: dict[str, Any] = json.loads(sys.argv[1])
+    """Become the machine that the first line describes; print its process number, hold it."""
+    description: dict[str, Any] = json.loads(sys.stdin.readline())
     _checked(
         _libc.unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID),
         "unshare",

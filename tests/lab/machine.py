@@ -321,12 +321,15 @@ class Machine:
             "sysctls": dict(SYSCTLS),
         }
         self._holder = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(HERE / "_holder.py"), json.dumps(description)],
+            [sys.executable, "-I", "-S", str(HERE / "_holder.py"), self.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert self._holder.stdin is not None
         assert self._holder.stdout is not None
+        self._holder.stdin.write(json.dumps(description) + "\n")
+        self._holder.stdin.flush()
         self._said: IO[str] = self._holder.stdout
         first = self._said.readline()
         if not first:
