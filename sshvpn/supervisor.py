@@ -195,7 +195,8 @@ class Supervisor:
             wait = ""
             if life.phase is State.BACKOFF and life.retry_at is not None:
                 wait = f", next try in {max(0.0, life.retry_at - time.monotonic()):.1f} s"
-            log.warning("%s: %s%s", phase, life.last_error, wait)
+            # Not a warning: who sees the state sees this, and warnings are shown beside it.
+            log.info("%s: %s%s", phase, life.last_error, wait)
         else:
             log.info("%s", phase)
 

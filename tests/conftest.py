@@ -38,5 +38,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that uses the laboratory."""
     for item in items:
-        if {"lab", "make_lab", "wan_lab"} & set(getattr(item, "fixturenames", ())):
+        if {"lab", "make_lab", "wan_lab", "office"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("lab")

@@ -25,6 +25,7 @@ from sshvpn.errors import (
     AuthenticationError,
     LoginNeededError,
     SshvpnError,
+    TakenError,
     UsageError,
 )
 from sshvpn.model import (
@@ -37,7 +38,7 @@ from sshvpn.model import (
     UnixEndpoint,
 )
 from sshvpn.system import local_listener
-from sshvpn.system.agent import agent_socket, held_keys
+from sshvpn.system.agent import AgentMemory, agent_socket
 from sshvpn.system.askpass import AskpassServer
 from sshvpn.system.listener_guard import guard_process_listener
 from sshvpn.system.openssh_mux import Mux
@@ -81,7 +82,8 @@ class OpensshEngine:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
         self._needs_person = False
-        self._had_agent = False
+        self._agent = AgentMemory()
+        self._remote_sockets: set[str] = set()
 
     async def check(self, profile: ForwardProfile) -> None:
         """Raise UsageError where there is no ssh, or ssh does not take its configuration."""
@@ -95,39 +97,56 @@ class OpensshEngine:
     async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> Connection:
         """Log in; see boundary.ForwardEngine."""
         config = await resolve(profile.destination, profile.ssh)
-        connection = Connection(profile, self._directory)
+        connection = Connection(profile, self._directory, self._remote_sockets)
         try:
             await connection.log_in(config, prompter)
         except AuthenticationError as error:
             await connection.close()
-            raise self._explained(error, config, prompter) from error
+            raise await self._explained(error, prompter) from error
         except BaseException:
             await connection.close()
             raise
         self._needs_person = self._needs_person or connection.was_answered
-        self._had_agent = self._had_agent or _has_agent(config)
+        await self._agent.note(agent_socket(config))
         return connection
 
-    def _explained(
-        self, error: AuthenticationError, config: Mapping[str, tuple[str, ...]], asked: object
+    async def wait_login_possible(self) -> None:
+        """Return when the agent is back; see boundary.ForwardEngine."""
+        await self._agent.wait_back()
+
+    async def _explained(
+        self, error: AuthenticationError, prompter: Prompter | None
     ) -> SshvpnError:
         # The same refusal means something else where a login worked before and nobody can be
         # asked now: what is missing is a person or the agent, not the right to log in.
-        lost_agent = self._had_agent and not _has_agent(config)
-        if asked is None and (self._needs_person or lost_agent):
-            missing = "the ssh agent is gone" if lost_agent else "a password or code is wanted"
-            return LoginNeededError(
-                f"the server wants a login: {missing}",
-                "bring the agent back, or start it again at a terminal",
-            )
-        return error
+        if prompter is not None:
+            return error
+        lost_agent = await self._agent.has_lost()
+        if not (lost_agent or self._needs_person):
+            return error
+        missing = (
+            "the ssh agent does not have the key any more"
+            if lost_agent
+            else "a password or code is wanted"
+        )
+        return LoginNeededError(
+            f"the server wants a login: {missing}",
+            "bring the agent back, or start it again at a terminal",
+        )
 
 
 class Connection:
-    """One ssh that is a control master; implements boundary.Connection."""
+    """One ssh that is a control master; implements boundary.Connection.
 
-    def __init__(self, profile: ForwardProfile, directory: Path | None) -> None:
+    ``remote_sockets`` are the paths where the server has listened for this session before; it
+    is kept up here.
+    """
+
+    def __init__(
+        self, profile: ForwardProfile, directory: Path | None, remote_sockets: set[str]
+    ) -> None:
         self._profile = profile
+        self._remote_sockets = remote_sockets
         self._temporary = None
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="sshvpn-")
@@ -278,13 +297,26 @@ class Connection:
 
     async def _open_remote(self, listener: Listener) -> Endpoint:
         where = listener.listen
+        if isinstance(where, UnixEndpoint):
+            await self._open_remote_socket(listener, where)
+            return where
         said = await self._mux.forward(listener, where)
-        if isinstance(where, TcpEndpoint) and where.port == 0:
+        if where.port == 0:
             port = re.search(r"\d+", said)
             if port is None:
                 raise SshvpnError("the server did not say which port it listens on")
             return TcpEndpoint(where.host, int(port[0]))
         return where
+
+    async def _open_remote_socket(self, listener: Listener, where: UnixEndpoint) -> None:
+        try:
+            await self._mux.forward(listener, where)
+        except TakenError:
+            ours = where.path in self._remote_sockets
+            if not await self._mux.remove_remote_socket(where.path, ours=ours):
+                raise
+            await self._mux.forward(listener, where)
+        self._remote_sockets.add(where.path)
 
     async def close_listener(self, listener: Listener) -> None:
         """Close one; see boundary.Connection."""

@@ -1,4 +1,7 @@
-"""The laboratory as fixtures: a fresh one for every test, compared and taken down after it."""
+"""The laboratory as fixtures: a fresh one for a test, or one that tests share.
+
+Either is compared with what it was at the start after each test that passed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.office import Office
 from tests.lab import Lab, Wan
 
 _LABS = pytest.StashKey[list[Lab]]()
@@ -48,6 +52,52 @@ def wan_lab(make_lab: Callable[..., Lab]) -> Callable[[Wan], Lab]:
     return lambda wan: make_lab(wan=wan)
 
 
+class _Shared:
+    """A laboratory that tests share, made when it is wanted; a spoilt one is replaced."""
+
+    def __init__(self) -> None:
+        self.office: Office | None = None
+
+    def get(self) -> Office:
+        self.office = self.office or Office(Lab())
+        return self.office
+
+    def close(self) -> None:
+        if self.office is not None:
+            self.office.lab.close()
+        self.office = None
+
+
+@pytest.fixture(scope="session")
+def _shared() -> Iterator[_Shared]:
+    shared = _Shared()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def office(request: pytest.FixtureRequest, _shared: _Shared) -> Iterator[Office]:
+    """Return the shared laboratory, for a test that leaves accounts, agents and sshd alone."""
+    office = _shared.get()
+    request.node.stash[_LABS] = [office.lab]
+    yield office
+    if request.node.stash.get(_FAILED, False):
+        _shared.close()
+        return
+    try:
+        office.lab.check()
+        office.clean()
+    except BaseException:
+        _shared.close()
+        raise
+
+
+@pytest.fixture
+def own_office(lab: Lab) -> Office:
+    """Return a fresh laboratory, for a test that changes what `office` shares."""
+    return Office(lab)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -62,3 +112,9 @@ def pytest_runtest_makereport(
                 with contextlib.suppress(Exception):
                     report.sections.append((f"{machine.name}", machine.story()))
     return report
+
+
+@pytest.fixture(params=["openssh"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Return the name of each engine in turn."""
+    return str(request.param)

@@ -1,0 +1,93 @@
+"""Orders to a running ssh over its control socket (ssh(1), ``-O``): listeners come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from sshvpn.errors import SshvpnError, UnreachableError
+from sshvpn.model import Direction, Endpoint, Listener
+from sshvpn.system.openssh_stderr import classify
+from sshvpn.system.openssh_words import forward_word
+from sshvpn.system.process import dies_with_parent
+
+_TIMEOUT_S = 30.0
+_SWITCHES = {Direction.LOCAL: "-L", Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
+
+# A socket of this login's that no process of the server has open; or ($2) whoever has it open.
+_REMOVE_SOCKET = """
+test -S "$1" && test -O "$1" || exit 1
+test "$2" = ours || { test -r /proc/net/unix && ! grep -qF -- " $1" /proc/net/unix; } || exit 1
+rm -f -- "$1"
+"""
+
+
+class Mux:
+    """The control socket at ``path`` of an ssh that we started."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def answers(self) -> bool:
+        """Whether ssh takes orders: it makes the socket after the login."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(self._path))
+            except OSError:
+                return False
+            return True
+
+    async def forward(self, listener: Listener, where: Endpoint) -> str:
+        """Let ssh listen at ``where`` for ``listener``, and return what it printed."""
+        return await self._order("forward", listener, where)
+
+    async def cancel(self, listener: Listener, where: Endpoint) -> None:
+        """Let ssh listen there no more; ``where`` are the words that :meth:`forward` had."""
+        await self._order("cancel", listener, where)
+
+    async def remove_remote_socket(self, path: str, *, ours: bool) -> bool:
+        """Remove the unix socket ``path`` of the server that a lost connection left there.
+
+        sshd never does (but for StreamLocalBindUnlink in its own configuration). Only a socket
+        that belongs to this login is removed, and only one that nobody has open, unless it is
+        ``ours``: then a session that the server has not yet given up holds it. Returns whether
+        it was removed; False too where the server gives no shell.
+        """
+        script = shlex.join(["sh", "-c", _REMOVE_SOCKET, "sh", path, "ours" if ours else ""])
+        try:
+            await self._ssh(["--", "sshvpn", script])
+        except SshvpnError:
+            return False
+        return True
+
+    async def _order(self, verb: str, listener: Listener, where: Endpoint) -> str:
+        words = [_SWITCHES[listener.direction], forward_word(where, listener.target)]
+        return await self._ssh(["-O", verb, *words, "--", "sshvpn"])
+
+    async def _ssh(self, words: Sequence[str]) -> str:
+        process = await asyncio.create_subprocess_exec(
+            shutil.which("ssh") or "ssh",
+            *("-F", "none", "-T", "-o", "ControlMaster=no", "-S", str(self._path), *words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(),
+        )
+        try:
+            out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
+        except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            if isinstance(cut, asyncio.CancelledError):
+                raise
+            raise UnreachableError("ssh did not open the forward in time") from cut
+        if process.returncode:
+            raise classify([*err.decode(errors="replace").splitlines()], process.returncode)
+        return out.decode(errors="replace")

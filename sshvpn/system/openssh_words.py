@@ -1,0 +1,82 @@
+"""The words of ssh's command line that are ours, pure.
+
+They go before the user's: the first value of an option wins (ssh_config(5)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sshvpn.model import Endpoint, UnixEndpoint
+from sshvpn.system.cpu import has_aes
+from sshvpn.system.ssh_config import DEFAULT_CIPHERS
+
+
+def ssh_words(
+    config: Mapping[str, tuple[str, ...]],
+    control: Path,
+    *,
+    may_prompt: bool,
+) -> tuple[str, ...]:
+    """Return our own words of ssh's command line, which go before the user's.
+
+    ``config`` is what ``ssh -G`` resolved: what the user chose there stays (ciphers,
+    keepalive, time-outs), and options that this ssh does not know are not given.
+    """
+    options = {
+        "StrictHostKeyChecking": "ask" if may_prompt else "yes",
+        "NoHostAuthenticationForLocalhost": "no",
+        "BatchMode": "no" if may_prompt else "yes",
+        "LogLevel": "DEBUG1",
+        "ControlMaster": "yes",
+        "ControlPersist": "no",
+        "ClearAllForwardings": "yes",
+        "ExitOnForwardFailure": "no",
+        "PermitLocalCommand": "no",
+        "RequestTTY": "no",
+        "Tunnel": "no",
+        "ForwardX11": "no",
+    }
+    if "remotecommand" in config:
+        options["RemoteCommand"] = "none"
+    younger = {"ForkAfterAuthentication": "no", "SessionType": "none"}
+    options |= {key: value for key, value in younger.items() if key.lower() in config}
+    options |= _good_defaults(config)
+    said = (word for key, value in options.items() for word in ("-o", f"{key}={value}"))
+    return ("-N", "-T", "-S", str(control), *said)
+
+
+def _good_defaults(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return what a forward that lasts should not leave open, where the user did."""
+    better: dict[str, str] = {}
+    if config.get("serveraliveinterval", ("0",))[0] == "0":
+        # Three seconds of silence are asked about; after nine the connection is dead.
+        better |= {"ServerAliveInterval": "3", "ServerAliveCountMax": "2"}
+    if config.get("connecttimeout", ("none",))[0] in ("none", "0"):
+        better["ConnectTimeout"] = "10"
+    ciphers = config.get("ciphers", ("",))[0]
+    if has_aes() and ciphers and ciphers == config.get(DEFAULT_CIPHERS, ("",))[0]:
+        better["Ciphers"] = aes_first(ciphers)
+    return better
+
+
+def aes_first(ciphers: str) -> str:
+    """Return the comma-separated ``ciphers`` with AES-GCM moved to the front.
+
+    OpenSSH prefers chacha20-poly1305, which is right for a CPU without AES instructions and
+    costs a third of the speed on one with them.
+    """
+    names = ciphers.split(",")
+    return ",".join(sorted(names, key=lambda name: "gcm" not in name))
+
+
+def forward_word(where: Endpoint, target: Endpoint | None) -> str:
+    """Return the argument of ``-L``, ``-R`` or ``-D`` (ssh(1)); addresses in brackets."""
+
+    def word(endpoint: Endpoint) -> str:
+        if isinstance(endpoint, UnixEndpoint):
+            return endpoint.path
+        return f"[{endpoint.host}]:{endpoint.port}"
+
+    return word(where) if target is None else f"{word(where)}:{word(target)}"
