@@ -131,16 +131,16 @@ def imports(source: str, module: str) -> Iterator[str]:
             # `from sshvpn import wiring` imports a module, `from x import name` perhaps a name.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and _calls_import_module(node):
-            yield from (arg.value for arg in node.args if _is_text(arg))
+            yield from (
+                arg.value
+                for arg in node.args
+                if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+            )
 
 
 def _calls_import_module(node: ast.Call) -> bool:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     return name in {"import_module", "__import__"}
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def imported_rooms(source: str, module: str) -> set[str]:

@@ -117,6 +117,7 @@ MISTAKES = [
     ("9999:a%h:80", "no host name", "letters"),
     ("9999:bücher.example:80", "no host name", "xn--bcher-kva.example"),
     (f"9999:{'a' * 254}:80", "no host name", "letters"),
+    ("9999:ü..x:80", "no host name", "letters"),
     ("9999:8888:7777", "no host", "to listen on an address"),
     ("9999:1.2.3:80", "no host", "localhost"),
     ("9999:1.2.3.256:80", "no IPv4", "0 to 255"),
