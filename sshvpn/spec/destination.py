@@ -70,10 +70,12 @@ def check_jump(text: str) -> str:
     for hop in text.split(","):
         if not hop:
             raise UsageError(f"-J {quoted(text)} has an empty hop", "like -J user@bastion:2222")
-        if _is_uri(hop):
-            _uri(hop)
-        else:
-            _authority(hop, hop)
+        place = _uri(hop) if _is_uri(hop) else _authority(hop, hop)
+        if "%" in place.host:
+            raise UsageError(
+                f"-J {quoted(text)}: ssh reads the '%' of a zone as its own",
+                "give the hop an alias in ssh_config",
+            )
     return text
 
 

@@ -143,7 +143,7 @@ def test_a_jump_chain_is_handed_on_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "a,", ",a", "-x", "a,-x", "a;b", "$(reboot)", "a b", "a\n", "alice@", "a:0", "a:x",
-     "ssh://a/b", "fd00::5", "a@-b", "%h", "none,a@"],
+     "ssh://a/b", "fd00::5", "a@-b", "%h", "none,a@", "[fe80::1%eth0]:22", "ssh://[fe80::1%25eth0]"],
 )  # fmt: skip
 def test_a_wrong_jump_chain_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
