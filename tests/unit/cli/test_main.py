@@ -53,7 +53,7 @@ def test_help_names_every_command() -> None:
 
 def test_help_loads_click_and_nothing_heavier() -> None:
     code = (
-        "import sys; before = set(sys.modules);"
+        "import sys, click; before = set(sys.modules);"
         "from sshvpn.cli.main import run; run(['--help']);"
         "print(*sorted(m for m in sys.modules if m.startswith('sshvpn')), file=sys.stderr);"
         "heavy = {'asyncio', 'ipaddress', 'json', 'paramiko', 'pyroute2', 'rich', 'sshtunnel',"
