@@ -87,6 +87,13 @@ class ForwardEngine(Protocol):
         """
         ...
 
+    async def wait_login_possible(self) -> None:
+        """Return when what the last login lacked is back, an agent with its key.
+
+        For ever where nothing but a person can help.
+        """
+        ...
+
 
 class Interfaces(Protocol):
     """The adapters of this machine and their addresses."""

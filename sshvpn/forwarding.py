@@ -121,6 +121,10 @@ class ForwardSession:
             raise RuntimeError("there is no connection to wait for")
         return await self._connection.wait_closed()
 
+    async def wait_login_possible(self) -> None:
+        """Wait until what the last login lacked is back."""
+        await self.engine.wait_login_possible()
+
     async def tear_down(self) -> None:
         """End the connection and its listeners. Nothing there: nothing happens."""
         if self._follower is not None:

@@ -58,10 +58,15 @@ class TimerFired:
 class Wake:
     """The network changed, the machine woke up, HUP, or somebody came to log in.
 
-    ``login`` is True when a person or an agent came back, so that a wait for a login ends.
+    ``login`` is True when a person came to be asked, so that a wait for a login ends.
     """
 
     login: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoginPossible:
+    """What a login lacked is back (the agent with its key): nobody need be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class Stop:
     """End in good order."""
 
 
-Event = Start | Connected | Failed | TimerFired | Wake | Prompting | Stop
+Event = Start | Connected | Failed | TimerFired | Wake | LoginPossible | Prompting | Stop
 
 
 # Commands ----------------------------------------------------------------------------------
@@ -102,6 +107,11 @@ class SetTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitLogin:
+    """Watch for what the login lacks, and tell by LoginPossible; until the next Connect."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """The first start has failed for good: undo everything, end with ``error``'s exit code."""
 
@@ -113,7 +123,7 @@ class Finish:
     """Stopped in good order."""
 
 
-Command = Connect | Disconnect | SetTimer | GiveUp | Finish
+Command = Connect | Disconnect | SetTimer | AwaitLogin | GiveUp | Finish
 
 
 # State -------------------------------------------------------------------------------------
@@ -171,6 +181,9 @@ def step(  # noqa: PLR0911 (one return an event: it reads as the table it is)
             return _timer_fired(life, now)
         case Wake(login):
             return _wake(life, login=login)
+        case LoginPossible():
+            waits = life.phase is State.BACKOFF and life.retry_at is None
+            return _try_again(life) if waits else (life, ())
         case Prompting(waiting):
             return _prompting(life, waiting=waiting, now=now)
 
@@ -221,7 +234,7 @@ def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
         return replace(failed, phase=State.FAILED), (SetTimer(None), Disconnect(), GiveUp(error))
     if error.retry is Retry.ON_LOGIN:
         waiting = replace(failed, phase=State.BACKOFF, retry_at=None, attempt=0)
-        return waiting, (Disconnect(), SetTimer(None))
+        return waiting, (Disconnect(), SetTimer(None), AwaitLogin())
     ended = replace(failed, phase=State.FAILED, retry_at=None)
     return ended, (SetTimer(None), Disconnect())
 

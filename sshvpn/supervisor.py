@@ -46,6 +46,13 @@ class Session(Protocol):
         """Wait until it works no more, and return why."""
         ...
 
+    async def wait_login_possible(self) -> None:
+        """Return when what the last login lacked is back, so that nobody need be asked.
+
+        For ever where only a person can help.
+        """
+        ...
+
     async def tear_down(self) -> None:
         """Undo it. May be called twice, and on something half made."""
         ...
@@ -175,6 +182,8 @@ class Supervisor:
                     await self._disconnect()
                 case lifecycle.SetTimer(at):
                     self._set_timer(at)
+                case lifecycle.AwaitLogin():
+                    self._attempt = asyncio.create_task(self._await_login(self._attempt_number))
                 case lifecycle.GiveUp(error):
                     self.publish()
                     return True, error
@@ -203,6 +212,8 @@ class Supervisor:
     # The attempt ------------------------------------------------------------------------
 
     def _connect(self, *, may_prompt: bool) -> None:
+        if self._attempt is not None:  # it waited for a login that is possible now
+            self._attempt.cancel()
         self._attempt_number += 1
         asked = self._prompter
         prompter = asked if may_prompt and asked is not None and asked.is_there() else None
@@ -222,6 +233,10 @@ class Supervisor:
                 "please report it, with what --debug shows",
             )
         self._events.put_nowait((number, lifecycle.Failed(error)))
+
+    async def _await_login(self, number: int) -> None:
+        await self._session.wait_login_possible()
+        self._events.put_nowait((number, lifecycle.LoginPossible()))
 
     async def _disconnect(self) -> None:
         self._attempt_number += 1

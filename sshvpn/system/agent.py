@@ -17,31 +17,37 @@ _POLL_S = 2.0
 
 
 class AgentMemory:
-    """What the agent held when a login worked, so that it can be told when it is gone or back."""
+    """What the agent held when a login worked, so that it can be told when it is gone or back.
+
+    All but :meth:`wait_back` block as :func:`held_keys` does.
+    """
 
     def __init__(self) -> None:
         self._path: str | None = None
         self._keys: frozenset[bytes] = frozenset()
 
-    async def note(self, path: str | None) -> None:
+    def note(self, path: str | None) -> None:
         """Remember the keys that the agent at ``path`` holds now: a login has just worked."""
-        self._path = path
-        self._keys = await asyncio.to_thread(held_keys, path)
+        self._path, self._keys = path, held_keys(path)
 
-    async def has_lost(self) -> bool:
+    def has_lost(self) -> bool:
         """Whether a key is not there any more: removed, locked, or the agent is gone."""
-        return bool(self._keys - await asyncio.to_thread(held_keys, self._path))
+        return bool(self._missing())
+
+    def what_is_missing(self, *, needs_person: bool) -> str | None:
+        """Return, for a message, what a refused login lacks that an earlier one had."""
+        if self.has_lost():
+            return "the ssh agent has not got its key any more"
+        return "a password or code is wanted" if needs_person else None
 
     async def wait_back(self) -> None:
-        """Return when one more of the keys is there than now; for ever where none is missing.
-
-        An agent tells nobody: it is asked every two seconds.
-        """
-        missing = self._keys - await asyncio.to_thread(held_keys, self._path)
-        while True:
-            if missing & await asyncio.to_thread(held_keys, self._path):
-                return
+        """Return when one more of the keys is there than now; for ever where none is missing."""
+        missing = await asyncio.to_thread(self._missing)
+        while missing <= await asyncio.to_thread(self._missing):  # noqa: ASYNC110 (it tells nobody)
             await asyncio.sleep(_POLL_S)
+
+    def _missing(self) -> frozenset[bytes]:
+        return self._keys - held_keys(self._path)
 
 
 def agent_socket(config: Mapping[str, tuple[str, ...]]) -> str | None:

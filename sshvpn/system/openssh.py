@@ -107,7 +107,7 @@ class OpensshEngine:
             await connection.close()
             raise
         self._needs_person = self._needs_person or connection.was_answered
-        await self._agent.note(agent_socket(config))
+        await asyncio.to_thread(self._agent.note, agent_socket(config))
         return connection
 
     async def wait_login_possible(self) -> None:
@@ -121,14 +121,11 @@ class OpensshEngine:
         # asked now: what is missing is a person or the agent, not the right to log in.
         if prompter is not None:
             return error
-        lost_agent = await self._agent.has_lost()
-        if not (lost_agent or self._needs_person):
-            return error
-        missing = (
-            "the ssh agent does not have the key any more"
-            if lost_agent
-            else "a password or code is wanted"
+        missing = await asyncio.to_thread(
+            self._agent.what_is_missing, needs_person=self._needs_person
         )
+        if missing is None:
+            return error
         return LoginNeededError(
             f"the server wants a login: {missing}",
             "bring the agent back, or start it again at a terminal",

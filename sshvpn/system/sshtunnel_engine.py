@@ -23,6 +23,7 @@ from sshvpn.boundary import Prompter
 from sshvpn.errors import LoginNeededError, SshvpnError, UsageError
 from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, Traffic
 from sshvpn.system import knownhosts
+from sshvpn.system.agent import AgentMemory
 from sshvpn.system.askpass import AskpassServer
 from sshvpn.system.knownhosts import Marker
 from sshvpn.system.paths import home
@@ -55,7 +56,7 @@ class SshtunnelEngine:
     def __init__(self) -> None:
         self._keyring: Keyring | None = None
         self._needs_person = False
-        self._had_agent = False
+        self._agent = AgentMemory()
 
     async def check(self, profile: ForwardProfile) -> None:
         """Raise UsageError, naming the other engine, for what this one cannot honour."""
@@ -85,13 +86,15 @@ class SshtunnelEngine:
                 await connection.close()
                 raise
         self._needs_person = self._needs_person or connection.was_answered
-        self._had_agent = self._had_agent or connection.had_agent
+        await asyncio.to_thread(self._agent.note, settings.agent)
         return connection
 
-    def _missing(self, has_agent: bool) -> str | None:
-        if self._had_agent and not has_agent:
-            return "the ssh agent is gone"
-        return "a password or code is wanted" if self._needs_person else None
+    async def wait_login_possible(self) -> None:
+        """Return when the agent is back; see boundary.ForwardEngine."""
+        await self._agent.wait_back()
+
+    def _missing(self) -> str | None:
+        return self._agent.what_is_missing(needs_person=self._needs_person)
 
 
 class Connection:
@@ -111,7 +114,6 @@ class Connection:
         self._closing: asyncio.Task[None] | None = None
         self._forwarder = Forwarder(settings, carrier, offered, self._tell_end)
         self.was_answered = False
-        self.had_agent = False
 
     def _tell_end(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -123,7 +125,7 @@ class Connection:
         self,
         keyring: Keyring,
         prompter: Prompter | None,
-        missing: Callable[[bool], str | None],
+        missing: Callable[[], str | None],
     ) -> None:
         """Exchange keys, check the host's, and log in. Cancelled: the thread has ended."""
         from sshvpn.system.sshtunnel_login import Asker, LogIn, check_host_key
@@ -139,7 +141,6 @@ class Connection:
 
         await self._do_blocking(run)
         self._forwarder.is_alive = True
-        self.had_agent = login.had_agent
         self.was_answered = self._asker is not None and self._asker.answers > 0
         self._watcher = asyncio.create_task(self._watch())
 

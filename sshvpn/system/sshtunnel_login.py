@@ -194,16 +194,10 @@ class LogIn:
             "password": self._by_password,
         }
 
-    @property
-    def had_agent(self) -> bool:
-        """Whether an agent answered."""
-        return self._agent is not None
-
-    def run(self, *, missing: Callable[[bool], str | None]) -> None:
+    def run(self, *, missing: Callable[[], str | None]) -> None:
         """Log in. Raises an SshvpnError, or what ended the connection.
 
-        ``missing`` is asked, with whether an agent answered, what an earlier login had and
-        this one has not; None: nothing.
+        ``missing`` is asked what an earlier login had and this one has not; None: nothing.
         """
         self._agent = open_agent(self._settings)
         try:
@@ -224,14 +218,14 @@ class LogIn:
         except paramiko.BadAuthenticationType as error:
             return list(error.allowed_types)
 
-    def _step(self, wanted: list[str], missing: Callable[[bool], str | None]) -> list[str]:
+    def _step(self, wanted: list[str], missing: Callable[[], str | None]) -> list[str]:
         """Do one method; return what is wanted beyond it (partial success, RFC 4252 5.1)."""
         for method in self._settings.methods:
             if method in wanted:
                 left = self._methods[method]()
                 if left is not None:
                     return left
-        raise self._refusal(wanted, missing(self._agent is not None))
+        raise self._refusal(wanted, missing())
 
     # Keys -------------------------------------------------------------------------------
 

@@ -65,9 +65,13 @@ class FakeEngine:
         self.taken: dict[str, SshvpnError] = {}
         self.connections: list[FakeConnection] = []
         self.prompters: list[Prompter | None] = []
+        self.agent_is_back = asyncio.Event()
 
     async def check(self, profile: ForwardProfile) -> None:
         del profile
+
+    async def wait_login_possible(self) -> None:
+        await self.agent_is_back.wait()
 
     async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> FakeConnection:
         del profile

@@ -9,6 +9,7 @@ from sshvpn import errors
 from sshvpn.lifecycle import (
     BACKOFF_MOST_S,
     STEADY_AFTER_S,
+    AwaitLogin,
     Connect,
     Connected,
     Disconnect,
@@ -17,6 +18,7 @@ from sshvpn.lifecycle import (
     Finish,
     GiveUp,
     Life,
+    LoginPossible,
     Prompting,
     SetTimer,
     Start,
@@ -150,10 +152,18 @@ def test_a_login_that_is_wanted_waits_for_a_person_and_no_timer() -> None:
     life, commands = step(running(), Failed(wanted), 5)
     assert life.phase is State.BACKOFF
     assert life.retry_at is None
-    assert commands == (Disconnect(), SetTimer(None))
+    assert commands == (Disconnect(), SetTimer(None), AwaitLogin())
     assert step(life, Wake(), 6) == (life, ())
     life, commands = step(life, Wake(login=True), 7)
     assert commands[-1] == Connect(may_prompt=True)
+
+
+def test_an_agent_that_is_back_ends_the_wait_for_a_login_and_nobody_is_asked() -> None:
+    life, _ = step(running(), Failed(errors.LoginNeededError("agent")), 5)
+    life, commands = step(life, LoginPossible(), 7)
+    assert life.phase is State.STARTING
+    assert commands[-1] == Connect(may_prompt=False)
+    assert step(life, LoginPossible(), 8) == (life, ())
 
 
 def test_a_login_that_nobody_can_give_ends_a_first_start() -> None:
@@ -232,6 +242,7 @@ EVENTS = st.one_of(
     ),
     st.just(TimerFired()),
     st.builds(Wake, st.booleans()),
+    st.just(LoginPossible()),
     st.builds(Prompting, st.booleans()),
     st.just(Stop()),
 )

@@ -198,6 +198,22 @@ def test_a_login_that_is_wanted_is_offered_when_somebody_comes() -> None:
     run(story)
 
 
+def test_an_agent_that_is_back_logs_in_without_a_prompt() -> None:
+    async def story() -> None:
+        engine = FakeEngine()
+        stage = Stage(engine, prompter=FakePrompter())
+        await stage.until_state("running")
+        engine.errors = [errors.LoginNeededError("agent")]
+        engine.current.lose(LOST)
+        await stage.until(lambda: (stage.last_error or {}).get("code") == "needs_login")
+        engine.agent_is_back.set()
+        await stage.until_state("running")
+        assert engine.prompters[-1] is None
+        await stage.stop()
+
+    run(story)
+
+
 def test_a_new_connection_can_be_asked_for() -> None:
     async def story() -> None:
         stage = Stage(FakeEngine())
