@@ -15,12 +15,13 @@ import functools
 import json
 import os
 import pathlib
-import select
+import queue
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -630,10 +631,14 @@ class Machine:
 def read_line(child: Child, timeout: float) -> str:
     """Return the next line that CHILD prints, "" at its end; raises TimeoutError."""
     assert child.stdout is not None
-    readable, _, _ = select.select([child.stdout], [], [], timeout)
-    if not readable:
-        raise TimeoutError(f"nothing printed within {timeout} s: {child.args!r}")
-    return child.stdout.readline()
+    # Not by select(): a line that came with the one before is in Python's buffer already.
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    reader = child.stdout.readline
+    threading.Thread(target=lambda: lines.put(reader()), daemon=True).start()
+    try:
+        return lines.get(timeout=timeout)
+    except queue.Empty:
+        raise TimeoutError(f"nothing printed within {timeout} s: {child.args!r}") from None
 
 
 @functools.cache
