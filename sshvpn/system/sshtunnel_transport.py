@@ -136,7 +136,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         super().__init__(
             self.stream, default_window_size=WINDOW_BYTES, default_max_packet_size=PACKET_BYTES
         )
-        # No timer of ours depends on it: closing wakes the thread through the socket.
+        # Until the login is done: paramiko's own time limits are looked at this often.
         self.stream.settimeout(_CHECK_S)
         self.banner_timeout = self.handshake_timeout = timeout_s
         self.auth_timeout = LOGIN_TIMEOUT_S
@@ -258,6 +258,12 @@ class Login(AuthOnlyHandler):  # type: ignore[misc]
             return []
         finally:
             self._is_asking = False
+
+    def _parse_userauth_success(self, message: Any) -> None:
+        # From here on closing wakes the thread through the socket, and nothing else has to: it
+        # sleeps while nobody speaks, and a read is one system call.
+        self.transport.stream.settimeout(None)
+        super()._parse_userauth_success(message)
 
     def _parse_userauth_info_request(self, message: Any) -> None:
         # SSH_MSG_USERAUTH_PK_OK has the same number (RFC 4252 7, RFC 4256 5).
