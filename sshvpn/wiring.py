@@ -88,7 +88,9 @@ def run_forward(
     import asyncio
 
     from sshvpn import runner
+    from sshvpn.system.imports import leave_out_unused
 
+    leave_out_unused()
     with SessionDirOf(profile) as directory:
         session = make_forward(profile, directory.path)
 
