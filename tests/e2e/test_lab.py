@@ -72,6 +72,10 @@ def test_machines_on_demand_are_there_when_used(lab: Lab) -> None:
     assert answers(lab.gateway, lab.jump.address)
     hop = lab.gateway.run(["ssh", "-J", "jump", "server", "hostname"])
     assert hop.stdout == "server\n"
+    other = lab.add_server("other", 41)
+    assert other.address == "203.0.113.41"
+    assert lab.gateway.run(["ssh", "other", "hostname"]).stdout == "other\n"
+    assert lab.server.run(["getent", "hosts", "jump"]).returncode == 0
 
 
 # -- people and logins -------------------------------------------------------------------------

@@ -6,7 +6,7 @@
     │ lan ├──────────────┤ gateway ├──[ emulator ]──┬─────┤ server ├──────────────┤ inner │
     └─────┘ .10       .1 └────┬────┘ .10            │ .20 └────────┘ .1       .10 └───────┘
     ┌──────┐ eth0   .1 ┌──────┘                     │
-    │ lan2 ├───────────┘ lan1                       ├── jump .30     (built when used)
+    │ lan2 ├───────────┘ lan1                       ├── jump .30     (built when used; `add_server`)
     └──────┘ .10   192.168.78.0/24, fd78::/64       └── internet .1, the default route;
     (built when used)                                   "world" is 198.51.100.1 there
 

@@ -54,6 +54,13 @@ class Cable:
     right: Adapter | str
 
 
+def _wan_adapter(machine: str, number: int) -> Adapter:
+    return Adapter(
+        machine, "wan0", f"203.0.113.{number}/24", f"2001:db8:113::{number}/64",
+        "203.0.113.1", "2001:db8:113::1",
+    )  # fmt: skip
+
+
 ADAPTERS: Final = {
     (adapter.machine, adapter.name): adapter
     for adapter in (
@@ -61,12 +68,8 @@ ADAPTERS: Final = {
         Adapter("gateway", "lan0", "192.168.77.1/24", "fd77::1/64"),
         Adapter("lan2", "eth0", "192.168.78.10/24", "fd78::10/64", "192.168.78.1", "fd78::1"),
         Adapter("gateway", "lan1", "192.168.78.1/24", "fd78::1/64"),
-        Adapter("gateway", "wan0", "203.0.113.10/24", "2001:db8:113::10/64",
-                "203.0.113.1", "2001:db8:113::1"),
-        Adapter("server", "wan0", "203.0.113.20/24", "2001:db8:113::20/64",
-                "203.0.113.1", "2001:db8:113::1"),
-        Adapter("jump", "wan0", "203.0.113.30/24", "2001:db8:113::30/64",
-                "203.0.113.1", "2001:db8:113::1"),
+        _wan_adapter("gateway", 10),
+        _wan_adapter("server", 20),
         Adapter("server", "inner0", "10.20.0.1/24", "fd20::1/64"),
         Adapter("inner", "eth0", "10.20.0.10/24", "fd20::10/64", "10.20.0.1", "fd20::1"),
         Adapter("internet", "wan", "203.0.113.1/24", "2001:db8:113::1/64"),
@@ -77,9 +80,9 @@ CABLES: Final = {
     "lan2": Cable(ADAPTERS["lan2", "eth0"], ADAPTERS["gateway", "lan1"]),
     "gateway": Cable(ADAPTERS["gateway", "wan0"], "gw"),
     "server": Cable(ADAPTERS["server", "wan0"], "srv"),
-    "jump": Cable(ADAPTERS["jump", "wan0"], "jmp"),
     "inner": Cable(ADAPTERS["inner", "eth0"], ADAPTERS["server", "inner0"]),
 }
+
 # Somebody out in the world, whom only the default route leads to.
 WORLD: Final = "198.51.100.1"
 WORLD6: Final = "2001:db8:198::1"
@@ -88,7 +91,7 @@ NAMES: Final = {
     name: ADAPTERS[name, adapter]
     for name, adapter in (
         ("lan", "eth0"), ("lan2", "eth0"), ("gateway", "lan0"),
-        ("server", "wan0"), ("jump", "wan0"), ("inner", "eth0"),
+        ("server", "wan0"), ("inner", "eth0"),
     )
 }  # fmt: skip
 HOSTS: Final = (
@@ -98,6 +101,11 @@ HOSTS: Final = (
     )
     + f"{WORLD} world\n{WORLD6} world\n"
 )
+
+
+def _main_adapter(name: str) -> Adapter | None:
+    """Return the adapter whose address is known by NAME, None for a machine of `add_server`."""
+    return ADAPTERS["internet", "wan"] if name == "internet" else NAMES.get(name)
 
 
 class LabMachine(Machine):
@@ -208,6 +216,7 @@ class Lab:
     def __init__(self, *, wan: Wan | None = None) -> None:
         """Build it, with sshd on the server and alice's agent on the gateway."""
         self._machines: dict[str, LabMachine] = {}
+        self._cables = dict(CABLES)
         self._undo = contextlib.ExitStack()
         self._emulator: Emulator | None = None
         try:
@@ -258,7 +267,21 @@ class Lab:
     @functools.cached_property
     def jump(self) -> LabMachine:
         """A jump host with its own sshd (`jump.sshd`), in the WAN beside the server."""
-        machine = self._add("jump")
+        return self.add_server("jump", 30)
+
+    def add_server(self, name: str, number: int) -> LabMachine:
+        """Build one more machine with an sshd (`.sshd`) in the WAN, and return it.
+
+        It is 203.0.113.NUMBER and 2001:db8:113::NUMBER, known to alice and to all by its name.
+        As with `lan2` and `jump`: before anything else is done in the test.
+        """
+        self._cables[name] = Cable(_wan_adapter(name, number), f"to-{name}")
+        machine = self._add(name)
+        for other in self._machines.values():
+            hosts = "".join(
+                f"{address} {name}\n" for address in (machine.address, machine.address6)
+            )
+            other.write("/etc/hosts", other.read("/etc/hosts") + hosts, "root", 0o644)
         machine.sshd = machine.start_sshd()
         self._know(machine.sshd)
         machine.keep()
@@ -280,7 +303,7 @@ class Lab:
             self._machines[name] = LabMachine(name, HOSTS)
         for name in names:
             self._machines[name].ready()
-        new = [CABLES[name] for name in names if name in CABLES]
+        new = [self._cables[name] for name in names if name in self._cables]
         links, setup = [], {name: [*_DAD_OFF] for name in names}
         if "internet" in names:
             setup["internet"] += [
@@ -311,7 +334,7 @@ class Lab:
         self._settle(*ends)
         for name in names:
             machine = self._machines[name]
-            adapter = NAMES.get(name, ADAPTERS["internet", "wan"])
+            adapter = _main_adapter(name) or self._cables[name].left
             machine.address = adapter.address.split("/")[0]
             machine.address6 = adapter.address6.split("/")[0]
 
