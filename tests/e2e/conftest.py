@@ -114,7 +114,7 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(params=["openssh"])
+@pytest.fixture(params=["openssh", "sshtunnel"])
 def engine(request: pytest.FixtureRequest) -> str:
     """Return the name of each engine in turn."""
     return str(request.param)
