@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
 import threading
 import time
-import webbrowser
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,11 +79,15 @@ def _open(url: str) -> None:
             click.echo(f"sshvpn: nothing answers at {url} yet; not opened", err=True)
             return
         time.sleep(_POLL_S)
+    import webbrowser
+
     webbrowser.open(url)
 
 
 def answers(url: str) -> bool:
     """Whether an HTTP server answers at ``url``, with any status; TLS: whether it connects."""
+    import http.client
+
     parts = urlsplit(url)
     kind = http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_ANSWER_TIMEOUT_S)
