@@ -11,7 +11,7 @@
     forwarding  supervisor  control  config  wire
           │                │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
-          │                │                       │            by boundary's Protocols
+          │     plan       │                    privileged      by boundary's Protocols
           └──── model ─────┴───────────────────────┘
                   │
                 errors
@@ -32,7 +32,7 @@ import sshvpn
 PACKAGE = Path(sshvpn.__file__).parent
 
 NOUNS = {"errors", "model"}
-PURE = NOUNS | {"boundary", "lifecycle", "listeners", "spec"}
+PURE = NOUNS | {"boundary", "lifecycle", "listeners", "plan", "spec"}
 CAPABILITIES = PURE | {"config", "control", "forwarding", "supervisor", "wire"}
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -43,15 +43,17 @@ ALLOWED: Mapping[str, set[str]] = {
     "lifecycle": NOUNS,
     "listeners": NOUNS,
     "spec": NOUNS,
+    "plan": NOUNS,
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle"},
     "forwarding": NOUNS | {"boundary", "lifecycle", "listeners"},
     "wire": NOUNS | {"spec"},
-    "system": NOUNS | {"boundary"},
+    "system": NOUNS | {"boundary", "plan"},
+    "privileged": NOUNS | {"boundary", "plan"},
     "lan": NOUNS | {"boundary"},
     "runner": CAPABILITIES,
-    "wiring": CAPABILITIES | {"runner", "system", "lan"},
+    "wiring": CAPABILITIES | {"runner", "system", "lan", "privileged"},
     "background": DOORS,
     "api": DOORS,
     "cli": DOORS,
@@ -71,12 +73,14 @@ REASONS = {
     "lifecycle": "it is pure: state, event and time in, state and commands out",
     "listeners": "it is pure: SPECs and addresses in, listeners out",
     "spec": "a parser of words that looks at the world could not be tested by any text",
+    "plan": "it is pure: what is asked for and what is there in, steps out; root reads it too",
     "config": "it reads one file; what it means is decided above",
     "control": "status must start fast, and a session must not know who asks it",
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
     "forwarding": "it must run over both engines and over fakes alike",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
+    "privileged": "it runs as root: what it needs must be little enough to be read line by line",
     "lan": "an adapter turns the world into boundary's words; decisions are made above it",
     "runner": "it runs what it is given; wiring chooses the engine",
     "wiring": "it builds the system for the doors, and must not know which door was used",
