@@ -58,11 +58,14 @@ def _rows(kind: str, before: Use, after: Use, memory: dict[str, float]) -> list[
             bound=f"< {CPU_PERCENT} %",
             ok=percent < CPU_PERCENT,
         ),
-        Row(
-            f"{kind}, idle: RSS (PSS)",
-            f"{memory['Rss']:.1f} ({memory['Pss']:.1f}) MB",
-            bound=f"< {MEMORY_MB} MB",
-            ok=memory["Rss"] < MEMORY_MB,
+        *(
+            Row(
+                f"{kind}, idle: {which.upper()}",
+                f"{memory[which]:.1f} MB",
+                bound=f"< {MEMORY_MB} MB",
+                ok=memory[which] < MEMORY_MB,
+            )
+            for which in ("Pss", "Rss")
         ),
     ]
 

@@ -1,0 +1,1 @@
+"""The benchmarks, as far as they are pure."""
