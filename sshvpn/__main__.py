@@ -1,5 +1,6 @@
 """``sshvpn`` and ``python -m sshvpn``: start the command line, end with its exit code."""
 
+import os
 import sys
 
 INTERRUPTED = 130
@@ -7,6 +8,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line. Ctrl-C while modules still load is exit 130, without a traceback."""
+    _open_standard_descriptors()
     try:
         from sshvpn.cli.main import run
 
@@ -14,6 +16,13 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code)
+
+
+def _open_standard_descriptors() -> None:
+    """Open what of 0, 1 and 2 was closed (``>&-``), or a socket of ours would take its place."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 (stderr)
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 (its only form)
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Each session has a directory in the run-time directory, ``KIND-ID/``::
     lock     held by flock(2) while the session lives, and by nothing else
     control  a unix socket, mode 0600: JSON lines, see docs/control-protocol.md
     mux, ask ssh's own sockets
+    socket-N symbolic links to the unix sockets that its SPECs make
 
 A session whose lock is free is dead, whatever else lies there. This module starts fast
 (``sshvpn status`` imports little more) and is synchronous; the server is control_server.py.
@@ -33,6 +34,7 @@ LONGEST_LINE: Final = 64 * 1024
 _REPLY_TIMEOUT_S = 5.0
 _DOWN_TIMEOUT_S = 15.0
 _LOCK_POLL_S = 0.02
+_NOTED = "socket-"
 
 
 def session_id(profile: ForwardProfile) -> str:
@@ -89,10 +91,16 @@ class SessionDir:
                 raise AlreadyUpError(self.path)
 
     def _clear(self) -> None:
-        # Sockets of a session that was killed: nobody answers there any more.
+        # What a session that was killed has left: nobody answers there any more.
+        _remove_dead_sockets(self.path)
         for left in self.path.iterdir():
             if left.name != "lock":
                 left.unlink(missing_ok=True)
+
+    def note_sockets(self, paths: Iterable[str]) -> None:
+        """Note the unix sockets that the session makes elsewhere, should it be killed."""
+        for number, path in enumerate(paths):
+            (self.path / f"{_NOTED}{number}").symlink_to(path)
 
     def remove(self) -> None:
         """Remove the directory; the lock is held on until the process ends.
@@ -176,9 +184,27 @@ def _remove_if_dead(directory: Path) -> bool:
     try:
         if not _try_lock(fd, fcntl.LOCK_EX) or not _is_at(fd, directory / "lock"):
             return False
+        _remove_dead_sockets(directory)
         _remove(directory)
     finally:
         os.close(fd)
+    return True
+
+
+def _remove_dead_sockets(directory: Path) -> None:
+    for note in directory.glob(f"{_NOTED}*"):
+        with contextlib.suppress(OSError):
+            path = note.readlink()
+            if path.is_socket() and path.lstat().st_uid == os.getuid() and not _answers(path):
+                path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
     return True
 
 
@@ -226,9 +252,9 @@ class Client:
             raise SshvpnError("the running sshvpn answered what is not understood")
         return message
 
-    def wait_forever(self) -> None:
-        """Let :meth:`receive` wait without a bound."""
-        self._socket.settimeout(None)
+    def wait_at_most(self, seconds: float | None) -> None:
+        """Let :meth:`receive` wait so long and then raise TimeoutError; None: without a bound."""
+        self._socket.settimeout(seconds)
 
     def close(self) -> None:
         """End the conversation."""

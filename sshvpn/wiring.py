@@ -88,10 +88,16 @@ def run_forward(
     import asyncio
 
     from sshvpn import runner
+    from sshvpn.model import Direction, UnixEndpoint
     from sshvpn.system.imports import leave_out_unused
 
     leave_out_unused()
     with SessionDirOf(profile) as directory:
+        directory.note_sockets(
+            spec.listen.path
+            for spec in profile.specs
+            if isinstance(spec.listen, UnixEndpoint) and spec.direction is not Direction.REMOTE
+        )
         session = make_forward(profile, directory.path)
 
         async def main() -> int:

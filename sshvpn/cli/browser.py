@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +53,6 @@ def print_qr(urls: Sequence[str]) -> None:
         )
     for url in urls:
         click.echo(f"{wiring.qr_code(url)}\n{url}")
-    sys.stdout.flush()
 
 
 def open_when_answered(urls: Sequence[str], *, wait: bool) -> None:

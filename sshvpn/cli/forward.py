@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-import sys
-from typing import Any, NoReturn
+import time
+from pathlib import Path
+from typing import Any
 
 import click
 
 from sshvpn import wiring
-from sshvpn.cli.attach import Ended, follow_start
+from sshvpn.cli.attach import Ended, follow_start, rejoin
 from sshvpn.cli.completers import complete_host
-from sshvpn.cli.front import Extras, make_front
+from sshvpn.cli.front import Extras, flush, make_front
 from sshvpn.cli.options import ssh_options, verbose_option
 from sshvpn.cli.request import ForwardWords, build_profile
-from sshvpn.control import AlreadyUpError, Client, request
+from sshvpn.control import AlreadyUpError, Client, is_alive, request
 from sshvpn.errors import SshvpnError, TakenError, UsageError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
 
 _DEFAULT_TIMEOUT_S = 30.0
+_ANSWER_WITHIN_S = 5.0
+_POLL_S = 0.05
 
 HELP = """Forward ports through HOST.
 
@@ -133,7 +136,7 @@ def _run_background(profile: ForwardProfile, extras: Extras, *, verbose: bool) -
         snapshot = follow_start(client, verbose=verbose)
     except Ended as ended:
         if ended.code == AlreadyUpError.code:
-            return _already_up(profile, extras)
+            return _already_up(profile, extras, verbose=verbose)
         raise
     finally:
         client.close()
@@ -141,35 +144,34 @@ def _run_background(profile: ForwardProfile, extras: Extras, *, verbose: bool) -
     return 0
 
 
-def _already_up(profile: ForwardProfile, extras: Extras) -> int:
+def _already_up(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> int:
     """Say that it is up; where it waits for a login, offer the prompt."""
     directory = wiring.session_path(profile)
-    reply = request(directory, "status")
-    if reply is None:
-        raise SshvpnError(f"{profile.name} is just ending", "try again")
-    snapshot = reply["snapshot"]
+    snapshot = _snapshot_of(profile, directory)
     typed = [spec.text for spec in profile.specs]
     if [record["spec"] for record in snapshot["records"]] != typed:
         raise TakenError(
             f"{profile.name} is up with other forwards", f"first: {_down(profile)}, or use --name"
         )
-    if snapshot["state"] in ("starting", "backoff"):
-        client = Client.connect(directory)
-        try:
-            client.send({"cmd": "attach"})
-            snapshot = follow_start(client)
-        finally:
-            client.close()
-    elif snapshot["state"] == "failed":
-        _raise_failed(profile, snapshot)
+    if snapshot["state"] != "running":
+        snapshot = rejoin(directory, snapshot, timeout_s=profile.timeout_s, verbose=verbose)
     click.echo(f"{profile.name} is up already", err=True)
     _show(profile, snapshot, extras)
     return 0
 
 
-def _raise_failed(profile: ForwardProfile, snapshot: dict[str, Any]) -> NoReturn:
-    error = snapshot["records"][0]["last_error"] or {"message": "it failed"}
-    raise TakenError(f"{profile.name} has failed: {error['message']}", f"first: {_down(profile)}")
+def _snapshot_of(profile: ForwardProfile, directory: Path) -> dict[str, Any]:
+    """Return how the session stands; one that is just starting answers in a moment."""
+    deadline = time.monotonic() + _ANSWER_WITHIN_S
+    while is_alive(directory) and time.monotonic() < deadline:
+        reply = request(directory, "status")
+        if reply is not None:
+            snapshot: dict[str, Any] = reply["snapshot"]
+            return snapshot
+        time.sleep(_POLL_S)
+    raise SshvpnError(
+        f"{profile.name} is up and does not answer", "try again, or see: sshvpn status"
+    )
 
 
 def _show(profile: ForwardProfile, snapshot: dict[str, Any], extras: Extras) -> None:
@@ -181,5 +183,5 @@ def _show(profile: ForwardProfile, snapshot: dict[str, Any], extras: Extras) -> 
             click.echo(f"{profile.host} {record['listen'][0]} -> {record['target']} here")
         else:
             click.echo(f"{where} -> {profile.host} {record['target']}{also}")
-    sys.stdout.flush()
+    flush()
     extras.once_running(snapshot, wait=True)

@@ -58,7 +58,7 @@ class PlainFront:
         """Print the line."""
         mark = "" if level in ("info", "debug") else f"{level}: "
         click.echo(f"{self._name}: {mark}{text}")
-        sys.stdout.flush()
+        flush()
 
     def is_gone(self) -> bool:
         """Whether there was a terminal and it is closed."""
@@ -134,7 +134,15 @@ class LiveFront:
         self._notices.append(text)
 
 
+def flush() -> None:
+    """Write out what was printed; nothing where there is no stdout (``>&-``)."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def make_front(name: str, extras: Extras, *, verbose: bool) -> PlainFront | LiveFront:
     """Return the live view at a terminal that can show it, else (or ``verbose``) plain lines."""
-    is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    is_terminal = (
+        sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    )
     return LiveFront(extras) if is_terminal and not verbose else PlainFront(name, extras)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from sshvpn.spec import is_host, parse_destination, parse_dynamic, parse_forward
 
 if TYPE_CHECKING:
     from sshvpn.config import Config, ForwardEntry
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +116,13 @@ def _merged(
         lan = entry.lan if lan is None and not typed.binds else lan
         engine = engine or entry.engine
         timeout_s = timeout_s or entry.timeout_s
+    wanted = specs or (entry.specs if entry is not None else ())
+    _refuse_twins(wanted)
     return ForwardProfile(
-        name=typed.name or host,
+        name=host if typed.name is None else _checked_name(typed.name),
         host=host,
         destination=section.destination if section else parse_destination(host),
-        specs=specs or (entry.specs if entry is not None else ()),
+        specs=wanted,
         binds=binds,
         lan=bool(lan),
         lan_trusts=bool(typed.lan),
@@ -126,6 +131,26 @@ def _merged(
         named=typed.name is not None or (entry is not None and not specs),
         timeout_s=timeout_s,
     )
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {name!r}: not a name", "letters, digits and . _ - @ : +, up to 64 of them"
+        )
+    return name
+
+
+def _refuse_twins(specs: Sequence[ForwardSpec]) -> None:
+    seen: dict[tuple[bool, str | None, object], str] = {}
+    for spec in specs:
+        place = (spec.direction is Direction.REMOTE, spec.bind, spec.listen)
+        if place in seen and spec.listen != 0:
+            raise UsageError(
+                f"{seen[place]} and {spec.text} would listen at the same place",
+                "give one of them another port",
+            )
+        seen[place] = spec.text
 
 
 def _joined(typed: SshOptions, configured: SshOptions) -> SshOptions:

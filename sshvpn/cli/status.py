@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,7 +28,9 @@ def status(name: str | None, *, as_json: bool, watch: bool) -> None:
     if watch and not as_json:
         _watch(name)
         return
-    records = _records(name)
+    found = control.snapshots(wiring.runtimes())
+    _tell_of_the_mute(found)
+    records = _records(found, name)
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "tunnels": [], "forwards": records}, indent=2))
     elif not records:
@@ -35,15 +39,20 @@ def status(name: str | None, *, as_json: bool, watch: bool) -> None:
         click.echo(_table(records))
 
 
-def _records(name: str | None) -> list[dict[str, Any]]:
-    found = control.snapshots(wiring.runtimes()).values()
-    records = [record for snapshot in found for record in snapshot["records"]]
+def _records(found: Mapping[Path, Mapping[str, Any]], name: str | None) -> list[dict[str, Any]]:
+    records = [record for snapshot in found.values() for record in snapshot["records"]]
     if name is None:
         return records
     named = [record for record in records if record["name"] == name]
     if not named:
         raise NotRunningError(f"nothing called {name} is up", "see: sshvpn status")
     return named
+
+
+def _tell_of_the_mute(found: Mapping[Path, Mapping[str, Any]]) -> None:
+    for directory in control.session_dirs(wiring.runtimes()):
+        if directory not in found and control.is_alive(directory):
+            click.echo(f"sshvpn: {directory.name} lives and does not answer", err=True)
 
 
 def _table(records: list[dict[str, Any]]) -> str:
@@ -83,7 +92,7 @@ def _watch(name: str | None) -> None:
 
     from sshvpn.cli.live import LiveView
 
-    _records(name)
+    _records(control.snapshots(wiring.runtimes()), name)
     view = LiveView(hint="Ctrl-C ends the watching")
     view.start()
     try:

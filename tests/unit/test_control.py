@@ -66,6 +66,27 @@ def test_what_a_killed_session_left_is_cleared_and_swept(tmp_path: Path) -> None
         assert list(tmp_path.iterdir()) == [living.path]
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["start", "sweep"])
+def test_a_unix_socket_of_a_killed_session_goes_with_it(tmp_path: Path, again: bool) -> None:
+    mine, alive = tmp_path / "mine.sock", tmp_path / "alive.sock"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as killed:
+        listener.bind(str(alive))
+        listener.listen()
+        killed.bind(str(mine))
+        killed.close()
+        (tmp_path / "file").touch()
+        session = SessionDir(tmp_path / "run", "forward", "x")
+        session.note_sockets([str(mine), str(alive), str(tmp_path / "file"), "/nonexistent/s"])
+        os.close(session._fd)  # as kill -9 does
+        if again:
+            SessionDir(tmp_path / "run", "forward", "x").close()
+        else:
+            assert control.sweep([tmp_path / "run"]) == [session.path]
+        assert not mine.exists()
+        assert alive.exists()
+        assert (tmp_path / "file").exists()
+
+
 def test_who_only_looks_does_not_stop_a_start(tmp_path: Path) -> None:
     path = tmp_path / "forward-x"
     path.mkdir()
