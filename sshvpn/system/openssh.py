@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Mapping
@@ -44,15 +45,15 @@ from sshvpn.system.listener_guard import guard_process_listener
 from sshvpn.system.openssh_mux import Mux
 from sshvpn.system.openssh_stderr import classify, is_debug, is_noise
 from sshvpn.system.openssh_words import ssh_words
-from sshvpn.system.process import dies_with_parent
+from sshvpn.system.process import ChildLines, dies_with_parent
 from sshvpn.system.sockets import TransportSocket
 from sshvpn.system.ssh_config import resolve
 
 log = logging.getLogger("sshvpn.openssh")
 
 _KEPT_LINES = 200
-_LONGEST_LINE = 1 << 20
 _END_TIMEOUT_S = 3.0
+_LAST_WORDS_S = 1.0
 _READY_POLL_S = 0.02
 _PORT_TRIES = 8
 # sun_path holds 107 bytes, and ssh binds to a temporary name that is 17 longer.
@@ -152,7 +153,7 @@ class Connection:
         self._mux = Mux(self._control)
         self._askpass = directory / "ask"
         self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._said = ChildLines(self._take)
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._stands = False
         self._channels: set[int] = set()
@@ -201,40 +202,31 @@ class Connection:
             *self._profile.destination.ssh_words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=self._said.write_fd,
             env=environment,
             start_new_session=True,
             preexec_fn=dies_with_parent(),
-            limit=_LONGEST_LINE,
         )
-        self._reader = asyncio.create_task(self._read_stderr(self._process))
+        self._said.release()
 
     async def _wait_ready(self, askpass: AskpassServer | None) -> None:
-        assert self._reader is not None  # noqa: S101 (set by _start)
-        while not self._mux.answers():
-            if self._reader.done():
-                raise classify(self._lines, await self._ended())
-            if askpass is not None and askpass.gave_up.is_set():
-                raise LoginNeededError(
-                    "the login was not completed: a question got no answer",
-                    "start it again at a terminal",
-                )
-            await asyncio.wait({self._reader}, timeout=_READY_POLL_S)
+        ended = asyncio.create_task(self.wait_closed())
+        try:
+            while not self._mux.answers():
+                if ended.done():
+                    raise ended.result()
+                if askpass is not None and askpass.gave_up.is_set():
+                    raise LoginNeededError(
+                        "the login was not completed: a question got no answer",
+                        "start it again at a terminal",
+                    )
+                await asyncio.wait({ended}, timeout=_READY_POLL_S)
+        finally:
+            ended.cancel()
         self._lines.clear()
         self._stands = True
         if self._process is not None:
             self._transport = TransportSocket.of_process(self._process.pid)
-
-    async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None  # noqa: S101 (a pipe was asked for)
-        while True:
-            try:
-                raw = await process.stderr.readline()
-            except ValueError:  # a line without an end
-                continue
-            if not raw:
-                return
-            self._take(raw.decode(errors="replace").rstrip("\r\n"))
 
     def _take(self, line: str) -> None:
         if opened := _CHANNEL_NEW.match(line):
@@ -331,26 +323,25 @@ class Connection:
 
     async def wait_closed(self) -> SshvpnError:
         """Wait for ssh to end, and return why it did."""
-        assert self._reader is not None  # noqa: S101 (only a connection that stands is waited for)
-        await asyncio.shield(self._reader)
-        return classify(self._lines, await self._ended())
+        assert self._process is not None  # noqa: S101 (only what was started is waited for)
+        exit_status = await self._process.wait()
+        await self._said.wait_end(_LAST_WORDS_S)
+        return classify(self._lines, exit_status)
 
     async def close(self) -> None:
         """End ssh, and remove its sockets."""
         process = self._process
         if process is not None and process.returncode is None:
+            # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                os.killpg(process.pid, signal.SIGTERM)
             try:
                 await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
             except asyncio.TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        if self._reader is not None:
-            self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+        self._said.close()
         if self._transport is not None:
             self._transport.close()
             self._transport = None
@@ -360,10 +351,6 @@ class Connection:
         self._control.unlink(missing_ok=True)
         if self._temporary is not None:
             self._temporary.cleanup()
-
-    async def _ended(self) -> int | None:
-        assert self._process is not None  # noqa: S101 (only asked once it was started)
-        return await self._process.wait()
 
     def traffic(self) -> Traffic:
         """Return the bytes of ssh's own connection, and how many forwards are open in it."""

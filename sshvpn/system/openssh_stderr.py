@@ -103,7 +103,8 @@ def _key_not_accepted(_: re.Match[str], text: str) -> SshvpnError:
 
 def _denied(match: re.Match[str], text: str) -> SshvpnError:
     methods = match[1]
-    if "Server accepts key" in text or re.search(
+    is_readable = "UNPROTECTED PRIVATE KEY" in text
+    if ("Server accepts key" in text and not is_readable) or re.search(
         r"agent refused operation|device not found|requires? a PIN|signing failed", text
     ):
         return LoginNeededError(
@@ -111,7 +112,7 @@ def _denied(match: re.Match[str], text: str) -> SshvpnError:
             "unlock it with ssh-add, or start again at a terminal",
         )
     hint = f"the server takes: {methods}; try the same host with ssh, or another key with -i"
-    if "UNPROTECTED PRIVATE KEY" in text:
+    if is_readable:
         hint = "ssh ignored a key file that others can read: chmod 600 it"
     missing = re.search(r"(?:no such identity:|Identity file) (.*?):? (?:not acc|No such)", text)
     if missing:
