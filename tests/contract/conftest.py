@@ -40,19 +40,19 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest) -> ForwardEngine:
-    """The engine under test; every test that uses it runs over both."""
+    """Give the engine under test; every test that uses it runs over both."""
     return ENGINES[request.param]()
 
 
 @pytest.fixture
 def other_engine(engine: ForwardEngine) -> str:
-    """The name of the engine that is not under test."""
+    """Give the name of the engine that is not under test."""
     return next(name for name in ENGINES if name != engine.name)
 
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    """A real sshd on loopback, which ends with the test."""
+    """Run a real sshd on loopback, which ends with the test."""
     if not has_sshd():
         if os.environ.get("CI"):
             pytest.fail("the contract of the engines needs openssh-server")
@@ -67,7 +67,7 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
 
 @pytest.fixture
 def site(tmp_path: Path, engine: ForwardEngine, sshd: Sshd) -> Site:
-    """A user with a key that the server takes, and the engine under test."""
+    """Make a user with a key that the server takes, and the engine under test."""
     made = Site(tmp_path, engine, sshd)
     sshd.authorize(made.key)
     return made

@@ -43,6 +43,10 @@ class Person:
         self.asked: list[str] = []
         self.told: list[str] = []
 
+    def is_there(self) -> bool:
+        """Be there."""
+        return True
+
     async def ask(self, prompt: str, *, echo: bool) -> str | None:
         """Answer by the first key that the prompt holds."""
         del echo
@@ -153,7 +157,7 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A target that sends back what comes, as it comes."""
+    """Send back what comes, as it comes."""
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
             writer.write(data)
@@ -162,7 +166,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def digest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A target that answers with the hash of all, once the client has ended."""
+    """Answer with the hash of all, once the client has ended."""
     with contextlib.suppress(OSError):
         found = hashlib.sha256(await reader.read(-1)).hexdigest()
         writer.write(found.encode())

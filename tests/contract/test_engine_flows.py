@@ -9,8 +9,6 @@ import os
 import random
 import socket
 
-import pytest
-
 from sshvpn.model import TcpEndpoint
 from tests.contract.site import (
     Site,
@@ -189,7 +187,7 @@ async def test_a_target_that_is_gone_in_the_middle_closes_the_client(site: Site)
 
 
 async def test_a_client_that_is_gone_in_the_middle_ends_the_targets_side(site: Site) -> None:
-    ended: asyncio.Queue[bool] = asyncio.Queue()
+    ended = asyncio.Event()
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader
@@ -197,14 +195,14 @@ async def test_a_client_that_is_gone_in_the_middle_ends_the_targets_side(site: S
             while True:
                 writer.write(bytes(MB))
                 await writer.drain()
-        await ended.put(True)
+        ended.set()
         await hang_up(writer)
 
     async with site.forwarded(endless) as where:
         reader, writer = await dial(where)
         await reader.readexactly(MB)
         writer.transport.abort()
-        assert await ended.get()
+        await ended.wait()
 
 
 async def test_traffic_is_counted_and_open_flows_too(site: Site) -> None:

@@ -58,7 +58,7 @@ def is_refused(where: TcpEndpoint) -> bool:
 
 @pytest.fixture
 def taken() -> Iterator[TcpEndpoint]:
-    """A port that somebody else listens on."""
+    """Hold a port that somebody else listens on."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         yield TcpEndpoint("127.0.0.1", holder.getsockname()[1])
 

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,10 @@ from sshvpn.errors import (
 from sshvpn.model import TcpEndpoint
 from tests.contract.site import Person, Site, agent, digest, echo, exchange, local, target
 from tests.contract.sshd import free_port, make_key
+
+
+def keygen(*words: str | Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", *words], check=True, capture_output=True)
 
 
 async def works(site: Site, prompter: Person | None = None) -> None:
@@ -92,10 +97,7 @@ async def test_all_key_files_are_tried_in_order(site: Site) -> None:
 
 async def test_a_certificate_logs_in(site: Site) -> None:
     authority, user = make_key(site.directory / "ca"), make_key(site.directory / "certified")
-    subprocess.run(
-        ["ssh-keygen", "-q", "-s", authority, "-I", "test", "-n", site.sshd.user, f"{user}.pub"],
-        check=True,
-    )
+    keygen("-s", authority, "-I", "test", "-n", site.sshd.user, f"{user}.pub")
     site.sshd.authorize(authority, "cert-authority")
     site.config["IdentityFile"] = str(user)
     await works(site)
@@ -220,9 +222,7 @@ async def test_a_changed_host_key_is_refused_whoever_is_there(
 
 
 async def test_a_hashed_entry_is_found(site: Site) -> None:
-    subprocess.run(
-        ["ssh-keygen", "-q", "-H", "-f", site.known_hosts], check=True, capture_output=True
-    )
+    keygen("-H", "-f", site.known_hosts)
     assert "127.0.0.1" not in site.known_hosts.read_text()
     await works(site)
 
