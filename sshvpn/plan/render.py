@@ -102,10 +102,12 @@ def _rule(rule: PolicyRule, verb: str) -> str:
 
 def _neighbour(neighbour: ProxyNeighbour, verb: str) -> str:
     flag = _flag(neighbour.address)
-    return f"ip {flag}neigh {verb} proxy {neighbour.address} dev {neighbour.interface}"
+    where = f"proxy {neighbour.address} dev {neighbour.interface}"
+    return f"ip {flag}neigh {verb} {where} protocol {marks.PROTOCOL}"
 
 
-def _rule_words(accept: Accept, label: str) -> str:
+def iptables_rule(accept: Accept, label: str) -> str:
+    """Return the rule as iptables(8) takes it behind the name of the chain."""
     match = f"-i {accept.incoming} -o {accept.outgoing}"
     return f"{match} -m comment --comment {marks.alias(label)} -j ACCEPT"
 
@@ -114,7 +116,7 @@ def _accept(accept: Accept, label: str) -> str:
     if accept.chain is ForeignChain.FIREWALLD:
         return f"nft insert rule {accept.chain.value} {nft_accept(accept, label)}"
     program = iptables(accept.chain)
-    return f"{program} -w -I {accept.chain.chain} {_rule_words(accept, label)}"
+    return f"{program} -w -I {accept.chain.chain} {iptables_rule(accept, label)}"
 
 
 def _no_accept(accept: Accept, label: str) -> str:
@@ -124,7 +126,7 @@ def _no_accept(accept: Accept, label: str) -> str:
         handle = f"$({found} | sed -n 's/.*{words} # handle //p')"
         return f"nft delete rule {accept.chain.value} handle {handle}"
     program = iptables(accept.chain)
-    return f"{program} -w -D {accept.chain.chain} {_rule_words(accept, label)}"
+    return f"{program} -w -D {accept.chain.chain} {iptables_rule(accept, label)}"
 
 
 def nft_accept(accept: Accept, label: str) -> str:

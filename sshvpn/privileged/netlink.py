@@ -1,0 +1,436 @@
+"""Links, addresses, routes, rules and proxy neighbours, by netlink.
+
+Typed functions of our own around pyroute2, which drops keywords that it does not know without a
+word: what is not a parameter here cannot be said. Kernel errors become errors of the program
+here. Settings and nft are in :mod:`sysctl` and :mod:`firewall`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from sshvpn.errors import PrivilegeError, SshvpnError, TakenError
+from sshvpn.plan import marks
+from sshvpn.plan.request import KnownAddress, KnownRoute
+from sshvpn.plan.state import Address, Link, PolicyRule, ProxyNeighbour, Route
+
+# linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_TUNSETOWNER = 0x400454CC
+_IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x8000
+# linux/if.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
+_IFF_UP = 0x1
+_UNICAST, _LOCAL, _UNREACHABLE = 1, 2, 7
+_LOCAL_TABLE = 255
+_TO_TABLE, _INVERT = 1, 2
+_NTF_PROXY = 8
+_RTM_GETNEIGH, _NDA_DST, _NDA_PROTOCOL = 30, 1, 12
+_NLM_F_REQUEST, _NLM_F_DUMP, _NLMSG_ERROR, _NLMSG_DONE = 0x1, 0x300, 2, 3
+_HEAD, _NDMSG = 16, 12
+_NO_SUPPRESSION = 0xFFFFFFFF
+_GONE = {errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENXIO}
+
+
+class Netlink:
+    """One netlink socket in this process's network namespace. Close it; one thread at a time."""
+
+    def __init__(self) -> None:
+        from pyroute2 import IPRoute
+
+        self._ip: Any = IPRoute(ext_ack=True)
+
+    def close(self) -> None:
+        """Close the socket; twice is fine."""
+        self._ip.close()
+
+    # -- links -----------------------------------------------------------------------------------
+
+    def create_link(self, link: Link) -> None:
+        """Make the device, down; all or nothing. Raises TakenError where the name is taken."""
+        if self._index(marks.ssh_device_name(link.unit)) is not None:
+            raise TakenError(f"the device name {marks.ssh_device_name(link.unit)} is taken")
+        _create_tun(link)
+        bare = Link(link.unit, "", link.owner, mtu=0, is_up=False, ssh_name=False)
+        down = Link(link.unit, link.label, link.owner, link.mtu, is_up=False)
+        try:
+            self.set_link(down, bare)
+        except BaseException:
+            self.delete_link(link)
+            raise
+
+    def set_link(self, link: Link, before: Link) -> None:
+        """Change what differs between the two."""
+        index = self._need(link.name)
+        with _told(f"the device {link.name}"):
+            if link.label != before.label:
+                text = marks.alias(link.label) if link.label else ""
+                self._ip.link("set", index=index, ifalias=text)
+            if link.ssh_name != before.ssh_name:
+                verb = "property_add" if link.ssh_name else "property_del"
+                self._ip.link(verb, index=index, altname=marks.ssh_device_name(link.unit))
+            if link.mtu != before.mtu:
+                self._ip.link("set", index=index, mtu=link.mtu)
+            if link.is_up != before.is_up:
+                self._ip.link("set", index=index, state="up" if link.is_up else "down")
+
+    def delete_link(self, link: Link) -> None:
+        """Delete the device; not there is fine."""
+        index = self._index(link.name)
+        if index is not None:
+            with _told(f"the device {link.name}", is_deletion=True):
+                self._ip.link("del", index=index)
+
+    def links(self) -> list[Link]:
+        """Return every tun device that bears our name."""
+        found = []
+        for message in self._ip.get_links():
+            unit = marks.unit_of(message.get("IFLA_IFNAME") or "")
+            info = message.get_attr("IFLA_LINKINFO")
+            if unit is None or info is None or info.get_attr("IFLA_INFO_KIND") != "tun":
+                continue
+            data = info.get_attr("IFLA_INFO_DATA")
+            names = message.get_attr("IFLA_PROP_LIST")
+            others = [value for _, value in names["attrs"]] if names else []
+            owner = data.get_attr("IFLA_TUN_OWNER")
+            found.append(
+                Link(
+                    unit,
+                    marks.label_in(message.get_attr("IFLA_IFALIAS") or "") or "",
+                    -1 if owner is None else owner,
+                    message.get_attr("IFLA_MTU"),
+                    is_up=bool(message["flags"] & _IFF_UP),
+                    ssh_name=marks.ssh_device_name(unit) in others,
+                )
+            )
+        return found
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a device answers to ``name``."""
+        return self._index(name) is not None
+
+    # -- addresses -------------------------------------------------------------------------------
+
+    def create_address(self, address: Address) -> None:
+        """Add it. Raises TakenError where it is there."""
+        with _told(f"the address {address.cidr}"):
+            self._ip.addr("add", **self._address(address))
+
+    def delete_address(self, address: Address) -> None:
+        """Delete it; not there is fine."""
+        if self._index(address.device) is not None:
+            with _told(f"the address {address.cidr}", is_deletion=True):
+                self._ip.addr("delete", **self._address(address))
+
+    def _address(self, address: Address) -> dict[str, Any]:
+        local, _, length = address.cidr.partition("/")
+        index = self._need(address.device)
+        return {"index": index, "address": local, "prefixlen": int(length)}
+
+    def known_addresses(self) -> list[KnownAddress]:
+        """Return all addresses of all adapters but the loopback's and link-local ones."""
+        names = self._names()
+        found = []
+        for message in self._ip.get_addr():
+            name = names.get(message["index"], "")
+            # Of a point-to-point link, the local end is the one that is ours.
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            is_local = message["scope"] != 0  # host or link
+            if name and text and not is_local:
+                found.append(KnownAddress(name, f"{text}/{message['prefixlen']}"))
+        return found
+
+    def addresses(self, unit: int) -> frozenset[Address]:
+        """Return the addresses of the unit's device, without any that the kernel gave it."""
+        device = marks.device_name(unit)
+        return frozenset(
+            Address(device, known.cidr)
+            for known in self.known_addresses()
+            if known.interface == device
+        )
+
+    # -- routes ----------------------------------------------------------------------------------
+
+    def create_route(self, route: Route) -> None:
+        """Add it. Raises TakenError where one of that prefix, metric and table is there."""
+        with _told(f"the route {route.prefix}"):
+            self._ip.route("add", **self._route(route))
+
+    def delete_route(self, route: Route) -> None:
+        """Delete exactly this one, of our protocol number; not there is fine."""
+        if route.device is None or self._index(route.device) is not None:
+            with _told(f"the route {route.prefix}", is_deletion=True):
+                self._ip.route("del", **self._route(route))
+
+    def _route(self, route: Route) -> dict[str, Any]:
+        words: dict[str, Any] = {
+            "dst": route.prefix,
+            "family": _family(route.prefix),
+            "table": route.table,
+            "priority": route.metric,
+            "proto": marks.PROTOCOL,
+        }
+        if route.device is None:
+            return {**words, "type": _UNREACHABLE}
+        return {**words, "oif": self._need(route.device)}
+
+    def routes(self, unit: int) -> frozenset[Route]:
+        """Return the unit's routes and twins."""
+        return frozenset(route for route, of in self._our_routes() if of == unit)
+
+    def _our_routes(self) -> Iterator[tuple[Route, int]]:
+        for message, prefix, device, table in self._routes():
+            metric = message.get_attr("RTA_PRIORITY") or 0
+            if message["proto"] != marks.PROTOCOL:
+                continue
+            if message["type"] == _UNREACHABLE:
+                unit = metric - marks.twin_metric(0)
+                if 0 <= unit < marks.UNITS:
+                    yield Route(prefix, None, metric, table), unit
+            elif message["type"] == _UNICAST and device is not None:
+                found = marks.unit_of(device)
+                if found is not None:
+                    yield Route(prefix, device, metric, table), found
+
+    def known_routes(self) -> list[KnownRoute]:
+        """Return all routes to other machines, of all tables."""
+        units = {
+            (route.prefix, route.device, route.table): unit for route, unit in self._our_routes()
+        }
+        found = []
+        for message, prefix, device, table in self._routes():
+            if message["type"] not in (_UNICAST, _UNREACHABLE) or table == _LOCAL_TABLE:
+                continue
+            if prefix.startswith(("fe80:", "ff00:")):
+                continue
+            # IPv6's unreachable routes stand on the loopback device.
+            via = None if message["type"] == _UNREACHABLE else device
+            unit = marks.unit_of(via) if via else None
+            if via is None and message["proto"] == marks.PROTOCOL:
+                unit = units.get((prefix, None, table))
+            found.append(KnownRoute(prefix, via, table, unit))
+        return found
+
+    def _routes(self) -> Iterator[tuple[Any, str, str | None, int]]:
+        names = self._names()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            zero = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104 (a prefix)
+            for message in self._ip.get_routes(family=family):
+                prefix = f"{message.get_attr('RTA_DST') or zero}/{message['dst_len']}"
+                table = message.get_attr("RTA_TABLE") or message["table"]
+                yield message, prefix, names.get(message.get_attr("RTA_OIF")), table
+
+    # -- rules -----------------------------------------------------------------------------------
+
+    def create_rule(self, rule: PolicyRule) -> None:
+        """Add it. Raises TakenError where the same is there."""
+        with _told(f"the policy rule {rule.priority}"):
+            self._ip.rule("add", **_rule(rule))
+
+    def delete_rule(self, rule: PolicyRule) -> None:
+        """Delete it; not there is fine."""
+        with _told(f"the policy rule {rule.priority}", is_deletion=True):
+            self._ip.rule("del", **_rule(rule))
+
+    def rules(self, unit: int) -> frozenset[PolicyRule]:
+        """Return the unit's rules: of our protocol number, in its range of priorities."""
+        return frozenset(
+            rule for rule in self._our_rules() if marks.unit_of_priority(rule.priority) == unit
+        )
+
+    def _our_rules(self) -> Iterator[PolicyRule]:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for message in self._ip.get_rules(family=family):
+                priority = message.get_attr("FRA_PRIORITY") or 0
+                is_ours = message.get_attr("FRA_PROTOCOL") == marks.PROTOCOL
+                if message["family"] != family or not is_ours:
+                    continue
+                users = message.get_attr("FRA_UID_RANGE")
+                suppress = message.get_attr("FRA_SUPPRESS_PREFIXLEN")
+                yield PolicyRule(
+                    priority,
+                    family == socket.AF_INET6,
+                    message.get_attr("FRA_TABLE") or message["table"],
+                    mark=message.get_attr("FRA_FWMARK"),
+                    is_not=bool(message["flags"] & _INVERT),
+                    uid=_first_user(users),
+                    is_specific_only=suppress not in (None, _NO_SUPPRESSION),
+                )
+
+    # -- proxy neighbours ------------------------------------------------------------------------
+
+    def create_neighbour(self, neighbour: ProxyNeighbour) -> None:
+        """Answer for the address; twice is fine (the kernel keeps one)."""
+        with _told(f"answering for {neighbour.address}"):
+            self._ip.neigh("add", **self._neighbour(neighbour))
+
+    def delete_neighbour(self, neighbour: ProxyNeighbour) -> None:
+        """Answer no longer; not there is fine."""
+        if self._index(neighbour.interface) is not None:
+            with _told(f"answering for {neighbour.address}", is_deletion=True):
+                self._ip.neigh("del", **self._neighbour(neighbour))
+
+    def _neighbour(self, neighbour: ProxyNeighbour) -> dict[str, Any]:
+        return {
+            "dst": neighbour.address,
+            "ifindex": self._need(neighbour.interface),
+            "family": _family(neighbour.address),
+            "flags": _NTF_PROXY,
+            "protocol": marks.PROTOCOL,
+        }
+
+    def neighbours(self, unit: int) -> frozenset[ProxyNeighbour]:
+        """Return the unit's: of our protocol number, with a route of the unit behind them."""
+        ways = {route.prefix.partition("/")[0] for route in self.routes(unit)}
+        return frozenset(n for n in proxy_neighbours() if n.address in ways)
+
+    # -- units -----------------------------------------------------------------------------------
+
+    def units(self) -> set[int]:
+        """Return every unit of which something is left in the kernel."""
+        found = {link.unit for link in self.links()}
+        found |= {unit for _, unit in self._our_routes()}
+        priorities = {marks.unit_of_priority(rule.priority) for rule in self._our_rules()}
+        return found | {unit for unit in priorities if unit is not None}
+
+    def _index(self, name: str) -> int | None:
+        try:
+            return socket.if_nametoindex(name)
+        except OSError:
+            return None
+
+    def _need(self, name: str) -> int:
+        index = self._index(name)
+        if index is None:
+            raise SshvpnError(f"there is no adapter {name}")
+        return index
+
+    def _names(self) -> dict[int, str]:
+        return dict(socket.if_nameindex())
+
+
+def adapters() -> list[str]:
+    """Return the names of all adapters."""
+    return [name for _, name in socket.if_nameindex()]
+
+
+def proxy_neighbours() -> list[ProxyNeighbour]:
+    """Return the proxy neighbours that bear our protocol number (rtnetlink(7), RTM_GETNEIGH).
+
+    By hand: pyroute2 cannot ask for them, and they do not show unless asked for.
+    """
+    names = dict(socket.if_nameindex())
+    found = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            body = struct.pack("=BxxxiHBB", family, 0, 0, _NTF_PROXY, 0)
+            head = struct.pack(
+                "=IHHII", _HEAD + len(body), _RTM_GETNEIGH, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
+            )
+            kernel.send(head + body)
+            for index, attributes in _dumped_neighbours(kernel):
+                if attributes.get(_NDA_PROTOCOL) == bytes([marks.PROTOCOL]) and index in names:
+                    address = socket.inet_ntop(family, attributes[_NDA_DST])
+                    found.append(ProxyNeighbour(names[index], address))
+    return found
+
+
+def _dumped_neighbours(kernel: socket.socket) -> Iterator[tuple[int, dict[int, bytes]]]:
+    while True:
+        data = kernel.recv(1 << 16)
+        while data:
+            length, kind = struct.unpack_from("=IH", data)
+            message, data = data[_HEAD:length], data[_aligned(length) :]
+            if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+                return
+            yield struct.unpack_from("=i", message, 4)[0], _attributes(message[_NDMSG:])
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while data:
+        length, kind = struct.unpack_from("=HH", data)
+        found[kind] = data[4:length]
+        data = data[_aligned(length) :]
+    return found
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
+
+
+def _create_tun(link: Link) -> None:
+    # By ioctl: netlink and `ip link` cannot make one without packet information, and making one
+    # again would succeed in silence but for IFF_TUN_EXCL.
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL
+    request = struct.pack("16sH22x", link.name.encode(), flags)
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, _TUNSETIFF, request)
+            fcntl.ioctl(descriptor, _TUNSETOWNER, link.owner)
+            fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise TakenError(f"the device {link.name} is there already") from error
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise PrivilegeError(f"may not make a tun device: {error.strerror}") from error
+        raise SshvpnError(
+            f"cannot make a tun device: {error.strerror}", "is the module there? modprobe tun"
+        ) from error
+
+
+def _family(text: str) -> int:
+    return socket.AF_INET6 if ":" in text else socket.AF_INET
+
+
+def _rule(rule: PolicyRule) -> dict[str, Any]:
+    words: dict[str, Any] = {
+        "family": socket.AF_INET6 if rule.is_ipv6 else socket.AF_INET,
+        "priority": rule.priority,
+        "table": rule.table,
+        "action": _TO_TABLE,
+        "protocol": marks.PROTOCOL,
+        "flags": _INVERT if rule.is_not else 0,
+    }
+    if rule.mark is not None:
+        words |= {"fwmark": rule.mark, "fwmask": 0xFFFFFFFF}
+    if rule.uid is not None:
+        words["uid_range"] = f"{rule.uid}:{rule.uid}"
+    if rule.is_specific_only:
+        words["suppress_prefixlen"] = 0
+    return words
+
+
+def _first_user(users: Any) -> int | None:
+    if users is None:
+        return None
+    text = users if isinstance(users, str) else f"{users['start']}:{users['end']}"
+    return int(str(text).split(":")[0])
+
+
+@contextlib.contextmanager
+def _told(what: str, *, is_deletion: bool = False) -> Iterator[None]:
+    """Turn the kernel's errors about ``what`` into the program's."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as error:
+        if is_deletion and error.code in _GONE:
+            return
+        said = str(error.args[1]) if len(error.args) > 1 else os.strerror(error.code)
+        if error.code == errno.EEXIST:
+            raise TakenError(f"{what} is there already") from error
+        if error.code in (errno.EPERM, errno.EACCES):
+            raise PrivilegeError(f"{what}: {said}") from error
+        raise SshvpnError(f"{what}: {said}") from error
