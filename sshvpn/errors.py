@@ -169,6 +169,16 @@ class UnknownSshError(SshvpnError):
     code = "unknown"
 
 
+def exit_code_of(code: str) -> int:
+    """Return the exit code of the error that ``status --json`` calls ``code``; 1 if unknown."""
+    kinds = [SshvpnError]
+    for kind in kinds:
+        if kind.code == code:
+            return kind.exit_code
+        kinds += kind.__subclasses__()
+    return SshvpnError.exit_code
+
+
 def printable(text: str) -> str:
     r"""Return ``text`` on one line without control characters, safe on a terminal.
 

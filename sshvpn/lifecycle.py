@@ -7,6 +7,7 @@
                          │  └── retry ── backoff │
                          │ permanent error       │ permanent error
                          └────────> failed <─────┘          any ──STOP──> stopping ──> stopped
+                                      └──WAKE, asked for──> starting
 
 The first start is bounded by the profile's timeout (prompts not counted), and gives up with the
 last error's exit code; after the first ``running`` nothing is given up that time can mend.
@@ -58,10 +59,12 @@ class TimerFired:
 class Wake:
     """The network changed, the machine woke up, HUP, or somebody came to log in.
 
-    ``login`` is True when a person came to be asked, so that a wait for a login ends.
+    ``asked`` is True when a person wants it tried again now, whatever it waits for or has
+    failed of; ``login`` when that person can be asked, too.
     """
 
     login: bool = False
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +182,8 @@ def step(  # noqa: PLR0911 (one return an event: it reads as the table it is)
             return _failed(life, error, now, jitter)
         case TimerFired():
             return _timer_fired(life, now)
-        case Wake(login):
-            return _wake(life, login=login)
+        case Wake(login, asked):
+            return _wake(life, login=login, asked=asked or login)
         case LoginPossible():
             waits = life.phase is State.BACKOFF and life.retry_at is None
             return _try_again(life) if waits else (life, ())
@@ -281,8 +284,9 @@ def _try_again(life: Life) -> Step:
     return starting, (SetTimer(life.deadline), Connect(may_prompt=life.may_prompt))
 
 
-def _wake(life: Life, *, login: bool) -> Step:
-    if life.phase is State.BACKOFF and (life.retry_at is not None or login):
+def _wake(life: Life, *, login: bool, asked: bool) -> Step:
+    waits = life.phase is State.BACKOFF and (life.retry_at is not None or asked)
+    if waits or (asked and life.phase is State.FAILED and life.has_run):
         return _try_again(replace(life, attempt=0, may_prompt=life.may_prompt or login))
     return life, ()
 

@@ -107,7 +107,7 @@ class Supervisor:
         """Make a new connection now: what waits tries again, what runs is made anew."""
         if self._life.phase is State.RUNNING:
             self.post(lifecycle.Failed(ConnectionLostError("a new connection was asked for")))
-        self.post(lifecycle.Wake())
+        self.post(lifecycle.Wake(asked=True))
 
     def post(self, event: lifecycle.Event) -> None:
         """Take ``event`` from outside; to be called in the supervisor's loop."""

@@ -39,12 +39,13 @@ class AskpassServer:
         self._prompter = prompter
         self._server: asyncio.Server | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._conversations: set[asyncio.Task[None]] = set()
         self.gave_up = asyncio.Event()
         self.answers = 0
 
     async def __aenter__(self) -> Self:
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST)
+        self._server = await asyncio.start_unix_server(self._take, self._path, limit=_LONGEST)
         self._path.chmod(0o600)
         return self
 
@@ -56,6 +57,10 @@ class AskpassServer:
     ) -> None:
         if self._server is not None:
             self._server.close()
+        # Nobody waits for an answer any more: the prompt goes, and so does what ssh had started.
+        for conversation in self._conversations:
+            conversation.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
@@ -77,6 +82,11 @@ class AskpassServer:
             "SSHVPN_ASKPASS_CLIENT": str(_HERE / "askpass_client.py"),
             "SSHVPN_ASKPASS_SOCKET": str(self._path),
         }
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = asyncio.create_task(self._serve(reader, writer))
+        self._conversations.add(conversation)
+        conversation.add_done_callback(self._conversations.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,7 +1,9 @@
-"""Child processes: how they are bound to their parent's life."""
+"""Child processes: how they are bound to their parent's life, and how one hears what they say."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -9,6 +11,58 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PIECE = 1 << 16
+_LONGEST_LINE = 1 << 20
+
+
+class ChildLines:
+    """What a child writes, line by line; give it ``write_fd`` as its output, then ``release``.
+
+    A pipe of our own, since asyncio's counts as open, and the child as running, as long as a
+    grandchild (a ProxyCommand) holds it. ``take`` is called in the loop. Close it.
+    """
+
+    def __init__(self, take: Callable[[str], None]) -> None:
+        self._take = take
+        self._fd, self.write_fd = os.pipe()
+        os.set_blocking(self._fd, False)
+        self._begun = b""
+        self._end = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._fd, self._read)
+
+    def release(self) -> None:
+        """Close our end that writes: the child has its own now. May be called twice."""
+        if self.write_fd >= 0:
+            os.close(self.write_fd)
+            self.write_fd = -1
+
+    async def wait_end(self, timeout_s: float) -> None:
+        """Wait until nobody can write any more, or so long."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._end.wait(), timeout_s)
+
+    def close(self) -> None:
+        """Hear no more. May be called twice."""
+        self.release()
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self) -> None:
+        try:
+            piece = os.read(self._fd, _PIECE)
+        except BlockingIOError:
+            return
+        *lines, self._begun = (self._begun + piece).split(b"\n")
+        if len(self._begun) > _LONGEST_LINE:
+            self._begun = b""
+        if not piece:
+            lines = [self._begun] if self._begun else []
+            self._end.set()
+            self.close()
+        for line in lines:
+            self._take(line.decode(errors="replace").rstrip("\r"))
 
 
 def dies_with_parent() -> Callable[[], None] | None:

@@ -138,7 +138,7 @@ def test_after_running_what_a_person_must_mend_stays_failed_and_is_told(
     assert life.phase is State.FAILED
     assert life.last_error is error
     assert not [command for command in commands if isinstance(command, GiveUp | Connect)]
-    assert step(life, Wake(login=True), 6) == (life, ())
+    assert step(life, LoginPossible(), 6) == (life, ())
     assert step(life, TimerFired(), 6) == (life, ())
 
 
@@ -164,6 +164,14 @@ def test_an_agent_that_is_back_ends_the_wait_for_a_login_and_nobody_is_asked() -
     assert life.phase is State.STARTING
     assert commands[-1] == Connect(may_prompt=False)
     assert step(life, LoginPossible(), 8) == (life, ())
+
+
+def test_what_has_failed_is_tried_again_when_somebody_asks() -> None:
+    life, _ = step(running(), Failed(DENIED), 5)
+    assert life.phase is State.FAILED
+    assert step(life, Wake(), 6) == (life, ())
+    assert step(life, Wake(asked=True), 6)[1][-1] == Connect(may_prompt=False)
+    assert step(life, Wake(login=True), 6)[1][-1] == Connect(may_prompt=True)
 
 
 def test_a_login_that_nobody_can_give_ends_a_first_start() -> None:
@@ -241,7 +249,7 @@ EVENTS = st.one_of(
         Failed
     ),
     st.just(TimerFired()),
-    st.builds(Wake, st.booleans()),
+    st.builds(Wake, st.booleans(), st.booleans()),
     st.just(LoginPossible()),
     st.builds(Prompting, st.booleans()),
     st.just(Stop()),
