@@ -193,11 +193,7 @@ class Connection:
             environment |= askpass.environment()
         self._process = await asyncio.create_subprocess_exec(
             find_ssh() or "ssh",
-            *ssh_words(
-                config,
-                self._control,
-                may_prompt=askpass is not None,
-            ),
+            *ssh_words(config, self._control, may_prompt=askpass is not None),
             *self._profile.ssh.ssh_words,
             *self._profile.destination.ssh_words,
             stdin=asyncio.subprocess.DEVNULL,
@@ -236,8 +232,10 @@ class Connection:
         if freed := _CHANNEL_FREE.match(line):
             self._channels.discard(int(freed[1]))
             return
-        if is_debug(line) and self._stands:
-            return
+        if is_debug(line):
+            log.debug("ssh: %s", line)
+            if self._stands:
+                return
         self._lines.append(line)
         if failed := _OPEN_FAILED.search(line):
             log.warning("a connection was not forwarded: %s (%s)", failed[2], failed[1])

@@ -202,6 +202,13 @@ def test_a_pipe_gets_plain_lines_one_an_event(office: Office) -> None:
     ]
 
 
+def test_verbose_tells_what_ssh_says_of_itself(office: Office) -> None:
+    done = office.forward("-v", "server", "9999:8888")
+    assert "debug1: Authenticat" in done.stderr
+    assert "debug1:" in office.logs()
+    office.sshvpn("down")
+
+
 def test_a_target_that_refuses_is_told_and_the_forward_lives_on(
     office: Office, engine: str
 ) -> None:
