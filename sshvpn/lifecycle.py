@@ -254,7 +254,7 @@ def _back_off(life: Life, now: float, jitter: float) -> Step:
 
 
 def _give_up(life: Life, error: SshvpnError) -> Step:
-    ended = replace(life, phase=State.FAILED, retry_at=None, deadline=None)
+    ended = replace(life, phase=State.FAILED, retry_at=None, deadline=None, last_error=error)
     return ended, (SetTimer(None), Disconnect(), GiveUp(error))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import os
 import socket
 
 from sshvpn.errors import (
@@ -111,7 +112,8 @@ def _protocol_error(words: str, where: str) -> SshvpnError:
 
 
 def _os_error(error: OSError, where: str) -> SshvpnError:
-    why = (error.strerror or str(error) or "no answer").lower()
+    # asyncio puts the address where the reason is expected.
+    why = (os.strerror(error.errno) if error.errno else str(error) or "no answer").lower()
     if error.errno in _HERE:
         return UsageError(
             f"cannot connect to {where} from the address or adapter of ssh_config: {why}",

@@ -6,6 +6,7 @@ handlers of three messages, the waiting before the login, and the algorithm list
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -21,6 +22,9 @@ from sshvpn.errors import UsageError
 from sshvpn.system.cpu import has_aes
 from sshvpn.system.sshtunnel_errors import ServerDisconnected
 from sshvpn.system.sshtunnel_settings import OTHER_ENGINE, Settings
+
+# What nobody handles goes to stderr; what counts of it is raised as an error, too.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 WINDOW_BYTES = 2 << 20
 """What may be on its way in one channel (as in OpenSSH), and what a slow reader can hold up."""

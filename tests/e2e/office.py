@@ -107,12 +107,13 @@ class Office:
         return record
 
     def wait_state(self, state: str, *, code: str | None = None, timeout: float = 30,
-                   reconnects: int | None = None) -> dict[str, Any]:  # fmt: skip
-        """Return the first status of the only forward that is STATE (and last_error's CODE)."""
+                   reconnects: int | None = None,
+                   name: str | None = None) -> dict[str, Any]:  # fmt: skip
+        """Return the status of the only forward (or of NAME) once it is STATE, with CODE."""
         seen: list[dict[str, Any]] = []
 
         def is_so() -> bool:
-            seen[:] = self.status()
+            seen[:] = [record for record in self.status() if name in (None, record["name"])]
             return (
                 len(seen) > 0
                 and seen[0]["state"] == state
@@ -123,9 +124,18 @@ class Office:
         try:
             wait_until(is_so, timeout, every=0.1)
         except TimeoutError as error:
-            message = f"not {state} {code or ''} within {timeout} s: {seen}\n{self.logs()}"
+            told = self.logs(seen[0]["name"] if seen else "server")
+            message = f"not {state} {code or ''} within {timeout} s: {seen}\n{told}"
             raise TimeoutError(message) from error
         return seen[0]
+
+    def wait_gone(self) -> None:
+        """Wait until nothing of sshvpn runs or listens, and its run-time directory is gone."""
+
+        def is_gone() -> bool:
+            return not (self.pids("sshvpn") or self.pids("ssh -N") or self.gateway.exists(RUNTIME))
+
+        wait_until(is_gone, what=f"left: {self.pids('ssh')}")
 
     def logs(self, name: str = "server") -> str:
         """Return the log of NAME's session, also after its end."""
