@@ -118,17 +118,36 @@ def local(
 
 @contextlib.asynccontextmanager
 async def target(serve: Serve, path: Path | None = None) -> AsyncIterator[Endpoint]:
-    """Serve on a port of 127.0.0.1, or on a unix socket."""
+    """Serve on a port of 127.0.0.1, or on a unix socket; nothing of it outlives the block."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            await serve(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # what nobody takes would keep it open
+            raise
+        finally:
+            await hang_up(writer)
+            serving.discard(task)
+
     if path is not None:
-        server: asyncio.Server = await asyncio.start_unix_server(serve, path)
+        server: asyncio.Server = await asyncio.start_unix_server(served, path)
         where: Endpoint = UnixEndpoint(str(path))
     else:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=512, limit=1 << 20)
+        server = await asyncio.start_server(served, "127.0.0.1", 0, backlog=512, limit=1 << 20)
         where = TcpEndpoint("127.0.0.1", server.sockets[0].getsockname()[1])
     try:
         yield where
     finally:
         server.close()
+        left = list(serving)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def dial(where: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
