@@ -1,0 +1,17 @@
+"""What runs on the server, and the words it is spoken to with.
+
+Owns the agent's script and its protocol; connects to nobody and runs nothing itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+
+@functools.cache
+def agent_script() -> str:
+    """Return the agent as it is delivered: without comments, which nobody reads there."""
+    text = (Path(__file__).parent / "agent.sh").read_text(encoding="ascii")
+    lines = (line for line in text.splitlines() if line and not line.lstrip().startswith("#"))
+    return "\n".join(lines)

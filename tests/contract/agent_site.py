@@ -1,0 +1,153 @@
+"""A server of the laboratory with the agent on it, spoken to as its client does."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from sshvpn.remote import agent_script, protocol
+from tests.lab import Child, Lab, LabMachine, wait_until
+from tests.lab.machine import read_line
+
+LABEL: Final = "3e8_0123456789"
+DEVICE: Final = "tun7"
+# What the agent uses of the system, for a server that has nothing but busybox.
+TOOLS: Final = (
+    "cat dd grep id ip ln mkdir mv readlink rm sed sleep sort tr uname awk head cut test printf"
+).split()
+
+M = TypeVar("M", bound=protocol.Message)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the agent runs with: SHELL as /bin/sh, without the programs HIDDEN."""
+
+    shell: str = "/usr/bin/dash"
+    hidden: tuple[str, ...] = ()
+    busybox: bool = False
+
+    def script(self) -> str:
+        """Return the mounts that make it so, in a mount namespace of the agent's own."""
+        lines = [f"mount --bind /dev/null {path}" for path in self.hidden]
+        lines.append(f"cp {self.shell} /run/shell.$$; mount --bind /run/shell.$$ /bin/sh")
+        if self.busybox:
+            # `rm` and `mount` go last, they are still used above.
+            lines += [
+                f'for tool in {" ".join(TOOLS)}; do path=$(command -v $tool) && '
+                'case $path in /*) mount --bind /usr/bin/busybox "$path" ;; esac; done'
+            ]
+        return "\n".join([*lines, "rm -f /run/shell.$$"])
+
+
+NO_NFT: Final = ("/usr/sbin/nft",)
+SETTINGS: Final = {
+    "dash-nft": Setting(),
+    "bash-nft": Setting("/usr/bin/bash"),
+    "busybox-nft": Setting("/usr/bin/busybox", busybox=True),
+    "dash-iptables": Setting(hidden=NO_NFT),
+    "bash-iptables": Setting("/usr/bin/bash", NO_NFT),
+    "busybox-iptables": Setting("/usr/bin/busybox", NO_NFT, busybox=True),
+}
+
+
+@dataclass
+class Agent:
+    """One running agent, and all it has said."""
+
+    child: Child
+    reader: protocol.Reader
+    raw: list[str] = field(default_factory=list)
+
+    def send(self, *lines: str) -> None:
+        """Send lines."""
+        assert self.child.stdin is not None
+        self.child.stdin.write(protocol.encode(lines).decode())
+        self.child.stdin.flush()
+
+    def next(self) -> protocol.Message:
+        """Return its next message."""
+        while True:
+            line = read_line(self.child, 20)
+            if not line:
+                raise EOFError("".join(self.raw))
+            self.raw.append(line)
+            if (message := self.reader.feed(line)) is not None:
+                return message
+
+    def expect(self, kind: type[M]) -> M:
+        """Return its next message, which is a KIND."""
+        message = self.next()
+        assert isinstance(message, kind), f"{message}\n{''.join(self.raw)}"
+        return message
+
+    def configure(self, end: protocol.RemoteEnd) -> None:
+        """Configure it; it has done so when this returns."""
+        self.send(*end.lines())
+        self.expect(protocol.Applied)
+
+    def close(self) -> None:
+        """End its input."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+
+    def end(self) -> str:
+        """Ask it to end, and return why it says that it does."""
+        self.send(protocol.END)
+        reason = self.expect(protocol.Ended).reason
+        self.close()
+        assert self.child.wait(10) == 0
+        return reason
+
+
+def start_by(
+    machine: LabMachine, argv: Sequence[str], nonce: str, *, user: str = "root", tunnel: str = ""
+) -> Agent:
+    """Start ARGV, which runs the agent's command, and send the script."""
+    child = machine.popen(
+        argv, user=user, env={"SSH_TUNNEL": tunnel or None}, stdin=subprocess.PIPE
+    )
+    agent = Agent(child, protocol.Reader(nonce))
+    assert child.stdin is not None
+    child.stdin.write(protocol.delivery(agent_script()).decode())
+    child.stdin.flush()
+    return agent
+
+
+def start(
+    machine: LabMachine,
+    setting: Setting = SETTINGS["dash-nft"],
+    *,
+    label: str = LABEL,
+    mode: protocol.Mode = protocol.Mode.SERVE,
+    lease_s: int = 600,
+    tunnel: str = DEVICE,
+    before: str = "",
+) -> Agent:
+    """Start the agent as root, as sshd would on a session that has the device TUNNEL."""
+    nonce = secrets.token_hex(16)
+    command = protocol.remote_command(
+        agent_script(), nonce=nonce, label=label, mode=mode, lease_s=lease_s
+    )
+    script = f"{before}\n{setting.script()}\n{command}"
+    argv = ["unshare", "--mount", "bash", "-c", script]
+    return start_by(machine, argv, nonce, tunnel=tunnel)
+
+
+def make_tun(machine: LabMachine, name: str = DEVICE, user: str = "root") -> None:
+    """Make a device that stays, as sshd's is only while its session lasts."""
+    machine.ip("tuntap", "add", "dev", name, "mode", "tun", "user", user)
+    # The first time that a device is up gives it a queue, which stays.
+    machine.ip("link", "set", "dev", name, "up")
+    machine.ip("link", "set", "dev", name, "down")
+
+
+def processes_gone(lab: Lab) -> None:
+    """Return when nothing of an agent runs on the server any more."""
+    wait_until(
+        lambda: not any("sshvpn-agent" in line for line in lab.server.processes().values()),
+        what="an agent still runs",
+    )
