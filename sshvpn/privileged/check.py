@@ -88,7 +88,7 @@ def _link(link: Link, scope: Scope, _: Collection[str]) -> None:
 def _address(address: Address, scope: Scope, _: Collection[str]) -> None:
     _need(address.device == scope.device, "another device")
     interface = ipaddress.ip_interface(address.cidr)
-    _need(str(interface) == address.cidr, "not in its usual form")
+    _need(str(interface) == address.cidr and "%" not in address.cidr, "not in its usual form")
     _unicast(str(interface.ip))
 
 

@@ -29,7 +29,7 @@ _IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x8000
 # linux/if.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
 _IFF_UP = 0x1
 _UNICAST, _LOCAL, _UNREACHABLE = 1, 2, 7
-_LOCAL_TABLE = 255
+_LOCAL_TABLE, _SCOPE_LINK = 255, 253
 _TO_TABLE, _INVERT = 1, 2
 _NTF_PROXY = 8
 _RTM_GETNEIGH, _NDA_DST, _NDA_PROTOCOL = 30, 1, 12
@@ -179,6 +179,8 @@ class Netlink:
         }
         if route.device is None:
             return {**words, "type": _UNREACHABLE}
+        if words["family"] == socket.AF_INET:
+            words["scope"] = _SCOPE_LINK  # as iproute2 has it for what needs no next hop
         return {**words, "oif": self._need(route.device)}
 
     def routes(self, unit: int) -> frozenset[Route]:

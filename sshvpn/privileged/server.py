@@ -67,9 +67,7 @@ class HelperServer:
     def _answer(self, line: bytes) -> dict[str, object]:
         try:
             request = json.loads(line)
-            if not isinstance(request, dict) or request.get("op") not in _OPERATIONS:
-                raise ValueError("not a request")  # noqa: TRY301
-            return {"ok": True, **_OPERATIONS[request["op"]](self, request)}
+            return {"ok": True, **_operation(request)(self, request)}
         except SshvpnError as error:
             return _refusal(error.code, str(error), error.hint)
         except (ValueError, RecursionError) as error:
@@ -172,12 +170,21 @@ class HelperServer:
         return {unit: label for unit, label in found.items() if unit not in living}
 
 
+def _operation(request: object) -> Operation:
+    """Return what ``request`` asks for. Raises ValueError."""
+    name = request.get("op") if isinstance(request, dict) else None
+    if not isinstance(name, str) or name not in _OPERATIONS:
+        raise ValueError("not a request")
+    return _OPERATIONS[name]
+
+
 def _refusal(code: str, message: str, hint: str = "") -> dict[str, object]:
     error = {"code": code, "message": printable(message)[:500], "hint": hint}
     return {"ok": False, "error": error}
 
 
-_OPERATIONS: dict[str, Callable[[HelperServer, Mapping[str, Any]], dict[str, object]]] = {
+Operation = Callable[[HelperServer, Mapping[str, Any]], dict[str, object]]
+_OPERATIONS: dict[str, Operation] = {
     "open": HelperServer._open,  # noqa: SLF001 (the table is part of the class)
     "facts": HelperServer._facts,  # noqa: SLF001
     "read": HelperServer._read,  # noqa: SLF001

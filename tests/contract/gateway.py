@@ -96,7 +96,11 @@ class Driver:
         words: dict[str, Any] = {}
         if user != "root" and askpass is not None:
             words["askpass"] = {"SUDO_ASKPASS": f"/home/alice/{askpass}"}
-        self.pid = self._say(words).get("pid", 0)
+        try:
+            self.pid = self._say(words)["pid"]
+        except BaseException:
+            self.end()
+            raise
 
     def _say(self, record: object) -> dict[str, Any]:
         assert self._child.stdin is not None

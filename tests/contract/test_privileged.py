@@ -109,7 +109,8 @@ def test_the_commands_typed_by_hand_make_the_same(
         before = twin.dump()
         typed = "\n".join(map(render, steps))
         twin.run(["sh", "-e"], user="root", input=typed)
-        assert difference(settled_dump(gateway), settled_dump(twin), "helper / by hand") == ""
+        made = difference(settled_dump(gateway), settled_dump(twin), "helper / by hand")
+        assert not made, made
         undone = diff(client.read(), nothing(ALICE))
         twin.run(["sh", "-e"], user="root", input="\n".join(map(render, undone)))
         assert difference(before, twin.dump(), "by hand") == ""
