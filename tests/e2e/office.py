@@ -7,16 +7,27 @@ what it was, and `Lab.check` tells what a test has left.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.lab import Child, Lab, LabMachine, Service, Terminal, wait_until
+from tests.lab.machine import read_line
 
 HOME: Final = "/home/alice"
 RUNTIME: Final = "/run/user/1000/sshvpn"
 _KEPT: Final = {".bashrc", ".profile", ".ssh", "id_ed25519", "id_ed25519.pub", "agent.sock"}
+
+_TALK: Final = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as stream:
+    for line in sys.stdin:
+        stream.sendall(line.encode())
+        print(stream.recv(100).decode(), end="", flush=True)
+"""
 
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C."""
@@ -157,9 +168,14 @@ class Office:
         return (machine or self.gateway).run(curl, check=False).returncode == 0
 
     def listening(self, machine: LabMachine | None = None) -> set[str]:
-        """Return the addresses and ports of all TCP listeners, as ss(8) writes them."""
+        """Return the addresses and ports of all TCP listeners, without the adapters."""
         out = (machine or self.gateway).run(["ss", "-Hltn"], user="root").stdout
-        return {line.split()[3] for line in out.splitlines()}
+        return {re.sub(r"%[^]:]+:", ":", line.split()[3]) for line in out.splitlines()}
+
+    def talk(self, host: str, port: int, *, machine: LabMachine | None = None) -> Talk:
+        """Open a TCP stream from MACHINE (or the gateway) to an echo service."""
+        argv = [sys.executable, "-c", _TALK, host, str(port)]
+        return Talk(self.start(argv, machine=machine, stdin=subprocess.PIPE))
 
     # -- processes -----------------------------------------------------------------------------
 
@@ -180,6 +196,24 @@ class Office:
     def sessions(self) -> int:
         """Return how many SSH connections the server's sshd holds."""
         return len(self.server.sshd.sessions())
+
+
+class Talk:
+    """A TCP stream to an echo service that stays open."""
+
+    def __init__(self, child: Child) -> None:
+        """Take CHILD, which sends its lines and prints what comes back."""
+        self._child = child
+
+    def is_answered(self, word: str) -> bool:
+        """Send WORD, and return whether it comes back."""
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(f"{word}\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return read_line(self._child, timeout=20) == f"{word}\n"
 
 
 def tell_end(child: Child, timeout: float = 20) -> tuple[int, str, str]:

@@ -82,6 +82,7 @@ class Sshd:
     key_types: Sequence[str]
     identity: str
     _child: Child | None = field(default=None, repr=False)
+    _orphans: list[int] = field(default_factory=list, repr=False)
 
     @property
     def directory(self) -> str:
@@ -150,23 +151,25 @@ class Sshd:
         """End the listener. Open sessions go on, as they do when sshd is restarted."""
         if self._child is None:
             return
+        self._orphans = self.sessions()
         self._child.kill()  # the listener alone: its children are the sessions
         self._child.wait()
         self._child = None
 
     def restart(self, **options: str) -> None:
         """End the listener and start it again, with OPTIONS changed. Open sessions go on."""
-        sessions = self.sessions()
         self.options.update(options)
         self.stop()
         self.start()
-        self._orphans = [*getattr(self, "_orphans", []), *sessions]
+
+    def crash(self) -> None:
+        """End the listener and all connections, until `start`."""
+        self.stop()
+        self.kill_sessions()
 
     def sessions(self) -> list[int]:
         """Return the processes of the open connections, by their numbers on the host."""
-        found = [
-            pid for pid in getattr(self, "_orphans", []) if pathlib.Path(f"/proc/{pid}").exists()
-        ]
+        found = [pid for pid in self._orphans if pathlib.Path(f"/proc/{pid}").exists()]
         if self._child is not None and (listener := self._child.inner_pid) is not None:
             children = pathlib.Path(f"/proc/{listener}/task/{listener}/children")
             with contextlib.suppress(OSError):
