@@ -133,7 +133,7 @@ def test_a_failure_at_any_step_undoes_those_before(
 ) -> None:
     client = driver()
     unit = client.open()
-    steps = diff(nothing(ALICE), full_state(client, unit))
+    steps = diff(nothing(ALICE), full_state(client, unit, exclude=()))
     taken = AddRoute(Route(FOREIGN_PREFIX, None, marks.twin_metric(unit)))
     before = gateway.dump()
     for count in range(len(steps) + 1):
@@ -183,8 +183,9 @@ def test_what_somebody_removes_comes_back(
         assert diff(client.read(), wanted) == (), damage
 
 
+@pytest.mark.usefixtures("gateway")
 def test_closing_and_opening_is_one_transaction_of_the_table(
-    gateway: LabMachine, driver: Callable[..., Driver]
+    driver: Callable[..., Driver],
 ) -> None:
     client = driver()
     unit = client.open()

@@ -80,19 +80,14 @@ def test_it_keeps_one_capability_and_gets_no_more(
     assert status["Umask"] == "0077"
     assert status["Uid"].split() == ["0"] * 4
     root = gateway.host_path(f"/proc/{pid}")
-    assert set(re.findall(rb"(\w+)=", (root / "environ").read_bytes())) & {b"HOME"} <= {b"HOME"}
     assert str((root / "cwd").readlink()) == "/"
     # Nothing of the caller's is open in it.
-    names = {str(fd.readlink()).split(":")[0] for fd in (root / "fd").iterdir()}
-    assert names <= {"/dev/null", "socket", "anon_inode", "pipe"} | {
-        name for name in names if name.startswith(("/run/sshvpn-state/", "anon_inode"))
-    }
+    names = {re.sub(r"[:/]?\[.*", "", str(fd.readlink())) for fd in (root / "fd").iterdir()}
+    assert names <= {"/dev/null", "socket", "anon_inode"}
     assert client.close() == []
 
 
-def test_what_it_starts_has_no_more_either(
-    gateway: LabMachine, driver: Callable[..., Driver]
-) -> None:
+def test_what_it_starts_has_no_more_either(driver: Callable[..., Driver]) -> None:
     # Kept for good: a root process that runs a program gets what its bounding set holds.
     client = driver("root")
     label = marks.label_of(0, "x")
@@ -159,7 +154,7 @@ _json = st.recursive(
 
 def hostile(steps: list[dict[str, object]]) -> st.SearchStrategy[str]:
     """Lines of which none is right: noise, wrong requests, steps that are bent somewhere."""
-    words = st.sampled_from(
+    words: st.SearchStrategy[object] = st.sampled_from(
         ["lo", "lan0", "sshvpn9", "all", "../x", 'a"b', "x;y", "-j", "0.0.0.0/0", -1, 1 << 70,
          None, True, [], {}, "\n", "ip filter INPUT", "net/ipv4/ip_forward"]
     )  # fmt: skip

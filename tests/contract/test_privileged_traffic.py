@@ -47,7 +47,7 @@ import socket, sys
 address, source, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 kind = socket.AF_INET6 if ":" in address else socket.AF_INET
 with socket.socket(kind, socket.SOCK_DGRAM) as s:
-    s.settimeout(0.7)
+    s.settimeout(float(sys.argv[4]))
     # Else a datagram's sender is not told of unreachable hosts (ip(7), ipv6(7): RECVERR).
     s.setsockopt(*((41, 25, 1) if kind == socket.AF_INET6 else (0, 11, 1)))
     if source: s.bind((source, 0))
@@ -57,6 +57,15 @@ with socket.socket(kind, socket.SOCK_DGRAM) as s:
         print("answer" if s.recv(65536) == b"x" * size else "other")
     except OSError as error:
         print(type(error).__name__ if isinstance(error, TimeoutError) else error.strerror)
+"""
+CONNECT = """
+import socket, sys
+with socket.socket() as s:
+    s.settimeout(0.7)
+    try:
+        s.connect((sys.argv[1], 80))
+    except OSError as error:
+        print(error.strerror or error)
 """
 # An IPv4 header and nothing else: what kills OpenSSH's tun channel.
 EMPTY = """
@@ -124,8 +133,10 @@ def tunnel(lab: Lab) -> Iterator[Tunnel]:
     made.driver.end()
 
 
-def ask(machine: LabMachine, address: str, *, source: str = "", size: int = 100) -> str:
-    return machine.python(ASK, address, source, str(size)).strip()
+def ask(
+    machine: LabMachine, address: str, *, source: str = "", size: int = 100, wait_s: float = 0.7
+) -> str:
+    return machine.python(ASK, address, source, str(size), str(wait_s)).strip()
 
 
 PLACES = ["10.20.0.9", "fd20::9", "100.64.0.2", "fd5a::2", "192.168.77.50", "fd77::50"]
@@ -139,7 +150,8 @@ def test_the_local_network_gets_in_when_the_gate_is_open(
         lab.gateway.run(["sh", "-ec", firewall], user="root")
     try:
         tunnel.set(Gate.OPEN)
-        answers = {place: ask(lab.lan, place) for place in PLACES}
+        # The kernel takes up to 0.8 s to answer for another (proxy_delay of arp(7)).
+        answers = {place: ask(lab.lan, place, wait_s=5) for place in PLACES}
         assert answers == dict.fromkeys(PLACES, "answer")
         assert ask(lab.gateway, "10.20.0.9") == "answer"
     finally:
@@ -151,13 +163,17 @@ def test_the_local_network_gets_in_when_the_gate_is_open(
             lab.gateway.run(["sh", "-c", nothing_left], user="root")
 
 
-@pytest.mark.parametrize(
-    ("gate", "own"), [(Gate.PROBING, "answer"), (Gate.AWAY, "No route to host")]
-)
-def test_a_closed_gate_says_so_at_once(lab: Lab, tunnel: Tunnel, gate: Gate, own: str) -> None:
+@pytest.mark.parametrize("gate", [Gate.PROBING, Gate.AWAY])
+def test_a_closed_gate_says_so_at_once(lab: Lab, tunnel: Tunnel, gate: Gate) -> None:
     tunnel.set(gate)
-    assert [ask(lab.lan, place) for place in PLACES] == ["No route to host"] * len(PLACES)
-    assert ask(lab.gateway, "10.20.0.9") == own
+    answers = [ask(lab.lan, place) for place in PLACES]
+    # The kernel sends few ICMP errors a second: the first of each family are told.
+    assert answers[:2] == ["No route to host"] * 2
+    assert "answer" not in answers
+    if gate is Gate.PROBING:
+        assert ask(lab.gateway, "10.20.0.9") == "answer"
+    else:
+        assert lab.gateway.python(CONNECT, "10.20.0.9").strip() == "No route to host"
     assert tunnel.seen() == (["128 4"] if gate is Gate.PROBING else [])
 
 

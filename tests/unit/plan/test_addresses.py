@@ -1,3 +1,5 @@
+"""The tunnel's own addresses."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -8,6 +10,7 @@ from hypothesis import given, strategies as st
 from sshvpn.errors import TakenError, UsageError
 from sshvpn.plan import prefixes
 from sshvpn.plan.addresses import POOLS, pick
+from tests.unit.plan.worlds import calm
 
 
 def test_the_same_tunnel_gets_the_same_addresses() -> None:
@@ -27,6 +30,7 @@ _networks = st.one_of(
 )
 
 
+@calm
 @given(st.text(min_size=1, max_size=8), st.lists(_networks, max_size=12))
 def test_they_collide_with_nothing(seed: str, taken: list[str]) -> None:
     try:
@@ -89,6 +93,7 @@ def test_a_named_address_that_is_taken_is_refused() -> None:
         pick("x", ["10.99.0.0/16"], wanted="10.99.0.1/30")
 
 
+@calm
 @given(st.lists(_networks, max_size=4), st.lists(_networks, max_size=4))
 def test_prefixes_less_prefixes_cover_exactly_the_rest(one: list[str], less: list[str]) -> None:
     def nets(texts: list[str]) -> list[prefixes.Network]:

@@ -1,3 +1,5 @@
+"""What a tunnel wants, as it would be typed."""
+
 from __future__ import annotations
 
 from typing import Any

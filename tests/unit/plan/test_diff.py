@@ -1,3 +1,5 @@
+"""The steps between any two states."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,7 +21,7 @@ from sshvpn.plan.state import (
     nothing,
 )
 from sshvpn.plan.steps import inverse
-from tests.unit.plan.worlds import DEVICE, LABEL, UNIT, ModelKernel, states
+from tests.unit.plan.worlds import DEVICE, LABEL, UNIT, ModelKernel, calm, states
 
 FOREIGN: set[object] = {
     Route("10.20.0.0/16", "eth0", 100),
@@ -29,6 +31,7 @@ FOREIGN: set[object] = {
 }
 
 
+@calm
 @given(states(), states())
 def test_the_steps_lead_from_any_state_to_any_other(
     before: NetworkState, wanted: NetworkState
@@ -41,11 +44,13 @@ def test_the_steps_lead_from_any_state_to_any_other(
     assert kernel.things >= FOREIGN
 
 
+@calm
 @given(states())
 def test_what_is_wanted_and_there_needs_no_step(state: NetworkState) -> None:
     assert diff(state, state) == ()
 
 
+@calm
 @given(states(), states())
 def test_the_inverses_in_opposite_order_lead_back(
     before: NetworkState, wanted: NetworkState
@@ -63,6 +68,7 @@ def test_the_inverses_in_opposite_order_lead_back(
         assert kernel.read(FOREIGN) == before
 
 
+@calm
 @given(states(), states())
 def test_no_prefix_is_ever_without_a_way_or_a_wall(
     before: NetworkState, wanted: NetworkState
@@ -79,6 +85,7 @@ def test_no_prefix_is_ever_without_a_way_or_a_wall(
         assert kept <= {r.prefix for r in kernel.things if isinstance(r, Route)}
 
 
+@calm
 @given(states())
 def test_a_route_never_stands_where_its_twin_is_yet_to_come(wanted: NetworkState) -> None:
     added = [s.route for s in diff(nothing(LABEL), wanted) if isinstance(s, steps.AddRoute)]
@@ -86,6 +93,7 @@ def test_a_route_never_stands_where_its_twin_is_yet_to_come(wanted: NetworkState
     assert kinds == sorted(kinds, reverse=True)
 
 
+@calm
 @given(states())
 def test_access_is_settled_before_anything_can_pass(wanted: NetworkState) -> None:
     if wanted.table is None:
@@ -97,6 +105,7 @@ def test_access_is_settled_before_anything_can_pass(wanted: NetworkState) -> Non
     assert isinstance(down[-1], steps.DropTable)
 
 
+@calm
 @given(states())
 def test_routers_advertisements_are_kept_before_forwarding_would_forget_them(
     wanted: NetworkState,
@@ -155,7 +164,10 @@ def test_two_tunnels_have_no_difference() -> None:
 def test_a_default_route_is_caught_last_and_let_go_first() -> None:
     from sshvpn.plan.state import PolicyRule
 
-    rules = [PolicyRule(marks.rule_priority(UNIT, place), False, MAIN_TABLE) for place in range(3)]
+    rules = [
+        PolicyRule(marks.rule_priority(UNIT, place), is_ipv6=False, table=MAIN_TABLE)
+        for place in range(3)
+    ]
     state = NetworkState(LABEL, rules=frozenset(rules))
     up = [s.rule for s in diff(nothing(LABEL), state) if isinstance(s, steps.AddRule)]
     down = [s.rule for s in diff(state, nothing(LABEL)) if isinstance(s, steps.DeleteRule)]

@@ -1,3 +1,5 @@
+"""What the helper lets through, and that the wire changes nothing."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -30,7 +32,7 @@ from sshvpn.plan.state import (
     nothing,
 )
 from sshvpn.privileged.check import Scope, check
-from tests.unit.plan.worlds import DEVICE, LABEL, UNIT, states
+from tests.unit.plan.worlds import DEVICE, LABEL, UNIT, calm, states
 
 SCOPE = Scope(LABEL, UNIT, 1000)
 ADAPTERS = ["lo", "lan0", "wan0", DEVICE]
@@ -38,6 +40,7 @@ WALL = Firewall(LABEL, DEVICE, Gate.OPEN, is_guarded=True)
 LINK = Link(UNIT, LABEL, 1000, 1500)
 
 
+@calm
 @given(states(), states())
 def test_whatever_a_plan_asks_for_is_let_through(one: NetworkState, other: NetworkState) -> None:
     for step in diff(one, other):
@@ -54,6 +57,7 @@ def vars_of(step: steps.Step) -> list[Any]:
     return [getattr(step, f.name) for f in dataclasses.fields(step)]
 
 
+@calm
 @given(states(), states())
 def test_steps_and_states_survive_the_wire(one: NetworkState, other: NetworkState) -> None:
     for step in diff(one, other):
@@ -84,12 +88,16 @@ def test_facts_survive_the_wire() -> None:
         steps.AddRoute(Route("10.0.0.1/8", DEVICE, 50)),
         steps.AddRoute(Route("0.0.0.0/0", DEVICE, 50)),
         steps.AddRoute(Route("10.0.0.0/8", DEVICE, 50, table=255)),
-        steps.AddRule(PolicyRule(0, False, 254)),
-        steps.AddRule(PolicyRule(marks.rule_priority(3, 0), False, 254)),
-        steps.AddRule(PolicyRule(marks.rule_priority(UNIT, 0), False, 255)),
-        steps.AddRule(PolicyRule(marks.rule_priority(UNIT, 0), False, 254, uid=0)),
-        steps.AddRule(PolicyRule(marks.rule_priority(UNIT, 0), False, 254, is_not=True)),
-        steps.AddRule(PolicyRule(marks.rule_priority(UNIT, 0), False, 254, mark=1 << 32)),
+        steps.AddRule(PolicyRule(0, is_ipv6=False, table=254)),
+        steps.AddRule(PolicyRule(marks.rule_priority(3, 0), is_ipv6=False, table=254)),
+        steps.AddRule(PolicyRule(marks.rule_priority(UNIT, 0), is_ipv6=False, table=255)),
+        steps.AddRule(PolicyRule(marks.rule_priority(UNIT, 0), is_ipv6=False, table=254, uid=0)),
+        steps.AddRule(
+            PolicyRule(marks.rule_priority(UNIT, 0), is_ipv6=False, table=254, is_not=True)
+        ),
+        steps.AddRule(
+            PolicyRule(marks.rule_priority(UNIT, 0), is_ipv6=False, table=254, mark=1 << 32)
+        ),
         steps.AddNeighbour(ProxyNeighbour("absent", "192.168.77.5")),
         steps.AddNeighbour(ProxyNeighbour("lan0", "127.0.0.1")),
         steps.LoadTable(dataclasses.replace(WALL, label="3e8_0000000000"), None),
@@ -169,11 +177,13 @@ def test_a_bool_is_no_number() -> None:
         step_from_record(record)
 
 
+@calm
 @given(st.text())
 def test_only_labels_are_labels(text: str) -> None:
     assert not marks.is_label(text) or marks.owner_of(text) >= 0
 
 
+@calm
 @given(st.integers(0, 2**32 - 1), st.text())
 def test_a_label_tells_its_owner(uid: int, name: str) -> None:
     label = marks.label_of(uid, name)
