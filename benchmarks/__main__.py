@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     choices = ("start", "login", "idle", "speed", "crowd")
     parser.add_argument("measures", nargs="*", choices=[*choices, []], metavar="MEASURE",
                         help=f"only these: {', '.join(choices)}")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=7, help="of speed (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="of speed (default: %(default)s)")
     parser.add_argument("--mib", type=int, default=1024, help="a transfer (default: %(default)s)")
     return parser
 

@@ -7,6 +7,7 @@ gateway ── veth ── bridge ── veth ── server (sshd)
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ class Office:
     def __init__(self) -> None:
         self.lab = Lab()
         self._ports: dict[str, int] = {}
+        self._processes: dict[str, Path] = {}
         self._children: list[Child] = []
 
     def __enter__(self) -> Office:  # noqa: PYI034 (Self is younger than Python 3.10)
@@ -62,7 +64,9 @@ class Office:
 
     def _make(self, way: str, port: int) -> None:
         if way in ("openssh", "sshtunnel"):
-            self.forward(f"{way}-speed", "--engine", way, f"{port}:{LOAD_PORT}")
+            name = f"{way}-speed"
+            self.forward(name, "--engine", way, f"{port}:{LOAD_PORT}")
+            self._processes[way] = self.supervisor(name)
             return
         specs = ("-N", "-L", f"127.0.0.1:{port}:127.0.0.1:{LOAD_PORT}", "server")
         words = {
@@ -73,7 +77,9 @@ class Office:
                 *("server", str(port), str(LOAD_PORT)),
             ),
         }[way]
-        self._children.append(self.lab.gateway.popen(words))
+        child = self.lab.gateway.popen(words)
+        self._children.append(child)
+        self._processes[way] = Path(f"/proc/{child.pid}")
 
     def _wait_answer(self, port: int) -> None:
         def answers() -> bool:
@@ -94,6 +100,11 @@ class Office:
         seconds = self._load(verb, self.port(way), size)
         assert seconds is not None
         return size / seconds
+
+    def cpu_s(self, way: str) -> float:
+        """Return the CPU time of the processes at this end of ``way`` so far."""
+        self.port(way)
+        return _cpu_s(self._processes[way])
 
     def crowd(self, way: str, count: int, size: int) -> float | None:
         """Return the seconds of load.py's crowd, None where a byte was wrong."""
@@ -120,6 +131,15 @@ class Office:
         """Return the directory in /proc of the background process called ``name``."""
         records = json.loads(self.lab.sshvpn("status", name, "--json").stdout)["forwards"]
         return self.lab.gateway.host_path(f"/proc/{records[0]['pid']}")
+
+
+def _cpu_s(proc: Path) -> float:
+    """Return what the process at ``proc`` and its descendants have used (proc(5))."""
+    ticks = (proc / "stat").read_text().rpartition(")")[2].split()[11:13]
+    used = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    for children in (proc / "task").glob("*/children"):
+        used += sum(_cpu_s(proc.parent / child) for child in children.read_text().split())
+    return used
 
 
 def sshvpn_words() -> list[str]:

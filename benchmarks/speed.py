@@ -32,32 +32,46 @@ WORDS = {
 }
 
 
+class Sample(NamedTuple):
+    """One transfer: how fast, and what it cost the processes at this end."""
+
+    rate: float
+    cpu_s_per_gb: float
+
+
 def measure(office: Office, *, rounds: int, size: int) -> list[Row]:
     """Measure ours and the peers in turn, in the other order every other round."""
     ways = list(dict.fromkeys(way for bound in BOUNDS for way in (bound.ours, bound.peer)))
-    rates: dict[tuple[str, str], list[float]] = {}
+    samples: dict[tuple[str, str], list[Sample]] = {}
     for way in ways:
         office.transfer(way, "push", size // 8)
     for number in range(rounds):
         for verb in DIRECTIONS:
             for way in ways if number % 2 else reversed(ways):
-                rates.setdefault((way, verb), []).append(office.transfer(way, verb, size))
-    return [_row(bound, verb, rates) for bound in BOUNDS for verb in DIRECTIONS]
+                samples.setdefault((way, verb), []).append(_sample(office, way, verb, size))
+    return [_row(bound, verb, samples) for bound in BOUNDS for verb in DIRECTIONS]
 
 
-def _row(bound: Bound, verb: str, rates: dict[tuple[str, str], list[float]]) -> Row:
-    ours, peer = rates[bound.ours, verb], rates[bound.peer, verb]
-    ratio = paired(ours, peer)
+def _sample(office: Office, way: str, verb: str, size: int) -> Sample:
+    before = office.cpu_s(way)
+    rate = office.transfer(way, verb, size)
+    return Sample(rate, (office.cpu_s(way) - before) * 1e9 / size)
+
+
+def _row(bound: Bound, verb: str, samples: dict[tuple[str, str], list[Sample]]) -> Row:
+    ours, peer = samples[bound.ours, verb], samples[bound.peer, verb]
+    ratio = paired([sample.rate for sample in ours], [sample.rate for sample in peer])
     least = bound.push if verb == "push" else bound.pull
     return Row(
         f"{bound.ours}, {DIRECTIONS[verb]}; {WORDS[bound.peer]}",
-        _rate(ours),
-        _rate(peer),
+        _cell(ours),
+        _cell(peer),
         str(ratio),
         f">= {least}",
         ratio.median >= least,
     )
 
 
-def _rate(rates: list[float]) -> str:
-    return f"{statistics.median(rates) / 1e6:.0f} MB/s"
+def _cell(samples: list[Sample]) -> str:
+    rate, cpu_s = (statistics.median(column) for column in zip(*samples, strict=True))
+    return f"{rate / 1e6:.0f} MB/s, {cpu_s:.2f} s/GB"
