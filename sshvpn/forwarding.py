@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,7 +102,9 @@ class ForwardSession:
         Raises what stopped it, with nothing left open. Where adapters are followed, one
         listener of a SPEC is enough, and the others are tried again.
         """
-        await self._settle_trust(prompter)
+        # At the first start only: a reconnect asks nobody.
+        if self.profile.lan and not self._has_shared:
+            await self.settle_trust(prompter)
         connection = await self.engine.connect(self.profile, prompter)
         self._connection = connection
         try:
@@ -144,15 +146,20 @@ class ForwardSession:
 
     # Trust ------------------------------------------------------------------------------
 
-    async def _settle_trust(self, prompter: Prompter | None) -> None:
-        """At the first start, ``--lan`` is trust; in a profile a person is asked once."""
-        if not self.profile.lan or self._has_shared:
-            return
+    async def settle_trust(self, prompter: Prompter | None) -> None:
+        """Trust the LAN that is there now where ``--lan`` says so, or whoever is asked.
+
+        A profile's ``lan`` is asked about once an adapter; ``prompter`` None: nobody is there.
+        """
+        unknown: dict[str, list[LanNetwork]] = {}
         for address in await asyncio.to_thread(self._interfaces.lan):
             network = await asyncio.to_thread(self._interfaces.network_of, address)
-            if self._trust.is_trusted(network):
+            if not self._trust.is_trusted(network):
+                unknown.setdefault(network.interface, []).append(network)
+        for networks in unknown.values():
+            if not self.profile.lan_trusts and not await _agrees(prompter, networks):
                 continue
-            if self.profile.lan_trusts or await _agrees(prompter, network):
+            for network in dict.fromkeys(networks):
                 self._trust.remember(network)
                 log.info("sharing is trusted on %s", network)
 
@@ -165,12 +172,9 @@ class ForwardSession:
                 shareable.append(address)
                 continue
             untrusted.append(network)
-            if network not in self._untrusted:
-                log.warning(
-                    "not shared on %s: not a trusted network (sshvpn forward --lan trusts it)",
-                    network,
-                )
-        self._untrusted = tuple(untrusted)
+        before, self._untrusted = self._untrusted, tuple(dict.fromkeys(untrusted))
+        if self._follower is not None:
+            _tell_untrusted(network for network in self._untrusted if network not in before)
         return shareable
 
     # Listeners --------------------------------------------------------------------------
@@ -248,6 +252,7 @@ class ForwardSession:
                 raise self._nowhere(spec.text)
         for error in self._failed.values():
             log.warning("%s", error)
+        _tell_untrusted(self._untrusted)
 
     def _nowhere(self, spec: str) -> SshvpnError:
         if self._untrusted:
@@ -306,6 +311,8 @@ class ForwardSession:
         for index, spec in enumerate(self.profile.specs):
             places = [opened.where for key, opened in self._open.items() if key.spec == index]
             error = next((e for key, e in self._failed.items() if key.spec == index), None)
+            if error is None and self._follower is not None and not places:
+                error = self._nowhere(spec.text)
             records.append(
                 {
                     "name": self.name,
@@ -322,8 +329,18 @@ class ForwardSession:
         return records
 
 
-async def _agrees(prompter: Prompter | None, network: LanNetwork) -> bool:
+def _tell_untrusted(networks: Iterable[LanNetwork]) -> None:
+    for network in networks:
+        log.warning(
+            "not shared on %s: not a trusted network (sshvpn forward --lan trusts it)", network
+        )
+
+
+async def _agrees(prompter: Prompter | None, networks: Sequence[LanNetwork]) -> bool:
+    """Ask about the networks of one adapter, which has one for each family at least."""
     if prompter is None:
         return False
-    answer = await prompter.ask(f"Share with the machines of {network}? [y/N] ", echo=True)
+    prefixes = dict.fromkeys(network.prefix for network in networks[:-1])
+    which = " and ".join([*prefixes, str(networks[-1])])
+    answer = await prompter.ask(f"Share with the machines of {which}? [y/N] ", echo=True)
     return (answer or "").strip().lower() in ("y", "yes")

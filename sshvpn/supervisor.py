@@ -134,6 +134,9 @@ class Supervisor:
         for record in self._session.describe():
             error = life.last_error.as_record() if life.last_error else record["last_error"]
             records.append({**record, **own, "last_error": error})
+            if life.phase is State.RUNNING and not record["listen"]:
+                # The connection stands, and nobody is served: its adapters have no address.
+                records[-1]["state"] = State.BACKOFF.value
         traffic = self._session.traffic()
         return {
             "kind": self._session.kind,

@@ -7,7 +7,6 @@ what it was, and `Lab.check` tells what a test has left.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -168,9 +167,9 @@ class Office:
         return (machine or self.gateway).run(curl, check=False).returncode == 0
 
     def listening(self, machine: LabMachine | None = None) -> set[str]:
-        """Return the addresses and ports of all TCP listeners, without the adapters."""
+        """Return the addresses and ports of all TCP listeners, as ss(8) writes them."""
         out = (machine or self.gateway).run(["ss", "-Hltn"], user="root").stdout
-        return {re.sub(r"%[^]:]+:", ":", line.split()[3]) for line in out.splitlines()}
+        return {line.split()[3] for line in out.splitlines()}
 
     def talk(self, host: str, port: int, *, machine: LabMachine | None = None) -> Talk:
         """Open a TCP stream from MACHINE (or the gateway) to an echo service."""

@@ -309,8 +309,13 @@ def test_sharing_pauses_on_another_network_until_that_is_trusted() -> None:
         await stage.until_state("running")
         interfaces.change(eth0=("10.9.0.5/24",))
         await stage.until(lambda: stage.listen == [])
+        assert stage.supervisor.snapshot()["state"] == "running"
+        assert stage.supervisor.snapshot()["records"][0]["state"] == "backoff"
+        assert "10.9.0.0/24 on eth0" in stage.last_error["message"]
         stage.trust.remember(interfaces.network_of(interfaces.lan()[0]))
         await stage.until(lambda: stage.listen == ["10.9.0.5:9999"])
+        assert stage.supervisor.snapshot()["records"][0]["state"] == "running"
+        assert stage.last_error is None
         await stage.stop()
 
     run(story)
