@@ -39,8 +39,11 @@ def descriptors() -> dict[str, str]:
 
 def children() -> list[str]:
     """Return the child processes of this one."""
-    tasks = Path("/proc/self/task")
-    return [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+    found: list[str] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += (task / "children").read_text().split()
+    return found
 
 
 def threads() -> list[str]:
