@@ -79,16 +79,19 @@ def create_accept(accept: Accept, label: str) -> None:
 
 
 def delete_accept(accept: Accept, label: str) -> None:
-    """Delete every copy of our rule; not there is fine."""
+    """Delete our rule; not there is fine."""
     if accept.chain is ForeignChain.FIREWALLD:
         for handle, found, of in _firewalld_rules():
             if (found, of) == (accept, label):
                 rule = f"delete rule {accept.chain.value} handle {handle}"
                 _run("nft", "-f", "-", text=f"{rule}\n")
         return
-    words = _iptables_words(accept, label)
-    while (accept, label) in _iptables_rules(render.iptables(accept.chain)):
-        _run(render.iptables(accept.chain), "-w", "-D", accept.chain.chain, *words)
+    program = render.iptables(accept.chain)
+    try:
+        _run(program, "-w", "-D", accept.chain.chain, *_iptables_words(accept, label))
+    except SshvpnError:
+        if (accept, label) in _iptables_rules(program):
+            raise
 
 
 def accepts() -> set[tuple[Accept, str]]:
