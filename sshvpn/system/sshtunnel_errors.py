@@ -7,8 +7,8 @@ exceptions; what the libraries log is not read.
 from __future__ import annotations
 
 import errno
-import re
 import os
+import re
 import socket
 
 from sshvpn.errors import (
@@ -38,7 +38,9 @@ class DeadPeer(Exception):  # noqa: N818 (what was found, not yet what it means)
     """The server was asked for a sign of life and gave none."""
 
 
-def connect_error(error: BaseException, settings: Settings) -> SshvpnError:
+def connect_error(  # noqa: PLR0911 (one return a case: it reads as the table it is)
+    error: BaseException, settings: Settings
+) -> SshvpnError:
     """Return what ``error`` means while a connection is being made."""
     import paramiko
 
@@ -71,7 +73,9 @@ def connect_error(error: BaseException, settings: Settings) -> SshvpnError:
     return UnknownSshError(f"{type(error).__name__}: {error}", "run it with --debug for more")
 
 
-def lost_error(error: BaseException | None, settings: Settings) -> SshvpnError:
+def lost_error(  # noqa: PLR0911 (as above)
+    error: BaseException | None, settings: Settings
+) -> SshvpnError:
     """Return what ``error`` means when it ended a connection that stood; None: no word."""
     if isinstance(error, SshvpnError):
         return error

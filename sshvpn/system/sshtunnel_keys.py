@@ -256,6 +256,10 @@ def _file(file: str, keyring: Keyring, complain: Callable[[str], None]) -> Candi
     if is_open:
         complain(f"{file} was ignored, since others can read it: chmod 600 {file}")
         return None
+    return _private_file(file, text, complain)
+
+
+def _private_file(file: str, text: bytes, complain: Callable[[str], None]) -> Candidate | None:
     try:
         key = load_private_key(text, None)
     except WrongPassphraseError:

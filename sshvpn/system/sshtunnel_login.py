@@ -306,10 +306,10 @@ class LogIn:
         for _ in range(self._settings.password_prompts):
             try:
                 return self._call(self._transport.auth_interactive, self._answers)
-            except paramiko.BadAuthenticationType:
+            except paramiko.BadAuthenticationType:  # noqa: PERF203 (a try is a login)
                 return None
             except paramiko.AuthenticationException:
-                continue
+                self._asker.tell("Permission denied, please try again.")
         return None
 
     def _answers(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:

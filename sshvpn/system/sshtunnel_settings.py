@@ -272,12 +272,7 @@ def jump_words(settings: Settings, config_words: Sequence[str]) -> tuple[str, ..
     ``-J`` does (readconf.c, parse_jump). ``config_words`` (``-F``) hold for the hops too.
     """
     *before, last = settings.jumps
-    target = (
-        f"[{settings.host}]:{settings.port}"
-        if ":" in settings.host
-        else (f"{settings.host}:{settings.port}")
-    )
-    words = [*config_words, "-W", target]
+    words = [*config_words, "-W", f"[{settings.host}]:{settings.port}"]
     if before:
         words += ["-J", ",".join(before)]
     user, at, place = last.removeprefix("ssh://").rpartition("@")
