@@ -28,6 +28,7 @@ from sshvpn.errors import (
     SshvpnError,
     TakenError,
     UsageError,
+    printable,
 )
 from sshvpn.model import (
     Direction,
@@ -240,7 +241,7 @@ class Connection:
         if failed := _OPEN_FAILED.search(line):
             log.warning("a connection was not forwarded: %s (%s)", failed[2], failed[1])
         elif not is_noise(line):
-            log.info("ssh: %s", line)
+            log.info("ssh: %s", printable(line))
 
     # Listeners --------------------------------------------------------------------------
 

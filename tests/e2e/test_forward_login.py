@@ -91,6 +91,33 @@ def test_a_second_factor_is_asked_after_the_key(office: Office, open_terminal: O
     finish(office, terminal)
 
 
+def test_what_a_server_says_at_a_login_cannot_steer_the_terminal(
+    office: Office, open_terminal: Open
+) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2Jto log in\x9b2J\ntype it\n"
+    office.server.write("/etc/evil", evil, "root", 0o644)
+    options = {
+        "UsePAM": "yes",
+        "KbdInteractiveAuthentication": "yes",
+        "PubkeyAuthentication": "no",
+        "Banner": "/etc/evil",
+    }
+    office.lab.know(office.server.start_sshd(2222, options))
+    pam = office.server.read("/etc/pam.d/sshd")
+    office.server.write(
+        "/etc/pam.d/sshd", f"auth optional pam_echo.so file=/etc/evil\n{pam}", "root", 0o644
+    )
+    terminal = open_terminal(HOST)
+    terminal.expect_exact("to log in")
+    terminal.expect_exact("Password: ")
+    shown = terminal.before
+    terminal.sendintr()
+    assert exit_code(terminal) == INTERRUPTED
+    shown += terminal.before + office.logs(HOST)
+    for sequence in ("\x1b]0;", "\x07", "\x1b[2J", "\x9b"):
+        assert sequence not in shown
+
+
 def test_a_passphrase_is_asked_where_no_agent_is(office: Office, open_terminal: Open) -> None:
     office.web()
     terminal = open_terminal("server", env=NO_AGENT)
