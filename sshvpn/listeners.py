@@ -50,8 +50,9 @@ def wanted_listeners(
     """
     wanted: dict[Listener, None] = {}
     for index, spec in enumerate(profile.specs):
-        for listen, interface in _places(profile, spec, addresses, ports.get(index)):
-            wanted[Listener(spec.direction, listen, spec.target, interface, index)] = None
+        for listen, at in _places(profile, spec, addresses, ports.get(index)):
+            name, number = (at.interface, at.interface_index) if at else (None, 0)
+            wanted[Listener(spec.direction, listen, spec.target, name, index, number)] = None
     return tuple(wanted)
 
 
@@ -80,21 +81,21 @@ def _uses_binds(spec: ForwardSpec) -> bool:
 
 def _places(
     profile: ForwardProfile, spec: ForwardSpec, addresses: Addresses, port: int | None
-) -> list[tuple[Endpoint, str | None]]:
+) -> list[tuple[Endpoint, InterfaceAddress | None]]:
     if isinstance(spec.listen, UnixEndpoint):
         return [(spec.listen, None)]
     number = port or spec.listen
     if spec.direction is Direction.REMOTE:
         # The server resolves it; nothing said is its loopback (ssh(1), -R).
         return [(TcpEndpoint(spec.bind or "localhost", number), None)]
-    hosts: list[tuple[str, str | None]]
+    hosts: list[tuple[str, InterfaceAddress | None]]
     if spec.bind is not None:
         hosts = [(host, None) for host in _hosts(spec.bind, addresses)]
     elif profile.binds or profile.lan:
         hosts = _shared_hosts(profile, addresses)
     else:
         hosts = [(host, None) for host in _hosts("localhost", addresses)]
-    return [(TcpEndpoint(host, number), interface) for host, interface in hosts]
+    return [(TcpEndpoint(host, number), found) for host, found in hosts]
 
 
 def _hosts(bind: str, addresses: Addresses) -> tuple[str, ...]:
@@ -105,18 +106,20 @@ def _hosts(bind: str, addresses: Addresses) -> tuple[str, ...]:
     return (bind,)
 
 
-def _shared_hosts(profile: ForwardProfile, addresses: Addresses) -> list[tuple[str, str | None]]:
-    hosts: list[tuple[str, str | None]] = []
+def _shared_hosts(
+    profile: ForwardProfile, addresses: Addresses
+) -> list[tuple[str, InterfaceAddress | None]]:
+    hosts: list[tuple[str, InterfaceAddress | None]] = []
     for bind in profile.binds:
         if is_address(bind):
             hosts += [(host, None) for host in _hosts(bind, addresses)]
         else:
-            hosts += [(found.address, bind) for found in addresses.interfaces.get(bind, ())]
+            hosts += [(found.address, found) for found in addresses.interfaces.get(bind, ())]
     if profile.lan:
-        hosts += [(found.address, found.interface) for found in addresses.lan]
-    seen: dict[str, str | None] = {}
-    for host, interface in hosts:
-        seen.setdefault(host, interface)
+        hosts += [(found.address, found) for found in addresses.lan]
+    seen: dict[str, InterfaceAddress | None] = {}
+    for host, found in hosts:
+        seen.setdefault(host, found)
     return list(seen.items())
 
 

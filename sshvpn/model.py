@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 LOOPBACK4 = "127.0.0.1"
@@ -75,8 +75,9 @@ class ForwardSpec:
 class Listener:
     """One socket that listens: a SPEC on one address.
 
-    ``interface`` is the adapter that it is meant for, or None; ``spec`` is the index of the
-    SPEC that it serves.
+    ``interface`` is the adapter that it is meant for, or None, and ``interface_index`` the
+    kernel's number of it: one that was made anew wants a new listener. ``spec`` is the index of
+    the SPEC that it serves.
     """
 
     direction: Direction
@@ -84,6 +85,7 @@ class Listener:
     target: Endpoint | None
     interface: str | None = None
     spec: int = 0
+    interface_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,12 @@ class ForwardProfile:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:
-    """One address of one adapter."""
+    """One address of one adapter, whose number in the kernel is ``interface_index``."""
 
     interface: str
     address: str
     prefix_length: int
+    interface_index: int = field(default=0, compare=False)
 
     @property
     def network(self) -> str:

@@ -124,13 +124,22 @@ def _ifaddresses(name: str) -> Mapping[int, Sequence[Mapping[str, str]]]:
 def _addresses_of(
     interface: str, found: Mapping[int, Sequence[Mapping[str, str]]]
 ) -> Iterator[InterfaceAddress]:
+    index = _index_of(interface)
     for family in (socket.AF_INET, socket.AF_INET6):
         for entry in found.get(family, ()):
             address = entry.get("addr", "").partition("%")[0]
             if not address or ipaddress.ip_address(address).is_link_local:
                 continue
             length = prefix_length(entry.get("netmask"), is_ipv6=family == socket.AF_INET6)
-            yield InterfaceAddress(interface, address, length)
+            yield InterfaceAddress(interface, address, length, index)
+
+
+def _index_of(interface: str) -> int:
+    """Return the kernel's number of an adapter, 0 where it has gone."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
 
 
 def _unusable_ipv6() -> set[str]:
@@ -213,9 +222,8 @@ def _router_mac(interface: str) -> str | None:
     """Return the MAC of the adapter's router, or None where there is none or it is away."""
     from pyroute2 import IPRoute
 
-    try:
-        index = socket.if_nametoindex(interface)
-    except OSError:
+    index = _index_of(interface)
+    if not index:
         return None
     with IPRoute() as netlink:
         router = _default_router(netlink, index)

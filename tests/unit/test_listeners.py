@@ -117,3 +117,13 @@ def test_only_adapters_are_followed(wanted: ForwardProfile, follows: bool) -> No
 )
 def test_the_url_is_what_a_person_would_type(spec: str, host: str, url: str) -> None:
     assert url_of(parse_forward(spec), TcpEndpoint(host, 9999)) == url
+
+
+def test_an_adapter_that_was_made_anew_wants_new_listeners() -> None:
+    wanted = profile("9999:8888", binds=("eth0",))
+    before, after = (
+        Addresses(interfaces={"eth0": (InterfaceAddress("eth0", "192.168.1.5", 24, number),)})
+        for number in (4, 5)
+    )
+    assert places(wanted, before) == places(wanted, after)
+    assert wanted_listeners(wanted, before, {}) != wanted_listeners(wanted, after, {})
