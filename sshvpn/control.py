@@ -41,7 +41,8 @@ def session_id(profile: ForwardProfile) -> str:
     """Return the label of what ``profile`` runs as: a hash of kind and name.
 
     A name of the user's own stands for one session. Forwards that were just typed are named
-    after their host, so that one host may have several: their SPECs tell them apart.
+    after their host, so that one host may have several: their SPECs tell them apart, and
+    where they are to listen.
     """
     import hashlib
 
@@ -49,6 +50,7 @@ def session_id(profile: ForwardProfile) -> str:
     if not profile.named:
         words += [f"{spec.direction.value} {spec.text}" for spec in profile.specs]
         words += [f"bind {bind}" for bind in profile.binds]
+        words += ["lan"] if profile.lan else []
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 

@@ -128,6 +128,13 @@ def check_forward(profile: ForwardProfile) -> None:
     asyncio.run(make_forward(profile).check())
 
 
+def trust_lan(profile: ForwardProfile) -> None:
+    """Remember the networks of the LAN that are there now as ``--lan`` does."""
+    import asyncio
+
+    asyncio.run(make_forward(profile).settle_trust(None))
+
+
 def start_background(profile: ForwardProfile, *, verbose: bool = False) -> socket.socket:
     """Start a process of its own that runs ``profile``, and return the socket to it.
 

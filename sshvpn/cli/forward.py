@@ -155,9 +155,23 @@ def _already_up(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> in
         )
     if snapshot["state"] != "running":
         snapshot = rejoin(directory, snapshot, timeout_s=profile.timeout_s, verbose=verbose)
+    if profile.lan_trusts:
+        wiring.trust_lan(profile)
+        snapshot = _shared_snapshot(profile, directory)
     click.echo(f"{profile.name} is up already", err=True)
     _show(profile, snapshot, extras)
     return 0
+
+
+def _shared_snapshot(profile: ForwardProfile, directory: Path) -> dict[str, Any]:
+    """Return how the session stands once it has found that it may share again, or in a while."""
+    deadline = time.monotonic() + _ANSWER_WITHIN_S
+    while True:
+        snapshot = _snapshot_of(profile, directory)
+        is_shared = all(record["listen"] for record in snapshot["records"])
+        if is_shared or time.monotonic() > deadline:
+            return snapshot
+        time.sleep(_POLL_S)
 
 
 def _snapshot_of(profile: ForwardProfile, directory: Path) -> dict[str, Any]:

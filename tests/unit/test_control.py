@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ def profile(*specs: str, name: str = "gpu", named: bool = False) -> ForwardProfi
 def test_forwards_that_were_typed_are_told_apart_by_their_specs() -> None:
     assert control.session_id(profile("1:1")) == control.session_id(profile("1:1"))
     assert control.session_id(profile("1:1")) != control.session_id(profile("2:2"))
+
+
+def test_forwards_that_were_typed_are_told_apart_by_where_they_listen() -> None:
+    typed = profile("1:1")
+    shared, bound = replace(typed, lan=True), replace(typed, binds=("eth0",))
+    assert len({control.session_id(one) for one in (typed, shared, bound)}) == 3
 
 
 def test_a_name_of_the_users_own_stands_for_one_session() -> None:
