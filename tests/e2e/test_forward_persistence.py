@@ -244,7 +244,7 @@ def _far_retry(office: Office) -> float | None:
     """Return when the only forward tries again, if that is seconds away."""
     record = office.only()
     retry_at = at(record["retry_at"]) if record["retry_at"] else 0.0
-    return retry_at if retry_at - time.time() > 2.0 else None
+    return retry_at if retry_at - time.time() > 3.0 else None
 
 
 def test_terminate_ends_it_and_leaves_nothing(office: Office, engine: str) -> None:
