@@ -61,7 +61,10 @@ finish() { # STATUS WORDS: undoes all that is ours, says WORDS, ends
     [ -z "$problems" ] || say "left $problems"
   fi
   say "$*"
-  [ -z "$end_session" ] || [ -z "$session" ] || kill "$session"
+  if [ -n "$end_session" ] && [ -n "$session" ]; then
+    nap # what was said is on its way
+    kill "$session"
+  fi
   exit "$finish_status"
 }
 
@@ -174,12 +177,12 @@ arm() {
   (
     # It must not hold the session's channel open.
     exec </dev/null >/dev/null
-    while [ "$lease" -gt 0 ]; do
+    while [ "$lease" -gt 0 ] && is_alive "$$" "$main_start"; do
       step=$((lease < 2 ? lease : 2))
       sleep "$step"
       lease=$((lease - step))
     done
-    kill -ALRM "$$"
+    ! is_alive "$$" "$main_start" || kill -ALRM "$$"
   ) &
   watch=$!
 }
@@ -933,7 +936,6 @@ need_accepts() { needs_accepts=yes; }
 check_commit() { # everything that can be known before the first change
   [ "$rights" != none ] || fail "$rights_code" "$rights_reason"
   [ -n "$device" ] || fail no_tun "this session has no tun: ssh -w was not given"
-  has ip || fail no_ip "no ip on this server: install iproute2 (or busybox)"
   has_index "$device" "$device_index" || fail no_device "$device is gone"
 }
 
@@ -1094,17 +1096,12 @@ hello() {
   *) say "rights $rights" ;;
   esac
   say "system $(uname -s) $(uname -r)"
-  ip_kind=none
-  if has ip; then
-    case $(ip -V 2>&1) in *iproute2*) ip_kind=iproute2 ;; *) ip_kind=busybox ;; esac
-  fi
+  case $(ip -V 2>&1) in *iproute2*) ip_kind=iproute2 ;; *) ip_kind=busybox ;; esac
   say "tools ip=$ip_kind firewall=$firewall"
   say_device
-  if [ "$ip_kind" != none ]; then
-    say_addresses
-    say_routes 4
-    say_routes 6
-  fi
+  say_addresses
+  say_routes 4
+  say_routes 6
   say_adapters
   say_closed
   say ready
@@ -1115,7 +1112,6 @@ hello() {
 prepare() {
   [ "$rights" != none ] || fail "$rights_code" "$rights_reason"
   [ -c /dev/net/tun ] || fail no_tun "no /dev/net/tun on this server: modprobe tun"
-  has ip || fail no_ip "no ip on this server: install iproute2"
   unit=5600
   until claim_unit; do
     unit=$((unit + 1))
@@ -1191,11 +1187,14 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other ha
   [ "$rights" = none ] || case :$PATH: in *:/usr/sbin:*) ;; *) PATH=$PATH:/usr/sbin:/sbin ;; esac
   trap 'finish 0 "bye replaced"' TERM HUP INT
   trap 'end_session=yes; finish 1 "error lease no heartbeat for $lease s"' ALRM
+  start_of "$$"
+  main_start=$start
   arm
   serve
 }
 
 serve() {
+  has ip || fail no_ip "no ip on this server: install iproute2 (or busybox)"
   if [ "$rights" = none ]; then end_own_stale; else
     session_of "$$"
     choose_firewall

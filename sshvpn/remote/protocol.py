@@ -302,7 +302,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The agent has undone everything and ends as it should: end, replaced, swept …"""
+    """The agent has undone everything and ends as it should; the reason is for a log."""
 
     reason: str
 
@@ -349,23 +349,26 @@ class Reader:
         if words[0] in _FACTS:
             _FACTS[words[0]](self._facts, words[1:])
             return None
+        if words == ["ready"]:
+            collected, self._facts = self._facts, _Collected()
+            return _finish(collected)
+        message: Message
         match words:
             case ["beat", number]:
-                return Beat(int(number))
+                message = Beat(int(number))
             case ["ok"]:
-                return Applied()
+                message = Applied()
             case ["unit", number]:
-                return Unit(int(number))
+                message = Unit(int(number))
             case ["error", code, *rest]:
-                return Failed(printable(code), printable(" ".join(rest)))
+                message = Failed(printable(code), printable(" ".join(rest)))
             case ["left", *rest]:
-                return Left(printable(" ".join(rest)))
+                message = Left(printable(" ".join(rest)))
             case ["bye", *rest]:
-                return Ended(printable(" ".join(rest)))
-            case ["ready"]:
-                collected, self._facts = self._facts, _Collected()
-                return _finish(collected)
-        raise ValueError(text)
+                message = Ended(printable(" ".join(rest)))
+            case _:
+                raise ValueError(text)
+        return message
 
 
 def _number(word: str) -> int | None:

@@ -15,9 +15,28 @@ from tests.lab.machine import read_line
 LABEL: Final = "3e8_0123456789"
 DEVICE: Final = "tun7"
 # What the agent uses of the system, for a server that has nothing but busybox.
-TOOLS: Final = (
-    "cat dd grep id ip ln mkdir mv readlink rm sed sleep sort tr uname awk head cut test printf"
-).split()
+TOOLS: Final = [
+    "cat",
+    "dd",
+    "grep",
+    "id",
+    "ip",
+    "ln",
+    "mkdir",
+    "mv",
+    "readlink",
+    "rm",
+    "sed",
+    "sleep",
+    "sort",
+    "tr",
+    "uname",
+    "awk",
+    "head",
+    "cut",
+    "test",
+    "printf",
+]
 
 M = TypeVar("M", bound=protocol.Message)
 
@@ -37,7 +56,7 @@ class Setting:
         if self.busybox:
             # `rm` and `mount` go last, they are still used above.
             lines += [
-                f'for tool in {" ".join(TOOLS)}; do path=$(command -v $tool) && '
+                f"for tool in {' '.join(TOOLS)}; do path=$(command -v $tool) && "
                 'case $path in /*) mount --bind /usr/bin/busybox "$path" ;; esac; done'
             ]
         return "\n".join([*lines, "rm -f /run/shell.$$"])
@@ -102,6 +121,13 @@ class Agent:
         assert self.child.wait(10) == 0
         return reason
 
+    def end_by_ssh(self) -> None:
+        """Ask it to end, and end ssh, which a tun would keep running."""
+        self.send(protocol.END)
+        self.expect(protocol.Ended)
+        self.child.kill_tree()
+        self.child.wait(10)
+
 
 def start_by(
     machine: LabMachine, argv: Sequence[str], nonce: str, *, user: str = "root", tunnel: str = ""
@@ -110,6 +136,7 @@ def start_by(
     child = machine.popen(
         argv, user=user, env={"SSH_TUNNEL": tunnel or None}, stdin=subprocess.PIPE
     )
+    machine._undo.callback(child.end)
     agent = Agent(child, protocol.Reader(nonce))
     assert child.stdin is not None
     child.stdin.write(protocol.delivery(agent_script()).decode())

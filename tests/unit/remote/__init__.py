@@ -1,0 +1,1 @@
+"""Tests of what is spoken with the server's agent."""
