@@ -1,3 +1,13 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2016 # boot is expanded by another shell
+# shellcheck disable=SC2154 # s is set by boot
+# shellcheck disable=SC2317 # many functions are called by their names
+# shellcheck disable=SC1007 # x= empties x
+# shellcheck disable=SC2015 # fail does not return: "a && b || fail" is what it says
+# shellcheck disable=SC2034 # read needs names for what is not used
+# shellcheck disable=SC2013 # names of files in /proc have no spaces
+# shellcheck disable=SC2030,SC2031 # the watch counts its own lease down
+#
 # The server's side of a tunnel: a lease on what it sets up here. POSIX sh; dash, bash, busybox.
 #
 #   sh -c "$boot" sshvpn-agent:LABEL LENGTH NONCE MODE LABEL LEASE        (docs/agent-protocol.md)

@@ -48,7 +48,7 @@ done
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """A laboratory whose server has a tun; at the end it must be as it was."""
+    """Build a laboratory whose server has a tun; at the end it must be as it was."""
     with Lab() as made:
         agent_site.make_tun(made.server)
         made.server.run(["sh", "-ec", USE_TABLES], user="root")

@@ -25,12 +25,13 @@ END = RemoteEnd(
     published=(Publication("10.83.0.2", 8888, "127.0.0.1", 8888),),
 )
 EMPTY_PACKET = """
-import socket, sys
+import socket
+here, there = socket.inet_aton("10.83.0.2"), socket.inet_aton("10.83.0.1")
+header = bytes([0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0]) + here + there
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 for _ in range(5):
     try:
-        raw.sendto(bytes([0x45, 0, 0, 20]) + bytes(4) + bytes([64, 17]) + bytes(2)
-                   + socket.inet_aton("10.83.0.2") + socket.inet_aton("10.83.0.1"), ("10.83.0.1", 0))
+        raw.sendto(header, ("10.83.0.1", 0))
     except PermissionError:
         pass  # what the guard does
 """
@@ -38,7 +39,7 @@ for _ in range(5):
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    """A laboratory whose server permits tunnels, and where alice on the gateway has a tun."""
+    """Build a laboratory whose server permits tunnels; alice on the gateway has a tun."""
     with Lab() as made:
         made.server.sshd.restart(PermitTunnel="yes")
         made.server.authorize("root")

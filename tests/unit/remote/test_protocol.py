@@ -58,7 +58,7 @@ def test_the_facts_are_one_message() -> None:
     assert (facts.rights, facts.rights_code) == (Rights.NONE, "no_sudo")
     assert facts.rights_reason.startswith("sudo wants a password")
     assert (facts.system, facts.ip, facts.firewall) == ("Linux 6.1.0", "iproute2", None)
-    assert facts.device == protocol.Device("tun8", 5, True, 16380, 1000)
+    assert facts.device == protocol.Device("tun8", 5, is_up=True, mtu=16380, owner=1000)
     assert [str(address.network) for address in facts.addresses] == [
         "127.0.0.0/8", "10.9.9.2/32", "fe80::/64",
     ]  # fmt: skip
