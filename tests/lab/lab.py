@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tests.lab.machine import (
     LabError,
     Machine,
     Terminal,
+    shown_paths,
 )
 from tests.lab.sshd import KEY_TYPES, PASSPHRASE, KeyPair, Sshd, key_pair, start
 from tests.lab.wan import TAPS, Emulator, Wan
@@ -589,10 +591,16 @@ def _commands(machine: LabMachine) -> Counter[str]:
 
 
 def _runtime_files(machine: LabMachine) -> set[str]:
+    """Return the files below the runtime directories, the host's own aside.
+
+    A checkout below /tmp is shown in every machine, and changes while the tests run.
+    """
     root = str(machine.host_path("/"))
+    hosts = {f"{root}{path}" for path in shown_paths()}
     found = set()
-    for directory in RUNTIME_DIRECTORIES:
-        for path in machine.host_path(directory).rglob("*"):
-            if not path.is_dir():
-                found.add(str(path).removeprefix(root))
+    for start in RUNTIME_DIRECTORIES:
+        for directory, inner, files in os.walk(machine.host_path(start)):
+            inner[:] = [name for name in inner if f"{directory}/{name}" not in hosts]
+            links = [name for name in inner if os.path.islink(f"{directory}/{name}")]  # noqa: PTH114
+            found |= {f"{directory}/{name}".removeprefix(root) for name in [*files, *links]}
     return found
