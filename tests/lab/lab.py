@@ -598,8 +598,8 @@ def _runtime_files(machine: LabMachine) -> set[str]:
     root = str(machine.host_path("/"))
     hosts = {f"{root}{path}" for path in shown_paths()}
     found = set()
-    for start in RUNTIME_DIRECTORIES:
-        for directory, inner, files in os.walk(machine.host_path(start)):
+    for top in RUNTIME_DIRECTORIES:
+        for directory, inner, files in os.walk(machine.host_path(top)):
             inner[:] = [name for name in inner if f"{directory}/{name}" not in hosts]
             links = [name for name in inner if os.path.islink(f"{directory}/{name}")]  # noqa: PTH114
             found |= {f"{directory}/{name}".removeprefix(root) for name in [*files, *links]}
