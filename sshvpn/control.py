@@ -48,9 +48,7 @@ def session_id(profile: ForwardProfile) -> str:
 
     words = ["forward", profile.name]
     if not profile.named:
-        words += [f"{spec.direction.value} {spec.text}" for spec in profile.specs]
-        words += [f"bind {bind}" for bind in profile.binds]
-        words += ["lan"] if profile.lan else []
+        words += profile.wanted
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 

@@ -85,6 +85,11 @@ class ForwardSession:
         """NAME, as status and down know it."""
         return self.profile.name
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What listens where, as it was asked for."""
+        return self.profile.wanted
+
     async def check(self) -> None:
         """Raise UsageError for what is wrong before any connection is made."""
         known = self._interfaces.names()

@@ -162,6 +162,15 @@ class ForwardProfile:
     named: bool = False
     timeout_s: float | None = None
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What is to listen and where, in words: equal for two profiles that want the same."""
+        return (
+            *(f"{spec.direction.value} {spec.text}" for spec in self.specs),
+            *(f"bind {bind}" for bind in self.binds),
+            *(["lan"] if self.lan else []),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:

@@ -38,6 +38,11 @@ class Session(Protocol):
         """NAME of cli.md."""
         ...
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What it was asked for, in words: two that want the same are equal."""
+        ...
+
     async def bring_up(self, prompter: Prompter | None) -> None:
         """Make it work, or raise an SshvpnError with nothing left behind."""
         ...
@@ -141,6 +146,7 @@ class Supervisor:
         return {
             "kind": self._session.kind,
             "name": self._session.name,
+            "wanted": list(self._session.wanted),
             "state": state,
             "records": records,
             "traffic": {

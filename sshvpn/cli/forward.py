@@ -148,8 +148,7 @@ def _already_up(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> in
     """Say that it is up; where it waits for a login, offer the prompt."""
     directory = wiring.session_path(profile)
     snapshot = _snapshot_of(profile, directory)
-    typed = [spec.text for spec in profile.specs]
-    if [record["spec"] for record in snapshot["records"]] != typed:
+    if snapshot["wanted"] != list(profile.wanted):
         raise TakenError(
             f"{profile.name} is up with other forwards", f"first: {_down(profile)}, or use --name"
         )

@@ -70,6 +70,8 @@ def test_a_name_stands_for_one_thing(office: Office) -> None:
     office.forward("server", "9999:8888", "--name", "nb")
     told = office.refused(7, "forward", "-b", "server", "9998:8888", "--name", "nb")
     assert "other forwards" in told
+    told = office.refused(7, "forward", "-b", "server", "9999:8888", "--name", "nb", "--lan")
+    assert "other forwards" in told
     office.forward("server", "9998:8888", "--name", "other")
     office.sshvpn("down", "nb")
     assert [record["name"] for record in office.status()] == ["other"]
