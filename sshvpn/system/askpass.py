@@ -11,36 +11,43 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sshvpn.boundary import Prompter
-from sshvpn.errors import SshvpnError, printable
+from sshvpn.errors import HostKeyUnknownError, LoginNeededError, SshvpnError, printable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+T = TypeVar("T")
 
 _HERE = Path(__file__).parent
 _LONGEST = 64 * 1024
 
 
 class AskpassServer:
-    """Listens on a unix socket at ``path`` while it is entered; asks ``prompter``.
+    """Listens on a unix socket at ``path`` while it is entered; asks ``prompter``, if any.
 
-    ``gave_up`` becomes set when a question found nobody who answered: ssh would go on with an
-    empty password, which servers count as an attack, so its owner ends it instead.
-    ``answers`` counts what was typed.
+    A question that nobody answers stays without an answer, and ``unless_given_up`` tells of it:
+    ssh would send an empty password for it, which servers count as an attack. So ssh is to be
+    ended before this is left. ``answers`` counts what was typed.
+
+    Without a prompter it is for the ssh of a jump host, or of a ProxyCommand, which knows
+    nothing of a BatchMode that was said to the ssh that started it.
     """
 
-    def __init__(self, path: Path, prompter: Prompter) -> None:
+    def __init__(self, path: Path, prompter: Prompter | None) -> None:
         self._path = path
         self._prompter = prompter
         self._server: asyncio.Server | None = None
         self._one_at_a_time = asyncio.Lock()
         self._conversations: set[asyncio.Task[None]] = set()
-        self.gave_up = asyncio.Event()
+        self._unanswered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.answers = 0
 
     async def __aenter__(self) -> Self:
@@ -63,8 +70,24 @@ class AskpassServer:
         await asyncio.gather(*self._conversations, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
+    async def unless_given_up(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what ``work`` does; cancel it when a question finds nobody who answers it.
+
+        Raises HostKeyUnknownError or LoginNeededError then, and what ``work`` raises.
+        """
+        doing = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {doing, self._unanswered}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not self._unanswered.done():
+                return await doing
+        finally:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+        raise _error_of(self._unanswered.result())
+
     def environment(self) -> dict[str, str]:
-        """Return the variables that make ssh ask here.
+        """Return the environment in which ssh asks here.
 
         Raises SshvpnError where the installation has lost its executable bit.
         """
@@ -75,6 +98,7 @@ class AskpassServer:
                 f"chmod 755 {program}",
             )
         return {
+            **os.environ,
             "SSH_ASKPASS": str(program),
             "SSH_ASKPASS_REQUIRE": "force",
             "DISPLAY": os.environ.get("DISPLAY") or "none:0",
@@ -101,19 +125,39 @@ class AskpassServer:
 
     async def _answer(self, prompt: str, kind: str, reader: asyncio.StreamReader) -> str | None:
         if kind == "none":  # ssh ends the program when the key was touched
-            await self._prompter.tell(_shown(prompt))
+            if self._prompter is not None:
+                await self._prompter.tell(_shown(prompt))
             await reader.read()
             return ""
         is_question = kind == "confirm" or "(yes/no" in prompt
-        async with self._one_at_a_time:
-            answer = await self._prompter.ask(_shown(prompt), echo=is_question)
+        answer = None
+        if self._prompter is not None:
+            async with self._one_at_a_time:
+                answer = await self._prompter.ask(_shown(prompt), echo=is_question)
         if answer is None:
-            self.gave_up.set()
+            if not self._unanswered.done():
+                self._unanswered.set_result(_shown(prompt))
+            await asyncio.Event().wait()  # until ssh is ended
             return None
         self.answers += 1
         if kind == "confirm" and answer.strip().lower() not in ("", "y", "yes"):
             return None
         return answer
+
+
+def _error_of(question: str) -> SshvpnError:
+    """Return what it means that nobody answered ``question``."""
+    host = re.search(r"authenticity of host '(\S+?)(?: \(\S+\))?'", question)
+    if host:
+        return HostKeyUnknownError(
+            f"no host key is known for {host[1]}",
+            f"log in once at a terminal to see and accept it: ssh {host[1]}",
+        )
+    last_line = question.strip().rpartition("\n")[2]
+    return LoginNeededError(
+        f"the login was not completed: nobody answered {last_line[:100]!r}",
+        "start it again at a terminal",
+    )
 
 
 def _shown(prompt: str) -> str:

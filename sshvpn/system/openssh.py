@@ -175,26 +175,26 @@ class Connection:
                 "set XDG_RUNTIME_DIR to a shorter directory",
             )
         self._control.unlink(missing_ok=True)
-        if prompter is None:
-            await self._start(config, None)
-            await self._wait_ready(None)
-            return
         async with AskpassServer(self._askpass, prompter) as askpass:
-            await self._start(config, askpass)
-            await self._wait_ready(askpass)
+            try:
+                environment = askpass.environment()
+                await self._start(config, environment, may_prompt=prompter is not None)
+                await askpass.unless_given_up(self._wait_ready())
+            except BaseException:
+                await self._end_process()
+                raise
             self.was_answered = askpass.answers > 0
 
     async def _start(
-        self, config: Mapping[str, tuple[str, ...]], askpass: AskpassServer | None
+        self,
+        config: Mapping[str, tuple[str, ...]],
+        environment: Mapping[str, str],
+        *,
+        may_prompt: bool,
     ) -> None:
-        environment = dict(os.environ)
-        if askpass is None:
-            environment.pop("SSH_ASKPASS", None)
-        else:
-            environment |= askpass.environment()
         self._process = await asyncio.create_subprocess_exec(
             find_ssh() or "ssh",
-            *ssh_words(config, self._control, may_prompt=askpass is not None),
+            *ssh_words(config, self._control, may_prompt=may_prompt),
             *self._profile.ssh.ssh_words,
             *self._profile.destination.ssh_words,
             stdin=asyncio.subprocess.DEVNULL,
@@ -206,17 +206,12 @@ class Connection:
         )
         self._said.release()
 
-    async def _wait_ready(self, askpass: AskpassServer | None) -> None:
+    async def _wait_ready(self) -> None:
         ended = asyncio.create_task(self.wait_closed())
         try:
             while not self._mux.answers():
                 if ended.done():
                     raise ended.result()
-                if askpass is not None and askpass.gave_up.is_set():
-                    raise LoginNeededError(
-                        "the login was not completed: a question got no answer",
-                        "start it again at a terminal",
-                    )
                 await asyncio.wait({ended}, timeout=_READY_POLL_S)
         finally:
             ended.cancel()
@@ -329,17 +324,7 @@ class Connection:
 
     async def close(self) -> None:
         """End ssh, and remove its sockets."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
-            except asyncio.TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        await self._end_process()
         self._said.close()
         if self._transport is not None:
             self._transport.close()
@@ -350,6 +335,20 @@ class Connection:
         self._control.unlink(missing_ok=True)
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    async def _end_process(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
     def traffic(self) -> Traffic:
         """Return the bytes of ssh's own connection, and how many forwards are open in it."""

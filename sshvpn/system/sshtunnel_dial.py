@@ -102,19 +102,24 @@ class Proxy:
 
 
 async def dial(
-    settings: Settings, config_words: Sequence[str], jump_environment: Mapping[str, str] | None
+    settings: Settings,
+    config_words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    may_prompt: bool,
 ) -> Carrier:
     """Return a carrier to ``settings``' host, over its proxy if it has one.
 
-    ``config_words`` are the user's ``-F``, for the hops; ``jump_environment`` lets those ask a
-    person, None: they may not ask. Raises OSError, or UsageError for what is not installed.
+    ``config_words`` are the user's ``-F``, for the hops; ``environment`` is the proxy's, and
+    ``may_prompt`` says whether a hop's questions can be answered. Raises OSError, or UsageError
+    for what is not installed.
     """
     if settings.proxy_command is not None:
         shell = os.environ.get("SHELL") or "/bin/sh"
-        return _through([shell, "-c", f"exec {settings.proxy_command}"], os.environ)
+        return _through([shell, "-c", f"exec {settings.proxy_command}"], environment)
     if settings.jumps:
-        words = ssh_jump(settings, config_words, may_prompt=jump_environment is not None)
-        return _through(words, jump_environment or os.environ)
+        words = ssh_jump(settings, config_words, may_prompt=may_prompt)
+        return _through(words, environment)
     return Carrier(await _connect(settings))
 
 

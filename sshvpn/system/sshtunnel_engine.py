@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn.boundary import Prompter
-from sshvpn.errors import LoginNeededError, SshvpnError, UsageError
+from sshvpn.errors import AuthenticationError, LoginNeededError, SshvpnError, UsageError
 from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, Traffic
 from sshvpn.system import knownhosts
 from sshvpn.system.agent import AgentMemory
@@ -74,24 +74,47 @@ class SshtunnelEngine:
         settings = await _settings(profile)
         offered = _offer(settings)
         self._keyring = self._keyring or Keyring()
-        async with _jump_environment(settings, prompter) as environment:
+        async with _askpass(settings, prompter) as askpass:
+            environment = askpass.environment() if askpass else os.environ
             try:
-                carrier = await dial(settings, _config_words(profile.ssh), environment)
+                carrier = await dial(
+                    settings,
+                    _config_words(profile.ssh),
+                    environment,
+                    may_prompt=prompter is not None,
+                )
             except OSError as error:
                 raise connect_error(error, settings) from error
             connection = Connection(settings, carrier, offered)
+            login = connection.log_in(self._keyring, prompter, self._missing)
             try:
-                await connection.log_in(self._keyring, prompter, self._missing)
+                await (askpass.unless_given_up(login) if askpass else login)
+            except AuthenticationError as error:
+                await connection.close()
+                raise await self._explained(error, prompter) from error
             except BaseException:
                 await connection.close()
                 raise
-        self._needs_person = self._needs_person or connection.was_answered
+        was_answered = connection.was_answered or (askpass is not None and askpass.answers > 0)
+        self._needs_person = self._needs_person or was_answered
         await asyncio.to_thread(self._agent.note, settings.agent)
         return connection
 
     async def wait_login_possible(self) -> None:
         """Return when the agent is back; see boundary.ForwardEngine."""
         await self._agent.wait_back()
+
+    async def _explained(
+        self, error: AuthenticationError, prompter: Prompter | None
+    ) -> SshvpnError:
+        # A hop's refusal, which the login knows nothing of.
+        missing = None if prompter is not None else await asyncio.to_thread(self._missing)
+        if missing is None:
+            return error
+        return LoginNeededError(
+            f"the server wants a login: {missing}",
+            "bring the agent back, or start it again at a terminal",
+        )
 
     def _missing(self) -> str | None:
         return self._agent.what_is_missing(needs_person=self._needs_person)
@@ -264,24 +287,16 @@ def _config_words(options: SshOptions) -> tuple[str, ...]:
 
 
 @contextlib.asynccontextmanager
-async def _jump_environment(
+async def _askpass(
     settings: Settings, prompter: Prompter | None
-) -> AsyncIterator[Mapping[str, str] | None]:
-    """Let the ssh of a ProxyJump ask ``prompter`` while it is entered; None: nobody."""
-    if prompter is None or not settings.jumps:
+) -> AsyncIterator[AskpassServer | None]:
+    """Let the ssh of a ProxyJump or a ProxyCommand ask ``prompter`` while it is entered."""
+    if not settings.jumps and settings.proxy_command is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="sshvpn-") as directory:
         async with AskpassServer(Path(directory) / "ask", prompter) as askpass:
-            try:
-                yield {**os.environ, **askpass.environment()}
-            except SshvpnError as error:
-                if askpass.gave_up.is_set():
-                    raise LoginNeededError(
-                        "the login was not completed: a question got no answer",
-                        "start it again at a terminal",
-                    ) from error
-                raise
+            yield askpass
 
 
 def _bytes_acked(carrier: Carrier) -> int:

@@ -165,9 +165,8 @@ def test_a_wrong_password_three_times_is_refused(passwords: Sshd, open_terminal:
 
 
 @pytest.mark.parametrize("mode", ["", "-b"])
-@pytest.mark.usefixtures("passwords")
 def test_ctrl_c_at_a_prompt_leaves_nothing_and_the_terminal_in_order(
-    office: Office, mode: str, engine: str
+    office: Office, passwords: Sshd, mode: str, engine: str
 ) -> None:
     shell = office.gateway.pty(["bash", "--norc", "-i"], env={"PS1": "ready> "})
     command = " ".join(
@@ -182,6 +181,7 @@ def test_ctrl_c_at_a_prompt_leaves_nothing_and_the_terminal_in_order(
     shell.sendline("echo code=$?; stty -a | grep -ow -e -echo -e echo")
     shell.expect_exact(f"code={INTERRUPTED}\r\necho\r\n")
     wait_until(lambda: not office.pids("sshvpn") and not office.pids("ssh -"))
+    assert "Failed password" not in passwords.log, "an empty one was tried"
     shell.sendline("exit")
     shell.expect(pexpect.EOF)
 
@@ -242,6 +242,31 @@ def test_a_reconnect_waits_for_a_login_and_asks_nobody(
     office.wait_state("backoff", code="needs_login")
     assert "Failed password" not in passwords.log
     office.sshvpn("down")
+
+
+def test_a_jump_host_is_logged_in_to_by_a_person_too_and_never_by_a_guess(
+    office: Office, engine: str
+) -> None:
+    gate = office.lab.jump.start_sshd(2222, PASSWORDS)
+    office.lab.know(gate, office.server.sshd)
+    office.web()
+    office.ssh_config("Host far\n HostName server\n ProxyJump ssh://alice@jump:2222\n")
+    office.gateway.write(f"{HOME}/popup", f"#!/bin/sh\ntouch {HOME}/popped-up\n", mode=0o700)
+    desktop = {"DISPLAY": ":9", "SSH_ASKPASS": f"{HOME}/popup"}
+    words = ["--engine", engine, "far", "9999:8888"]
+    office.refused(5, "forward", "-b", *words, env=desktop)
+    for reconnects in (0, 1):
+        terminal = office.at_terminal("-b", *words, env=desktop)
+        terminal.expect_exact("alice@jump's password: ")
+        terminal.sendline(ALICE_PASSWORD)
+        assert exit_code(terminal) == 0
+        office.wait_state("running", reconnects=reconnects)
+        assert "notebook" in office.fetch("http://localhost:9999/")
+        gate.kill_sessions()
+        office.wait_state("backoff", code="needs_login")
+    office.sshvpn("down")
+    assert "Failed password" not in gate.log
+    assert not office.gateway.exists(f"{HOME}/popped-up")
 
 
 def test_in_the_foreground_a_reconnect_asks_nobody_either(office: Office, passwords: Sshd) -> None:
