@@ -143,6 +143,8 @@ class Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
             self._carrier.sock, self._offered, self._settings.connect_timeout_s, self._on_end
         )
         transport.use_compression(self.compression)
+        if self._settings.rekey_bytes is not None:
+            transport.packetizer.REKEY_BYTES = self._settings.rekey_bytes
         return transport
 
     def _make_ssh_forward_handler_class(self, remote: tuple[str, int]) -> type[Flow]:

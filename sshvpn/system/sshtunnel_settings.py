@@ -50,7 +50,8 @@ class Settings:
 
     ``agent`` is the path of the agent's socket; ``proxy_command`` is a line for the user's
     shell; ``jumps`` are the hops of ProxyJump as written, the first one nearest to us.
-    ``algorithms`` has what the user chose, by the keys of ALGORITHMS.
+    ``rekey_bytes`` is None where the library may choose. ``algorithms`` has what the user chose,
+    by the keys of ALGORITHMS.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Settings:
     bind_address: str | None
     bind_interface: str | None
     compression: bool
+    rekey_bytes: int | None
     algorithms: Mapping[str, tuple[str, ...]]
 
     @property
@@ -117,6 +119,7 @@ def settings_of(config: Config, environment: Mapping[str, str], home: Path) -> S
         bind_address=reader.optional("bindaddress"),
         bind_interface=reader.optional("bindinterface"),
         compression=reader.one("compression") == "yes",
+        rekey_bytes=int(reader.one("rekeylimit", "0").split()[0]) or None,
         algorithms={
             key: tuple(config[key][0].split(",")) for key in ALGORITHMS if is_chosen(config, key)
         },

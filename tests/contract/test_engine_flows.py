@@ -101,6 +101,18 @@ async def test_two_hundred_connections_at_once_each_a_megabyte_both_ways(
         assert all(await asyncio.gather(*(one(where, number) for number in range(200))))
 
 
+async def test_keys_are_exchanged_anew_while_connections_come_and_go(site: Site) -> None:
+    site.config["RekeyLimit"] = "1M"
+    data = noise(300_000, 6)
+
+    async def churn(where: TcpEndpoint) -> None:
+        for _ in range(6):
+            assert await exchange(where, data) == data
+
+    async with site.forwarded(echo) as where:
+        await asyncio.gather(*(churn(where) for _ in range(10)))
+
+
 async def test_descriptors_past_those_that_select_sees(site: Site, many_files: None) -> None:
     del many_files
     spare = [os.open(os.devnull, os.O_RDONLY) for _ in range(SELECT_LIMIT)]

@@ -41,6 +41,8 @@ def test_what_the_user_chose_is_kept() -> None:
     found = read(connecttimeout="60", serveraliveinterval="7", serveralivecountmax="4")
     assert found.connect_timeout_s == 60
     assert (found.alive_interval_s, found.alive_count) == (7, 4)
+    assert read(rekeylimit="1048576 0").rekey_bytes == 1 << 20
+    assert read(rekeylimit="0 0").rekey_bytes is None
 
 
 @pytest.mark.parametrize(
