@@ -147,7 +147,7 @@ class ControlServer:
         """Show a line to the clients that are attached."""
         for peer in list(self._peers):
             if peer.is_attached:
-                peer.send({"event": "notice", "level": "info", "text": text})
+                peer.send({"event": "tell", "text": text})
 
     # One client -------------------------------------------------------------------------
 

@@ -91,6 +91,8 @@ class _Follower:
                 case "notice":
                     if self._verbose or message["level"] not in ("info", "debug"):
                         click.echo(f"sshvpn: {message['text']}", err=True)
+                case "tell":
+                    click.echo(message["text"], err=True)
                 case "prompt":
                     self._answer(message)
                 case "end":

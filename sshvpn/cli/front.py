@@ -131,7 +131,13 @@ class LiveFront:
 
     async def tell(self, text: str) -> None:
         """Show a line above the view."""
-        self._notices.append(text)
+        if self._inner is None:
+            return
+        self._view.pause()
+        try:
+            await self._inner.tell(text)
+        finally:
+            self._view.resume()
 
 
 def flush() -> None:

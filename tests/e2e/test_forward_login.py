@@ -96,11 +96,12 @@ def test_what_a_server_says_at_a_login_cannot_steer_the_terminal(
 ) -> None:
     evil = "\x1b]0;owned\x07\x1b[2Jto log in\x9b2J\ntype it\n"
     office.server.write("/etc/evil", evil, "root", 0o644)
+    office.server.write("/etc/banner", evil.replace("to log in", "welcome"), "root", 0o644)
     options = {
         "UsePAM": "yes",
         "KbdInteractiveAuthentication": "yes",
         "PubkeyAuthentication": "no",
-        "Banner": "/etc/evil",
+        "Banner": "/etc/banner",
     }
     office.lab.know(office.server.start_sshd(2222, options))
     pam = office.server.read("/etc/pam.d/sshd")
@@ -162,6 +163,18 @@ def test_a_wrong_password_three_times_is_refused(passwords: Sshd, open_terminal:
     terminal.expect_exact("sshvpn: the server refused the login")
     assert exit_code(terminal) == 5
     wait_until(lambda: passwords.log.count("Failed password for alice") == 3)
+
+
+@pytest.mark.parametrize("mode", [[], ["-b"]], ids=["foreground", "background"])
+@pytest.mark.usefixtures("passwords")
+def test_what_the_login_tells_is_shown(office: Office, mode: list[str]) -> None:
+    terminal = office.at_terminal(*mode, "--engine", "sshtunnel", HOST, "9999:8888")
+    terminal.expect_exact(PASSWORD_PROMPT)
+    terminal.sendline("wrong")
+    terminal.expect_exact("try again")
+    terminal.expect_exact(PASSWORD_PROMPT)
+    terminal.sendintr()
+    assert exit_code(terminal) == INTERRUPTED
 
 
 @pytest.mark.parametrize("mode", ["", "-b"])

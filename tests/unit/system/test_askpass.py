@@ -115,7 +115,7 @@ def test_a_host_key_that_nobody_accepts_is_an_unknown_one(tmp_path: Path) -> Non
     async def story() -> None:
         async with AskpassServer(tmp_path / "ask", None) as server:
             asked = asyncio.create_task(run(server, question))
-            with pytest.raises(HostKeyUnknownError, match="for jump$"):
+            with pytest.raises(HostKeyUnknownError, match=r"for jump$"):
                 await server.unless_given_up(asyncio.sleep(60))
         await asked
 
