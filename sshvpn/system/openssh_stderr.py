@@ -35,7 +35,7 @@ _NOISE = re.compile(
     r"Warning: Permanently added|Authenticated to|Transferred: |Bytes per second|OpenSSH_"
     r"|Permission denied, please try again|Killed by signal|Shared connection to|Disconnected from"
     r"|\*\* |Connection to .* closed\.$|Pseudo-terminal|@{20,}|Exit request sent"
-    r"|channel \d+: open failed|connect_to "
+    r"|channel \d+: open failed|connect_to |getaddrinfo: (?:0\.0\.0\.0|::): "
 )
 _REFUSED_KEY = "has been changed, or somebody is between you and the server"
 

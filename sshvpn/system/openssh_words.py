@@ -12,6 +12,8 @@ from sshvpn.model import Endpoint, UnixEndpoint
 from sshvpn.system.cpu import has_aes
 from sshvpn.system.ssh_config import DEFAULT_CIPHERS
 
+_UNSPECIFIED = {"inet": "0.0.0.0", "inet6": "::"}  # noqa: S104 (of the connection, not a listener)
+
 
 def ssh_words(
     config: Mapping[str, tuple[str, ...]],
@@ -42,7 +44,7 @@ def ssh_words(
         options["RemoteCommand"] = "none"
     younger = {"ForkAfterAuthentication": "no", "SessionType": "none"}
     options |= {key: value for key, value in younger.items() if key.lower() in config}
-    options |= _good_defaults(config)
+    options |= _good_defaults(config) | _family(config)
     said = (word for key, value in options.items() for word in ("-o", f"{key}={value}"))
     return ("-N", "-T", "-S", str(control), *said)
 
@@ -59,6 +61,18 @@ def _good_defaults(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     if has_aes() and ciphers and ciphers == config.get(DEFAULT_CIPHERS, ("",))[0]:
         better["Ciphers"] = aes_first(ciphers)
     return better
+
+
+def _family(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return what keeps the user's AddressFamily for the connection, and for that alone.
+
+    ssh would listen on addresses of that family only, too. From the unspecified address of a
+    family only servers of that family can be reached.
+    """
+    unspecified = _UNSPECIFIED.get(config.get("addressfamily", ("any",))[0])
+    if unspecified is None or config.keys() & {"bindaddress", "bindinterface"}:
+        return {}
+    return {"AddressFamily": "any", "BindAddress": unspecified}
 
 
 def aes_first(ciphers: str) -> str:

@@ -158,6 +158,19 @@ def test_nothing_of_the_users_configuration_disturbs(office: Office) -> None:
     office.gateway.run(["ssh", "-F", "none", "-S", f"{HOME}/.ssh/master", "-O", "exit", "x"])
 
 
+def test_an_address_family_is_for_the_connection_and_not_for_the_listeners(
+    office: Office, engine: str
+) -> None:
+    office.web()
+    for family, peer in (("inet", "203.0.113.10"), ("inet6", "2001:db8:113::10")):
+        office.ssh_config(f"Host *\n    AddressFamily {family}\n")
+        office.forward("--engine", engine, "server", "9999:8888", "192.168.77.1:9998:8888")
+        assert peer_of_last_login(office) == peer
+        for url in ("http://127.0.0.1:9999/", "http://[::1]:9999/", "http://192.168.77.1:9998/"):
+            assert "notebook" in office.fetch(url)
+        office.sshvpn("down")
+
+
 def test_errors_are_understood_though_the_user_wants_ssh_quiet(office: Office) -> None:
     office.ssh_config("Host *\n    LogLevel QUIET\n    BatchMode yes\n")
     said = office.refused(5, "forward", "bob@server", "9999:8888")
