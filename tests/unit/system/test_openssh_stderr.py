@@ -72,6 +72,15 @@ CASES = [
     ("jump-cannot-reach", "channel 0: open failed: connect failed: Connection refused\n"
      "stdio forwarding failed\nConnection closed by UNKNOWN port 65535",
      errors.UnreachableError, Retry.FOREVER, 6, "jump host"),
+    ("proxy-absent-bash", "/bin/bash: line 1: cloudflared: command not found\n"
+     "kex_exchange_identification: Connection closed by remote host",
+     errors.UnreachableError, Retry.FOREVER, 6, "cloudflared: command not found"),
+    ("proxy-absent-dash", "sh: 1: exec: /opt/proxy: not found\n"
+     "kex_exchange_identification: Connection closed by remote host",
+     errors.UnreachableError, Retry.FOREVER, 6, "/opt/proxy: not found"),
+    ("jump-loop", "jumphost loop via gate\n"
+     "kex_exchange_identification: Connection closed by remote host",
+     errors.ConfigError, Retry.NEVER, 2, "loop via gate"),
     ("proxy-command", "kex_exchange_identification: Connection closed by remote host\n"
      "Connection closed by UNKNOWN port 65535",
      errors.UnreachableError, Retry.FOREVER, 6, ""),
