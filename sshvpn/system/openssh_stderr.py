@@ -188,7 +188,7 @@ _CASES = _cases(
     (r"(?:no more|No supported) authentication methods available(.*)", _denied),
     (r"Could not resolve hostname (\S+): (.*)", _resolved),
     (r"command-line:? line 0: (.*)", _command_line),
-    (r"(?m)^\S*\bsh: (?:line )?\d+: (.*)$", _unreached(r"the ProxyCommand failed: \1")),
+    (r"(?m)^\S*sh: (?:line )?\d+: (.*)$", _unreached(r"the ProxyCommand failed: \1")),
     (r"jumphost loop via \S+", _config),
     (r"(?m)^\S+ line \d+: .*$", _config),
     (r"(?m)^.*(?:Bad owner or permissions|terminating, \d+ bad).*$", _config),
