@@ -137,8 +137,15 @@ def free_port() -> int:
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(word), *_descendants(int(word))]
+    # Not /proc/PID/task/PID/children, which may leave out one while its sister ends (proc(5)).
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name in brackets may hold anything; what follows it: state, parent.
+            words = stat.read_text(errors="replace").rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(words[1])
+    found, new = [], [pid]
+    while new:
+        new = [child for child, parent in parents.items() if parent in new]
+        found += new
     return found
