@@ -240,3 +240,10 @@ def test_the_foreground_prints_the_url_and_ends_in_order(office: Office) -> None
     assert (child.returncode, stderr) == (0, "")
     assert "running" in stdout
     assert office.listening() == set()
+
+
+def test_what_an_engine_cannot_do_names_the_one_that_can(office: Office) -> None:
+    for words in (["-R", "9999:8888"], ["-D", "1080"]):
+        said = office.refused(2, "forward", "-b", "--engine", "sshtunnel", "server", *words)
+        assert "--engine openssh" in said
+        assert words[0] in said
