@@ -311,7 +311,12 @@ class Connection:
             words = listener.listen if listener.direction is Direction.REMOTE else where
             with contextlib.suppress(SshvpnError):
                 await self._mux.cancel(listener, words)
+            await self._remove_remote_socket(listener, where)
             local_listener.remove(where, listener.direction)
+
+    async def _remove_remote_socket(self, listener: Listener, where: Endpoint) -> None:
+        if listener.direction is Direction.REMOTE and isinstance(where, UnixEndpoint):
+            await self._mux.remove_remote_socket(where.path, ours=True)
 
     # The end ----------------------------------------------------------------------------
 
@@ -323,7 +328,10 @@ class Connection:
         return classify(self._lines, exit_status)
 
     async def close(self) -> None:
-        """End ssh, and remove its sockets."""
+        """End ssh, and remove its sockets, those at the server too where it still answers."""
+        if self._process is not None and self._process.returncode is None:
+            for listener, where in self._open.items():
+                await self._remove_remote_socket(listener, where)
         await self._end_process()
         self._said.close()
         if self._transport is not None:

@@ -17,6 +17,7 @@ from sshvpn.system.openssh_words import forward_word
 from sshvpn.system.process import dies_with_parent
 
 _TIMEOUT_S = 30.0
+_REMOVE_TIMEOUT_S = 2.0
 _SWITCHES = {Direction.LOCAL: "-L", Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
 
 # A socket of this login's that no process of the server has open; or ($2) whoever has it open.
@@ -51,7 +52,7 @@ class Mux:
         await self._order("cancel", listener, where)
 
     async def remove_remote_socket(self, path: str, *, ours: bool) -> bool:
-        """Remove the unix socket ``path`` of the server that a lost connection left there.
+        """Remove the unix socket ``path`` of the server that a connection has left there.
 
         sshd never does (but for StreamLocalBindUnlink in its own configuration). Only a socket
         that belongs to this login is removed, and only one that nobody has open, unless it is
@@ -60,7 +61,7 @@ class Mux:
         """
         script = shlex.join(["sh", "-c", _REMOVE_SOCKET, "sh", path, "ours" if ours else ""])
         try:
-            await self._ssh(["--", "sshvpn", script])
+            await self._ssh(["--", "sshvpn", script], _REMOVE_TIMEOUT_S)
         except SshvpnError:
             return False
         return True
@@ -69,7 +70,7 @@ class Mux:
         words = [_SWITCHES[listener.direction], forward_word(where, listener.target)]
         return await self._ssh(["-O", verb, *words, "--", "sshvpn"])
 
-    async def _ssh(self, words: Sequence[str]) -> str:
+    async def _ssh(self, words: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
         process = await asyncio.create_subprocess_exec(
             shutil.which("ssh") or "ssh",
             *("-F", "none", "-T", "-o", "ControlMaster=no", "-S", str(self._path), *words),
@@ -80,7 +81,7 @@ class Mux:
             preexec_fn=dies_with_parent(),
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
+            out, err = await asyncio.wait_for(process.communicate(), timeout_s)
         except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

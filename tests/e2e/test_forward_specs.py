@@ -175,6 +175,21 @@ def test_a_remote_unix_socket_survives_a_new_connection(office: Office) -> None:
     office.wait_state("running", reconnects=1)
     assert office.server.python(SOCKET_TALK, path) == "hello\n"
     office.sshvpn("down")
+    assert not office.server.exists(path)
+
+
+def test_a_remote_unix_socket_that_nobody_has_open_is_replaced_and_no_other(
+    office: Office,
+) -> None:
+    office.gateway.tcp_server(7000)
+    path = f"{HOME}/far.sock"
+    office.server.python("import socket, sys; socket.socket(1).bind(sys.argv[1])", path)
+    office.forward("server", "-R", f"{path}:localhost:7000")
+    assert office.server.python(SOCKET_TALK, path) == "hello\n"
+    office.sshvpn("down")
+    office.server.unix_server(path)
+    office.refused(7, "forward", "-b", "server", "-R", f"{path}:localhost:7000")
+    assert office.server.python(SOCKET_TALK, path) == "hello\n"
 
 
 def test_a_file_at_the_path_of_a_remote_socket_is_left_alone(office: Office) -> None:
