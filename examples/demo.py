@@ -63,7 +63,7 @@ def run(machine: LabMachine, *argv: str) -> str:
 
 def visit(machine: LabMachine, url: str) -> str | None:
     """Open URL on MACHINE as a browser would; show and return the page's title, None if none."""
-    show_command(machine, ["curl", url])
+    show_command(machine, ["curl", "-L", f"{url}?token={TOKEN}"])
     fetch = ["curl", "-sSL", "--max-time", "5", "-w", "\n%{http_code}", f"{url}?token={TOKEN}"]
     result = machine.run(fetch, check=False)
     if result.returncode != 0:
