@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sshvpn.boundary import Connection
 from sshvpn.errors import ConnectionLostError, Retry, SshvpnError
 from sshvpn.model import TcpEndpoint
 from tests.contract.site import (
@@ -72,11 +73,20 @@ def now() -> tuple[dict[str, str], list[str], list[str]]:
 async def lost(site: Site, break_it: Callable[[], None]) -> SshvpnError:
     """Return what a connection that stands says when it is broken."""
     async with site.connected() as connection:
+        await settled(connection)
         waiting = asyncio.create_task(connection.wait_closed())
         await asyncio.sleep(0)
         assert not waiting.done()
         break_it()
         return await waiting
+
+
+async def settled(connection: Connection) -> None:
+    """Wait until the server's last process for this login is there: it forks after the login."""
+    async with target(echo) as there:
+        listener = local(there)
+        assert await exchange(await connection.open_listener(listener), b"x") == b"x"
+        await connection.close_listener(listener)
 
 
 async def test_a_server_that_is_killed_is_noticed_at_once(site: Site) -> None:
@@ -122,6 +132,7 @@ async def test_when_the_connection_is_lost_its_clients_see_an_end(site: Site) ->
 
 async def test_a_lost_connection_opens_no_listener(site: Site) -> None:
     async with target(echo) as there, site.connected() as connection:
+        await settled(connection)
         site.sshd.kill_sessions()
         await connection.wait_closed()
         with pytest.raises(SshvpnError):
@@ -139,6 +150,7 @@ async def test_a_lost_connection_is_made_again(site: Site) -> None:
 
 async def test_wait_closed_tells_everybody_who_waits(site: Site) -> None:
     async with site.connected() as connection:
+        await settled(connection)
         waiting = [asyncio.create_task(connection.wait_closed()) for _ in range(3)]
         await asyncio.sleep(0)
         site.sshd.kill_sessions()

@@ -192,6 +192,16 @@ async def test_a_name_as_a_target_is_resolved_by_the_server(site: Site) -> None:
         assert await exchange(where, b"x") == b"x"
 
 
+async def test_a_listener_of_an_adapter_takes_what_comes_by_it(site: Site) -> None:
+    async with target(echo) as there, site.connected() as connection:
+        listener = Listener(Direction.LOCAL, TcpEndpoint("127.0.0.1", 0), there, "lo")
+        where = await connection.open_listener(listener)
+        assert await exchange(where, b"x") == b"x"
+        await connection.close_listener(listener)
+        assert isinstance(where, TcpEndpoint)
+        assert is_refused(where)
+
+
 async def test_a_listener_of_an_adapter_that_is_not_there_is_a_mistake_or_said(site: Site) -> None:
     async with target(echo) as there, site.connected() as connection:
         listener = Listener(Direction.LOCAL, TcpEndpoint("127.0.0.1", 0), there, "nosuch0")
