@@ -149,6 +149,16 @@ def _tunnel(match: re.Match[str], _: str) -> SshvpnError:
     )
 
 
+def _local_tunnel(_: re.Match[str], text: str) -> SshvpnError:
+    if "Device or resource busy" in text:
+        return TakenError(
+            "this machine's tun device is taken", "see who has it: ip tuntap; or take another"
+        )
+    return PrivilegeError(
+        "may not open a tun device on this machine", "it must belong to this user, or be root's"
+    )
+
+
 def _bind(match: re.Match[str], _: str) -> SshvpnError:
     where, why = match[1], match[2]
     if "in use" in why:
@@ -194,7 +204,8 @@ _CASES = _cases(
     (r"(?m)^.*(?:Bad owner or permissions|terminating, \d+ bad).*$", _config),
     (r"(?m)^Can't open user config file .*$", _config),
     (r"no matching (.*?) found. Their offer: (.*)", _no_match),
-    (r"Tunnel forwarding failed|Tunnel device open failed|rejected tunnel device", _tunnel),
+    (r"Tunnel device open failed", _local_tunnel),
+    (r"Tunnel forwarding failed|rejected tunnel device", _tunnel),
     (r"bind (\[?[^\s\]]+\]?:\d+): (.*)", _bind),
     (r"unix_listener: cannot bind to path (\S+): (.*)", _bind),
     (r"(remote port forwarding failed for listen (?:port|path)) (\S+)", _remote_bind),

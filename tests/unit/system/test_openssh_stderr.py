@@ -150,8 +150,14 @@ CASES = [
      errors.ConfigError, Retry.NEVER, 2, "/home/alice/.ssh/config"),
     ("tunnel-refused", "Tunnel forwarding failed",
      errors.TunnelRefusedError, Retry.NEVER, 5, "PermitTunnel"),
-    ("tunnel-local", "Tunnel device open failed.\nCould not request tunnel forwarding.",
-     errors.TunnelRefusedError, Retry.NEVER, 5, ""),
+    ("tunnel-unit-at-server", "debug1: Remote: Failed to open the tunnel device.\n"
+     "Tunnel forwarding failed", errors.TunnelRefusedError, Retry.NEVER, 5, ""),
+    ("tunnel-local-busy", "debug1: sys_tun_open: failed to configure tunnel (mode 1): "
+     "Device or resource busy\nTunnel device open failed.\n"
+     "Could not request tunnel forwarding.", errors.TakenError, Retry.NEVER, 7, "tun"),
+    ("tunnel-local-not-owned", "debug1: sys_tun_open: failed to configure tunnel (mode 1): "
+     "Operation not permitted\nTunnel device open failed.\n"
+     "Could not request tunnel forwarding.", errors.PrivilegeError, Retry.NEVER, 4, "tun"),
     ("tunnel-rejected", "Server has rejected tunnel device forwarding",
      errors.TunnelRefusedError, Retry.NEVER, 5, ""),
     ("port-taken", "bind [127.0.0.1]:9999: Address already in use\n"
