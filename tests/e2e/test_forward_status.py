@@ -51,7 +51,7 @@ def test_the_same_twice_says_that_it_is_up(office: Office) -> None:
     again = office.forward("server", "9999:8888")
     assert "up already" in again.stderr
     assert "http://localhost:9999/" in again.stdout
-    assert len(office.pids("sshvpn.background")) == 1
+    wait_until(lambda: len(office.pids("sshvpn.background")) == 1)  # the second is going away
     assert "taken" in office.refused(7, "forward", "server", "9999:7777")
     assert "up already" in office.refused(7, "forward", "server", "9999:8888")
     office.sshvpn("down")
