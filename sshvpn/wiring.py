@@ -45,7 +45,8 @@ def session_path(profile: ForwardProfile) -> Path:
 def make_engine(name: EngineName, directory: Path | None = None) -> ForwardEngine:
     """Return the engine: ``auto`` is the system's OpenSSH where there is one."""
     from sshvpn.model import EngineName
-    from sshvpn.system.openssh import OpensshEngine, find_ssh
+    from sshvpn.system.openssh import OpensshEngine
+    from sshvpn.system.process import find_ssh
 
     if name is EngineName.OPENSSH or (name is EngineName.AUTO and find_ssh()):
         return OpensshEngine(directory)
@@ -119,13 +120,6 @@ class SessionDirOf(SessionDir):
 
     def __init__(self, profile: ForwardProfile) -> None:
         super().__init__(paths.runtime_dir(), "forward", session_id(profile))
-
-
-def check_forward(profile: ForwardProfile) -> None:
-    """Raise UsageError for what is wrong with ``profile`` before anything is started."""
-    import asyncio
-
-    asyncio.run(make_forward(profile).check())
 
 
 def trust_lan(profile: ForwardProfile) -> None:

@@ -130,7 +130,6 @@ def _down(profile: ForwardProfile) -> str:
 
 
 def _run_background(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> int:
-    wiring.check_forward(profile)
     client = Client(wiring.start_background(profile, verbose=verbose))
     try:
         snapshot = follow_start(client, verbose=verbose)

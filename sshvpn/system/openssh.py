@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import signal
 import tempfile
 from collections import deque
@@ -46,7 +45,7 @@ from sshvpn.system.listener_guard import guard_process_listener
 from sshvpn.system.openssh_mux import Mux
 from sshvpn.system.openssh_stderr import classify, is_debug, is_noise
 from sshvpn.system.openssh_words import ssh_words
-from sshvpn.system.process import ChildLines, dies_with_parent
+from sshvpn.system.process import ChildLines, dies_with_parent, find_ssh
 from sshvpn.system.sockets import TransportSocket
 from sshvpn.system.ssh_config import resolve
 
@@ -65,11 +64,6 @@ _CHANNEL_NEW = re.compile(
 )
 _CHANNEL_FREE = re.compile(r"debug1: channel (\d+): free:")
 _OPEN_FAILED = re.compile(r"channel \d+: open failed: ([^:]+): (.*)")
-
-
-def find_ssh() -> str | None:
-    """Return the absolute path of the system's ssh, or None."""
-    return shutil.which("ssh")
 
 
 class OpensshEngine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from sshvpn.errors import SshvpnError, UnreachableError
 from sshvpn.model import Direction, Endpoint, Listener
 from sshvpn.system.openssh_stderr import classify
 from sshvpn.system.openssh_words import forward_word
-from sshvpn.system.process import dies_with_parent
+from sshvpn.system.process import dies_with_parent, find_ssh
 
 _TIMEOUT_S = 30.0
 _REMOVE_TIMEOUT_S = 2.0
@@ -72,7 +71,7 @@ class Mux:
 
     async def _ssh(self, words: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
         process = await asyncio.create_subprocess_exec(
-            shutil.which("ssh") or "ssh",
+            find_ssh() or "ssh",
             *("-F", "none", "-T", "-o", "ControlMaster=no", "-S", str(self._path), *words),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

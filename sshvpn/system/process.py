@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +14,11 @@ from collections.abc import Callable
 _PR_SET_PDEATHSIG = 1
 _PIECE = 1 << 16
 _LONGEST_LINE = 1 << 20
+
+
+def find_ssh() -> str | None:
+    """Return the absolute path of the system's ssh, or None."""
+    return shutil.which("ssh")
 
 
 class ChildLines:

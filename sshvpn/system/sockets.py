@@ -133,13 +133,18 @@ class TransportSocket:
         with closing(sock), suppress(OSError):
             # The number may stand for another socket by now.
             if os.fstat(sock.fileno()).st_ino == self._inode:
-                acked, received = struct.unpack_from("=QQ", _tcp_info(sock), _TCP_INFO_BYTES)
-                return TcpCounters(rx_bytes=received, tx_bytes=acked)
+                return counters_of(sock)
         return None
 
     def close(self) -> None:
         """Let go of the process."""
         self._process.close()
+
+
+def counters_of(sock: socket.socket) -> TcpCounters:
+    """Return what the TCP connection ``sock`` has carried (tcp(7), TCP_INFO). Raises OSError."""
+    acked, received = struct.unpack_from("=QQ", _tcp_info(sock), _TCP_INFO_BYTES)
+    return TcpCounters(rx_bytes=received, tx_bytes=acked)
 
 
 def is_listening(sock: socket.socket) -> bool:

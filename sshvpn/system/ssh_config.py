@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from sshvpn.errors import ConfigError, SshvpnError, UsageError
 from sshvpn.model import Destination, SshOptions
-from sshvpn.system.process import dies_with_parent
+from sshvpn.system.process import dies_with_parent, find_ssh
 
 Config = Mapping[str, tuple[str, ...]]
 """Keys in lower case; an option that may be given several times has its values in order."""
@@ -77,7 +76,7 @@ def error_of(stderr: str) -> SshvpnError:
 
 
 async def _ssh_g(words: Sequence[str]) -> str:
-    ssh = shutil.which("ssh")
+    ssh = find_ssh()
     if ssh is None:
         raise UsageError("there is no ssh on this machine", "install openssh-client")
     process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.system.openssh_stderr import classify
+from sshvpn.system.process import find_ssh
 from sshvpn.system.sshtunnel_settings import Settings, jump_words
 
 _KEPT_LINES = 50
@@ -127,7 +127,7 @@ def ssh_jump(
     settings: Settings, config_words: Sequence[str], *, may_prompt: bool
 ) -> tuple[str, ...]:
     """Return the command line of the ssh that reaches the last hop. Raises UsageError."""
-    ssh = shutil.which("ssh")
+    ssh = find_ssh()
     if ssh is None:
         raise UsageError(
             "the sshtunnel engine reaches a ProxyJump by ssh, and there is none on this machine",

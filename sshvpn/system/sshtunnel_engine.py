@@ -10,9 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
-import socket
-import struct
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,6 +24,8 @@ from sshvpn.system.agent import AgentMemory
 from sshvpn.system.askpass import AskpassServer
 from sshvpn.system.knownhosts import Marker
 from sshvpn.system.paths import home
+from sshvpn.system.process import find_ssh
+from sshvpn.system.sockets import counters_of
 from sshvpn.system.ssh_config import resolve
 from sshvpn.system.sshtunnel_dial import Carrier, dial, ssh_jump
 from sshvpn.system.sshtunnel_settings import OTHER_ENGINE, Settings, refuse_specs, settings_of
@@ -39,8 +38,6 @@ log = logging.getLogger("sshvpn.sshtunnel")
 
 T = TypeVar("T")
 
-_TCP_INFO_BYTES_ACKED = 120
-_TCP_INFO_LENGTH = 136
 _PROBE_BYTES = 1024
 """More than our own requests for life are acknowledged with: then data got through."""
 
@@ -250,7 +247,7 @@ class Connection:
 
 async def _settings(profile: ForwardProfile) -> Settings:
     """Return how to log in. Raises UsageError for what cannot be honoured, ConfigError."""
-    if shutil.which("ssh") is not None:
+    if find_ssh() is not None:
         config = await resolve(profile.destination, profile.ssh)
     else:
         from sshvpn.system.ssh_config_files import resolve_without_ssh
@@ -304,7 +301,6 @@ def _bytes_acked(carrier: Carrier) -> int:
     if not carrier.is_tcp:
         return 0
     try:
-        info = carrier.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
-        return int(struct.unpack_from("=Q", info, _TCP_INFO_BYTES_ACKED)[0])
-    except (OSError, struct.error, AttributeError):
+        return counters_of(carrier.sock).tx_bytes
+    except (OSError, AttributeError):  # it is closed; a system without TCP_INFO
         return 0
