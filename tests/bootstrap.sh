@@ -21,6 +21,9 @@ ping:iputils-ping:who reaches whom
 curl:curl:what a browser would see
 busybox:busybox:servers with nothing but busybox are tested too
 tmux:tmux:a terminal for the live view
+zsh:zsh:completion, and login shells of a server
+fish:fish:completion, and login shells of a server
+tcsh:tcsh:login shells of a server
 '
 
 say() { printf '%s\n' "* $*" >&2; }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
+from sshvpn.system.cpu import has_aes
 from tests.e2e.office import HOME, INTERRUPTED, RUNTIME, Office, exit_code
 from tests.lab import wait_until
 
@@ -208,6 +210,42 @@ def test_verbose_tells_what_ssh_says_of_itself(office: Office) -> None:
     done = office.forward("-v", "server", "9999:8888")
     assert "debug1: Authenticat" in done.stderr
     assert "debug1:" in office.logs()
+    office.sshvpn("down")
+
+
+def test_watch_goes_on_showing_and_sees_the_end(office: Office) -> None:
+    office.forward("server", "9999:8888")
+    watcher = office.lab.sshvpn_pty("status", "--watch", "server")
+    watcher.expect("http://localhost:9999/")
+    watcher.expect("running")
+    office.server.sshd.kill_sessions()
+    watcher.expect("running")
+    watcher.sendintr()
+    assert exit_code(watcher) == INTERRUPTED
+    office.sshvpn("down")
+    office.refused(3, "status", "--watch", "server")
+
+
+def test_usr1_writes_the_status_to_the_log(office: Office) -> None:
+    office.forward("server", "9999:8888")
+    office.gateway.kill(office.only()["pid"], signal.SIGUSR1)
+    office.wait_logged("status: running 127.0.0.1:9999")
+    office.sshvpn("down")
+
+
+@pytest.mark.parametrize("chosen", [None, "aes256-ctr"], ids=["default", "chosen"])
+def test_the_cipher_is_this_cpus_unless_the_user_chose_one(
+    office: Office, engine: str, chosen: str | None
+) -> None:
+    office.server.start_sshd(2222, {"LogLevel": "DEBUG1"})
+    office.lab.know(office.server.sshd)
+    if chosen:
+        office.ssh_config(f"Host *\n  Ciphers {chosen}\n")
+    options = ("-o", "UserKnownHostsFile=~/.ssh/known_hosts", "-o", "HostKeyAlias=server")
+    office.forward("ssh://server:2222", "9999:8888", "--engine", engine, *options)
+    first = "aes128-gcm@openssh.com" if has_aes() else "chacha20-poly1305@openssh.com"
+    log = office.server.read("/run/lab-sshd-2222/log")
+    assert f"client->server cipher: {chosen or first} " in log
     office.sshvpn("down")
 
 
