@@ -15,9 +15,11 @@ import pytest
 from sshvpn.boundary import ForwardEngine
 from sshvpn.system.openssh import OpensshEngine
 from sshvpn.system.sshtunnel_engine import SshtunnelEngine
+from tests.contract.gateway import Driver
 from tests.contract.netns import Namespace, may_make_namespaces
 from tests.contract.site import Site
 from tests.contract.sshd import Sshd, has_sshd
+from tests.lab import LabMachine
 
 ENGINES: dict[str, Callable[[], ForwardEngine]] = {
     "openssh": OpensshEngine,
@@ -100,3 +102,17 @@ def namespace() -> Iterator[Callable[[], Namespace]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def driver(gateway: LabMachine) -> Iterator[Callable[..., Driver]]:
+    """Start clients on the module's `gateway`, each with a privileged helper of its own."""
+    made: list[Driver] = []
+
+    def make(user: str = "alice", **words: str | None) -> Driver:
+        made.append(Driver(gateway, user, **words))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()

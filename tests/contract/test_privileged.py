@@ -34,20 +34,6 @@ def gateway() -> Iterator[LabMachine]:
     machine.close()
 
 
-@pytest.fixture
-def driver(gateway: LabMachine) -> Iterator[Callable[..., Driver]]:
-    """Start clients, each with a helper of its own."""
-    made: list[Driver] = []
-
-    def make(user: str = "alice", **words: str | None) -> Driver:
-        made.append(Driver(gateway, user, **words))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
-
-
 def settled_dump(machine: LabMachine) -> str:
     """Return the dump once the kernel has noticed that nobody holds the device.
 

@@ -38,19 +38,6 @@ def gateway() -> Iterator[LabMachine]:
     machine.close()
 
 
-@pytest.fixture
-def driver(gateway: LabMachine) -> Iterator[Callable[..., Driver]]:
-    made: list[Driver] = []
-
-    def make(user: str = "alice", **words: str | None) -> Driver:
-        made.append(Driver(gateway, user, **words))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
-
-
 def status_of(machine: LabMachine, pid: int) -> dict[str, str]:
     text = machine.host_path(f"/proc/{pid}/status").read_text()
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
