@@ -17,7 +17,12 @@ from sshvpn.model import (
     LanNetwork,
     Listener,
     Traffic,
+    TunnelProfile,
 )
+from sshvpn.plan.request import Facts
+from sshvpn.plan.state import NetworkState
+from sshvpn.plan.steps import Step
+from sshvpn.remote import protocol
 
 
 class Prompter(Protocol):
@@ -92,6 +97,129 @@ class ForwardEngine(Protocol):
 
         For ever where nothing but a person can help.
         """
+        ...
+
+
+class LocalEnd(Protocol):
+    """This machine's end of one tunnel, changed by the privileged helper.
+
+    When this process ends, however it does, all that it put into the kernel goes.
+    """
+
+    @property
+    def unit(self) -> int:
+        """The tunnel's unit, allotted to it for as long as it lives (sshvpn.plan.marks)."""
+        ...
+
+    async def facts(self) -> Facts:
+        """Return what this machine is like."""
+        ...
+
+    async def read(self) -> NetworkState:
+        """Return what the tunnel has in the kernel now."""
+        ...
+
+    async def apply(self, steps: Sequence[Step]) -> None:
+        """Make the steps, all or none. Raises an SshvpnError that names the one that failed."""
+        ...
+
+    async def close(self) -> Sequence[str]:
+        """Remove all, and return what could not be removed; twice is fine."""
+        ...
+
+
+class TunnelConnection(Protocol):
+    """One SSH connection that carries packets, with the agent at its other end."""
+
+    @property
+    def facts(self) -> protocol.Facts | None:
+        """What the agent found at the server; None where the login runs no agent."""
+        ...
+
+    async def configure(self, end: protocol.RemoteEnd) -> None:
+        """Let the agent make the server's end what ``end`` says, and wait until it stands.
+
+        May be called again. Raises an SshvpnError.
+        """
+        ...
+
+    async def open_listener(self, listener: Listener) -> Endpoint:
+        """As :meth:`Connection.open_listener`, over the same connection."""
+        ...
+
+    async def close_listener(self, listener: Listener) -> None:
+        """As :meth:`Connection.close_listener`."""
+        ...
+
+    async def wait_closed(self) -> SshvpnError:
+        """Wait until the connection, or the agent, has ended, and return why."""
+        ...
+
+    async def close(self) -> None:
+        """End it. The agent is asked to undo what it did, and waited for; twice is fine."""
+        ...
+
+    def life(self) -> int:
+        """Return a number that grows while the server is heard (bytes received or acknowledged).
+
+        0 where nothing can be told.
+        """
+        ...
+
+
+class TunnelCarrier(Protocol):
+    """A way to carry packets over SSH: a transport."""
+
+    @property
+    def name(self) -> str:
+        """The name in ``status --json``: ``w`` or ``stream``."""
+        ...
+
+    @property
+    def largest_mtu(self) -> int:
+        """The largest packet that it carries, in bytes."""
+        ...
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it dies of IPv4 packets of 20 bytes and fewer, and so needs a guard."""
+        ...
+
+    async def check(self, profile: TunnelProfile) -> None:
+        """Raise UsageError for what it cannot honour. Makes no connection."""
+        ...
+
+    async def peers(self, profile: TunnelProfile) -> Sequence[str]:
+        """Return the addresses that the connection is made to, as far as they are known."""
+        ...
+
+    async def connect(
+        self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
+    ) -> TunnelConnection:
+        """Log in, and return the connection once the agent has told what it found.
+
+        The device of ``unit`` is there. Without ``prompter`` nobody is asked. Raises an
+        SshvpnError whose class says whether to retry. Cancelled: nothing is left.
+        """
+        ...
+
+    async def wait_login_possible(self) -> None:
+        """As :meth:`ForwardEngine.wait_login_possible`."""
+        ...
+
+
+class Prober(Protocol):
+    """Asks the network whether somebody is there."""
+
+    async def round_trip_s(self, address: str, source: str, timeout_s: float) -> float | None:
+        """Return how long ``address`` took to answer a packet from ``source``; None: it did not.
+
+        Any answer counts, a refusal too. Needs no privilege.
+        """
+        ...
+
+    async def holder_of(self, interface: str, address: str) -> str | None:
+        """Return the MAC of who has ``address`` at ``interface`` (ARP, NDP), None if nobody."""
         ...
 
 

@@ -172,6 +172,69 @@ class ForwardProfile:
         )
 
 
+class Transport(str, Enum):
+    """The values of ``--transport``."""
+
+    AUTO = "auto"
+    W = "w"
+    """OpenSSH's own tun forwarding."""
+    STREAM = "stream"
+    """The packet pump over an exec channel."""
+
+
+DEFAULT_ROUTE = "default"
+"""The word of ``--route`` that sends everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelProfile:
+    """All that is wanted of one ``sshvpn up``: what runs it is a session.
+
+    ``routes`` are prefixes or ``default``. ``lan`` is None where nothing was said: a person at
+    a terminal is asked, else remembered networks count. ``lan_trusts`` says that the command
+    line asked for sharing, which is the trust of every network that is there now.
+    ``lan_interfaces`` limits it to those adapters, whatever their kind. ``publish`` are SPECs of
+    ``--publish``. ``address`` is the tunnel's own, ADDRESS/LENGTH or a prefix.
+    ``remote_device`` is a tun that the server's administrator made. ``timeout_s`` bounds the
+    first start (None: no bound).
+    """
+
+    name: str
+    host: str
+    destination: Destination
+    routes: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    lan: bool | None = None
+    lan_trusts: bool = False
+    lan_interfaces: tuple[str, ...] = ()
+    lan_address: str | None = None
+    publish: tuple[ForwardSpec, ...] = ()
+    nat: bool = True
+    transport: Transport = Transport.AUTO
+    streams: int | None = None
+    mtu: int | None = None
+    address: str | None = None
+    remote_device: str | None = None
+    ssh: SshOptions = SshOptions()
+    timeout_s: float | None = None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What was asked for, in words: equal for two profiles that want the same."""
+        return (
+            *(f"route {route}" for route in self.routes),
+            *(f"exclude {prefix}" for prefix in self.exclude),
+            *(f"publish {spec.text}" for spec in self.publish),
+            *(f"lan {name}" for name in self.lan_interfaces),
+            *([f"lan address {self.lan_address}"] if self.lan_address else []),
+        )
+
+    @property
+    def has_default(self) -> bool:
+        """Whether everything is to go through it."""
+        return DEFAULT_ROUTE in self.routes
+
+
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:
     """One address of one adapter, whose number in the kernel is ``interface_index``."""

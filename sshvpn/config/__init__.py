@@ -12,7 +12,7 @@
 Every mistake is a ConfigError that begins with ``FILE:LINE:`` where a line is to blame.
 """
 
-from sshvpn.config.entries import Config, ForwardEntry, Transport, TunnelEntry
+from sshvpn.config.entries import Config, ForwardEntry, TunnelEntry
 from sshvpn.config.files import config_path, load, read_text
 from sshvpn.config.render import render
 from sshvpn.config.schema import parse
@@ -20,7 +20,6 @@ from sshvpn.config.schema import parse
 __all__ = [
     "Config",
     "ForwardEntry",
-    "Transport",
     "TunnelEntry",
     "config_path",
     "load",

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
-from sshvpn.model import Destination, EngineName, ForwardSpec, SshOptions, TcpEndpoint
-
-
-class Transport(str, Enum):
-    """The values of ``--transport``."""
-
-    AUTO = "auto"
-    W = "w"
-    """OpenSSH's own tun forwarding."""
-    STREAM = "stream"
-    """The packet pump over an exec channel."""
+from sshvpn.model import (
+    Destination,
+    EngineName,
+    ForwardSpec,
+    SshOptions,
+    TcpEndpoint,
+    Transport,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,20 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from sshvpn.config.entries import Config, ForwardEntry, Transport, TunnelEntry
+from sshvpn.config.entries import Config, ForwardEntry, TunnelEntry
 from sshvpn.config.lines import key_lines
 from sshvpn.config.toml import loads
 from sshvpn.config.value import Source, Table, Value
 from sshvpn.errors import ConfigError, UsageError
-from sshvpn.model import Destination, Direction, EngineName, ForwardSpec, SshOptions
+from sshvpn.model import (
+    DEFAULT_ROUTE,
+    Destination,
+    Direction,
+    EngineName,
+    ForwardSpec,
+    SshOptions,
+    Transport,
+)
 from sshvpn.spec import (
     is_host,
     parse_address_port,
@@ -29,7 +37,6 @@ from sshvpn.spec import (
     parse_ssh_option,
 )
 
-DEFAULT_ROUTE = "default"
 STREAMS_MAX = 64
 MTU_MIN = 576
 """RFC 791: what every IPv4 host takes."""

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, strategies as st
 
-from sshvpn.config import Config, ForwardEntry, Transport, TunnelEntry, parse, render
+from sshvpn.config import Config, ForwardEntry, TunnelEntry, parse, render
 from sshvpn.errors import ConfigError
-from sshvpn.model import Destination, Direction, EngineName, SshOptions, TcpEndpoint
+from sshvpn.model import (
+    Destination,
+    Direction,
+    EngineName,
+    SshOptions,
+    TcpEndpoint,
+    Transport,
+)
 from sshvpn.spec import parse_dynamic, parse_forward, parse_publish
 
 FILE = Path("/home/alice/.config/sshvpn/config.toml")
