@@ -6,8 +6,14 @@ import functools
 import os
 import pathlib
 import shutil
+import signal
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever runs the tests in a shell's background hands it on ignored (POSIX, "Asynchronous
+    # Lists"), through every exec: Ctrl-C would reach nothing that is tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROGRAMS = ("ip", "nft", "sysctl", "nsenter", "ssh", "ssh-keygen", "sshd", "sudo", "curl", "ping")
 
