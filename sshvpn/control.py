@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sshvpn.errors import SshvpnError, TakenError
 
 if TYPE_CHECKING:
-    from sshvpn.model import ForwardProfile
+    from sshvpn.model import ForwardProfile, TunnelProfile
 
 VERSION: Final = 1
 LONGEST_LINE: Final = 64 * 1024
@@ -35,20 +35,24 @@ _REPLY_TIMEOUT_S = 5.0
 _DOWN_TIMEOUT_S = 15.0
 _LOCK_POLL_S = 0.02
 _NOTED = "socket-"
+_BEGINNINGS = ("forward-", "tunnel-")
 
 
-def session_id(profile: ForwardProfile) -> str:
+def session_id(profile: ForwardProfile | TunnelProfile) -> str:
     """Return the label of what ``profile`` runs as: a hash of kind and name.
 
-    A name of the user's own stands for one session. Forwards that were just typed are named
-    after their host, so that one host may have several: their SPECs tell them apart, and
-    where they are to listen.
+    A tunnel's name stands for one session, and so does a forward's that is the user's own.
+    Forwards that were just typed are named after their host, so that one host may have
+    several: their SPECs tell them apart, and where they are to listen.
     """
     import hashlib
 
-    words = ["forward", profile.name]
-    if not profile.named:
-        words += profile.wanted
+    from sshvpn.model import TunnelProfile
+
+    if isinstance(profile, TunnelProfile):
+        words = ["tunnel", profile.name]
+    else:
+        words = ["forward", profile.name, *(() if profile.named else profile.wanted)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 
@@ -167,7 +171,7 @@ def session_dirs(runtimes: Iterable[Path]) -> Iterator[Path]:
     """Yield the directories of all sessions, dead ones too."""
     for runtime in runtimes:
         with contextlib.suppress(OSError):
-            yield from sorted(p for p in runtime.iterdir() if p.name.startswith("forward-"))
+            yield from sorted(p for p in runtime.iterdir() if p.name.startswith(_BEGINNINGS))
 
 
 def sweep(runtimes: Iterable[Path]) -> list[Path]:

@@ -1,10 +1,12 @@
-"""A forward's profile as JSON: how the command line hands it to the process it starts.
+"""A profile as JSON: how the command line hands it to the process it starts.
 
-The SPECs travel as they were typed and are parsed again, so that there is one parser.
+``kind`` tells a forward's from a tunnel's. SPECs travel as they were typed and are parsed
+again, so that there is one parser.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,36 +17,59 @@ from sshvpn.model import (
     ForwardProfile,
     ForwardSpec,
     SshOptions,
+    Transport,
+    TunnelProfile,
 )
-from sshvpn.spec import parse_dynamic, parse_forward
+from sshvpn.spec import parse_dynamic, parse_forward, parse_publish
+
+_FORWARD = "forward"
+_TUNNEL = "tunnel"
 
 
-def profile_to_json(profile: ForwardProfile) -> dict[str, Any]:
+def profile_to_json(profile: ForwardProfile | TunnelProfile) -> dict[str, Any]:
     """Return ``profile`` as plain data."""
     plain = asdict(profile)
-    plain["specs"] = [[spec.direction.value, spec.text] for spec in profile.specs]
-    plain["engine"] = profile.engine.value
-    return plain
+    if isinstance(profile, TunnelProfile):
+        publish = [spec.text for spec in profile.publish]
+        plain |= {"publish": publish, "transport": profile.transport.value}
+        return {"kind": _TUNNEL, **plain}
+    specs = [[spec.direction.value, spec.text] for spec in profile.specs]
+    return {"kind": _FORWARD, **plain, "specs": specs, "engine": profile.engine.value}
 
 
-def profile_from_json(plain: dict[str, Any]) -> ForwardProfile:
+def profile_from_json(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfile:
     """Return the profile that :func:`profile_to_json` made ``plain`` of."""
-    ssh = plain["ssh"]
-    return ForwardProfile(
-        **{
-            **plain,
-            "destination": Destination(**plain["destination"]),
-            "specs": tuple(parse_spec(Direction(way), text) for way, text in plain["specs"]),
-            "binds": tuple(plain["binds"]),
-            "engine": EngineName(plain["engine"]),
-            "ssh": SshOptions(
-                **{
-                    **ssh,
-                    "identity_files": tuple(ssh["identity_files"]),
-                    "options": tuple((key, value) for key, value in ssh["options"]),
-                }
-            ),
-        }
+    fields = {key: value for key, value in plain.items() if key != "kind"}
+    fields["destination"] = Destination(**fields["destination"])
+    fields["ssh"] = _ssh(fields["ssh"])
+    if plain["kind"] == _TUNNEL:
+        return TunnelProfile(**{**fields, **_of_tunnel(fields)})
+    return ForwardProfile(**{**fields, **_of_forward(fields)})
+
+
+def _of_forward(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "specs": tuple(parse_spec(Direction(way), text) for way, text in plain["specs"]),
+        "binds": tuple(plain["binds"]),
+        "engine": EngineName(plain["engine"]),
+    }
+
+
+def _of_tunnel(plain: Mapping[str, Any]) -> dict[str, Any]:
+    lists = ("routes", "exclude", "lan_interfaces")
+    return {
+        **{key: tuple(plain[key]) for key in lists},
+        "publish": tuple(parse_publish(text) for text in plain["publish"]),
+        "transport": Transport(plain["transport"]),
+    }
+
+
+def _ssh(plain: Mapping[str, Any]) -> SshOptions:
+    return SshOptions(
+        config_file=plain["config_file"],
+        identity_files=tuple(plain["identity_files"]),
+        jump=plain["jump"],
+        options=tuple((key, value) for key, value in plain["options"]),
     )
 
 

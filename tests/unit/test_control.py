@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from sshvpn import control, errors
 from sshvpn.control import AlreadyUpError, SessionDir
 from sshvpn.control_server import ControlServer
-from sshvpn.model import Destination, ForwardProfile
+from sshvpn.model import Destination, ForwardProfile, TunnelProfile
 from sshvpn.spec import parse_forward
 
 
@@ -47,6 +47,21 @@ def test_forwards_that_were_typed_are_told_apart_by_where_they_listen() -> None:
 def test_a_name_of_the_users_own_stands_for_one_session() -> None:
     first, second = profile("1:1", named=True), profile("2:2", named=True)
     assert control.session_id(first) == control.session_id(second)
+
+
+def test_a_tunnel_s_name_stands_for_one_session_beside_a_forward_s() -> None:
+    tunnel = TunnelProfile("gpu", "gpu", Destination("gpu"))
+    routed = replace(tunnel, routes=("10.0.0.0/8",))
+    assert control.session_id(tunnel) == control.session_id(routed)
+    assert control.session_id(tunnel) != control.session_id(profile("1:1", named=True))
+    assert control.session_id(tunnel) != control.session_id(replace(tunnel, name="other"))
+
+
+def test_tunnels_and_forwards_are_found_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("tunnel-a", "forward-b", "other-c"):
+        (tmp_path / name).mkdir()
+    found = [path.name for path in control.session_dirs([tmp_path])]
+    assert found == ["forward-b", "tunnel-a"]
 
 
 def test_a_session_lives_while_its_lock_is_held(tmp_path: Path) -> None:

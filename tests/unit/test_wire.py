@@ -6,7 +6,16 @@ import json
 
 from hypothesis import given, strategies as st
 
-from sshvpn.model import Destination, Direction, EngineName, ForwardProfile, SshOptions
+from sshvpn.model import (
+    Destination,
+    Direction,
+    EngineName,
+    ForwardProfile,
+    SshOptions,
+    Transport,
+    TunnelProfile,
+)
+from sshvpn.spec import parse_publish
 from sshvpn.wire import parse_spec, profile_from_json, profile_to_json
 
 words = st.text(min_size=1, max_size=12)
@@ -19,35 +28,61 @@ specs = st.sampled_from(
         (Direction.DYNAMIC, "127.0.0.1:1080"),
     ]
 ).map(lambda pair: parse_spec(*pair))
-profiles = st.builds(
+destinations = st.builds(
+    Destination,
+    host=words,
+    user=st.none() | words,
+    port=st.none() | st.integers(1, 65535),
+)
+ssh_options = st.builds(
+    SshOptions,
+    config_file=st.none() | words,
+    identity_files=st.lists(words, max_size=2).map(tuple),
+    jump=st.none() | words,
+    options=st.lists(st.tuples(words, words), max_size=2).map(tuple),
+)
+several_words = st.lists(words, max_size=2).map(tuple)
+timeouts = st.none() | st.floats(0.1, 1e6)
+forwards = st.builds(
     ForwardProfile,
     name=words,
     host=words,
-    destination=st.builds(
-        Destination,
-        host=words,
-        user=st.none() | words,
-        port=st.none() | st.integers(1, 65535),
-    ),
+    destination=destinations,
     specs=st.lists(specs, max_size=4).map(tuple),
-    binds=st.lists(words, max_size=2).map(tuple),
+    binds=several_words,
     lan=st.booleans(),
     lan_trusts=st.booleans(),
     engine=st.sampled_from(EngineName),
-    ssh=st.builds(
-        SshOptions,
-        config_file=st.none() | words,
-        identity_files=st.lists(words, max_size=2).map(tuple),
-        jump=st.none() | words,
-        options=st.lists(st.tuples(words, words), max_size=2).map(tuple),
-    ),
+    ssh=ssh_options,
     named=st.booleans(),
-    timeout_s=st.none() | st.floats(0.1, 1e6),
+    timeout_s=timeouts,
+)
+published = st.sampled_from(["8888", "9999:db.internal:5432", "db:5432", "*:80:8080"])
+tunnels = st.builds(
+    TunnelProfile,
+    name=words,
+    host=words,
+    destination=destinations,
+    routes=several_words,
+    exclude=several_words,
+    lan=st.none() | st.booleans(),
+    lan_trusts=st.booleans(),
+    lan_interfaces=several_words,
+    lan_address=st.none() | words,
+    publish=st.lists(published.map(parse_publish), max_size=3).map(tuple),
+    nat=st.booleans(),
+    transport=st.sampled_from(Transport),
+    streams=st.none() | st.integers(1, 64),
+    mtu=st.none() | st.integers(576, 16380),
+    address=st.none() | words,
+    remote_device=st.none() | words,
+    ssh=ssh_options,
+    timeout_s=timeouts,
 )
 
 
-@given(profiles)
-def test_a_profile_crosses_unchanged(profile: ForwardProfile) -> None:
+@given(forwards | tunnels)
+def test_a_profile_crosses_unchanged(profile: ForwardProfile | TunnelProfile) -> None:
     line = json.dumps(profile_to_json(profile))
     assert "\n" not in line
     assert profile_from_json(json.loads(line)) == profile
