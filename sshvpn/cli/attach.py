@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sshvpn import wiring
-from sshvpn.control import Client
+from sshvpn.control import AlreadyUpError, Client, is_alive, request
 from sshvpn.errors import LoginNeededError, SshvpnError, UnreachableError, exit_code_of
+from sshvpn.model import ForwardProfile, TunnelProfile
 
 Snapshot = dict[str, Any]
+
+CHANGE = "change"
+"""The level of a notice that is a command: a change to one of the machines, as it is made."""
+_ANSWER_WITHIN_S = 5.0
+_POLL_S = 0.05
 
 
 class Ended(SshvpnError):  # noqa: N818 (the other side's error, whatever it was)
@@ -42,20 +50,68 @@ class Ended(SshvpnError):  # noqa: N818 (the other side's error, whatever it was
         return cls(error["code"], exit_code_of(error["code"]), message, hint)
 
 
-def follow_start(client: Client, *, verbose: bool = False) -> Snapshot:
-    """Return the first snapshot that is running; show warnings, answer prompts meanwhile.
+def follow_start(launched: socket.socket, hidden: Collection[str]) -> Snapshot | None:
+    """Return the first snapshot that is running; show notices, answer prompts meanwhile.
 
-    ``verbose``: show all that is logged. Raises Ended where it does not come to that.
+    ``launched`` is the socket to a process that was just started, and is closed in the end;
+    notices of the levels ``hidden`` are not shown. None: another process has the session.
+    Raises Ended where it does not come to ``running``.
     """
-    return _Follower(client, verbose=verbose).follow(None)
+    client = Client(launched)
+    try:
+        return _Follower(client, hidden).follow(None)
+    except Ended as ended:
+        if ended.code == AlreadyUpError.code:
+            return None
+        raise
+    finally:
+        client.close()
 
 
-def rejoin(
-    directory: Path, snapshot: Snapshot, *, timeout_s: float | None, verbose: bool
+def join(
+    profile: ForwardProfile | TunnelProfile, others: SshvpnError, hidden: Collection[str]
+) -> Snapshot:
+    """Return a snapshot that is running of the session that is up as ``profile`` is called.
+
+    Where it waits, it is tried again now, and at a terminal its questions are answered.
+    Raises ``others`` where it is up with other wishes, and what :func:`_rejoin` does.
+    """
+    directory = wiring.session_path(profile)
+    snapshot = snapshot_of(profile.name, directory)
+    if sorted(snapshot["wanted"]) != sorted(profile.wanted):
+        raise others
+    if snapshot["state"] == "running":
+        return snapshot
+    return _rejoin(directory, snapshot, timeout_s=profile.timeout_s, hidden=hidden)
+
+
+def snapshot_of(name: str, directory: Path) -> Snapshot:
+    """Return how a session stands; one that is just starting answers in a moment."""
+    deadline = time.monotonic() + _ANSWER_WITHIN_S
+    while is_alive(directory) and time.monotonic() < deadline:
+        reply = request(directory, "status")
+        if reply is not None:
+            snapshot: Snapshot = reply["snapshot"]
+            return snapshot
+        time.sleep(_POLL_S)
+    raise SshvpnError(f"{name} is up and does not answer", "try again, or see: sshvpn status")
+
+
+def wait_for(name: str, directory: Path, condition: Callable[[Snapshot], bool]) -> Snapshot:
+    """Return how a session stands once ``condition`` holds, or in a while."""
+    deadline = time.monotonic() + _ANSWER_WITHIN_S
+    while True:
+        snapshot = snapshot_of(name, directory)
+        if condition(snapshot) or time.monotonic() > deadline:
+            return snapshot
+        time.sleep(_POLL_S)
+
+
+def _rejoin(
+    directory: Path, snapshot: Snapshot, *, timeout_s: float | None, hidden: Collection[str]
 ) -> Snapshot:
     """Return the next snapshot that is running of a session that is up, but is not running.
 
-    At a terminal its questions are answered. What waits, or has failed, is tried again now.
     ``timeout_s`` bounds the wait (None: no bound), prompts not counted. Raises Ended,
     UnreachableError after that time; the session stays as it is.
     """
@@ -67,15 +123,15 @@ def rejoin(
         client.send({"cmd": "attach" if can_answer else "watch"})
         if not can_answer and snapshot["state"] != "starting":
             client.send({"cmd": "wake"})
-        return _Follower(client, verbose=verbose).follow(timeout_s)
+        return _Follower(client, hidden).follow(timeout_s)
     finally:
         client.close()
 
 
 class _Follower:
-    def __init__(self, client: Client, *, verbose: bool) -> None:
+    def __init__(self, client: Client, hidden: Collection[str]) -> None:
         self._client = client
-        self._verbose = verbose
+        self._hidden = hidden
         self._deadline: float | None = None
         self._has_tried = False
         self._last: Snapshot = {}
@@ -89,8 +145,9 @@ class _Follower:
                     if self._is_running(message["snapshot"]):
                         return self._last
                 case "notice":
-                    if self._verbose or message["level"] not in ("info", "debug"):
-                        click.echo(f"sshvpn: {message['text']}", err=True)
+                    if message["level"] not in self._hidden:
+                        mark = "" if message["level"] == CHANGE else "sshvpn: "
+                        click.echo(f"{mark}{message['text']}", err=True)
                 case "tell":
                     click.echo(message["text"], err=True)
                 case "prompt":

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import click
 
 from sshvpn import wiring
-from sshvpn.cli.attach import Ended, follow_start, rejoin
+from sshvpn.cli.attach import Snapshot, follow_start, join, wait_for
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import Extras, flush, make_front
+from sshvpn.cli.hosts import START_WITHIN_S, checked_timeout
 from sshvpn.cli.options import ssh_options, verbose_option
 from sshvpn.cli.request import ForwardWords, build_profile
-from sshvpn.control import AlreadyUpError, Client, is_alive, request
-from sshvpn.errors import SshvpnError, TakenError, UsageError
+from sshvpn.control import AlreadyUpError
+from sshvpn.errors import TakenError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
-
-_DEFAULT_TIMEOUT_S = 30.0
-_ANSWER_WITHIN_S = 5.0
-_POLL_S = 0.05
 
 HELP = """Forward ports through HOST.
 
@@ -98,7 +93,8 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         binds=given["binds"],
         lan=given["lan"],
         engine=None if given["engine"] is None else EngineName(given["engine"]),
-        timeout_s=_timeout(given["timeout_s"], background=given["background"]),
+        timeout_s=checked_timeout(given["timeout_s"]),
+        default_timeout_s=START_WITHIN_S if given["background"] else None,
         ssh=ssh,
     )
     profile = build_profile(words)
@@ -117,76 +113,34 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
     context.exit(code)
 
 
-def _timeout(timeout_s: float | None, *, background: bool) -> float | None:
-    if timeout_s is None:
-        return _DEFAULT_TIMEOUT_S if background else None
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise UsageError(f"--timeout {timeout_s:g}: not a time", "give seconds above 0")
-    return timeout_s
-
-
 def _down(profile: ForwardProfile) -> str:
     return f"sshvpn down {profile.name}"
 
 
 def _run_background(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> int:
-    client = Client(wiring.start_background(profile, verbose=verbose))
-    try:
-        snapshot = follow_start(client, verbose=verbose)
-    except Ended as ended:
-        if ended.code == AlreadyUpError.code:
-            return _already_up(profile, extras, verbose=verbose)
-        raise
-    finally:
-        client.close()
+    hidden = () if verbose else ("info", "debug")
+    snapshot = follow_start(wiring.start_background(profile, verbose=verbose), hidden)
+    if snapshot is None:
+        snapshot = _join(profile, hidden)
+        click.echo(f"{profile.name} is up already", err=True)
     _show(profile, snapshot, extras)
     return 0
 
 
-def _already_up(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> int:
-    """Say that it is up; where it waits for a login, offer the prompt."""
-    directory = wiring.session_path(profile)
-    snapshot = _snapshot_of(profile, directory)
-    if snapshot["wanted"] != list(profile.wanted):
-        raise TakenError(
-            f"{profile.name} is up with other forwards", f"first: {_down(profile)}, or use --name"
-        )
-    if snapshot["state"] != "running":
-        snapshot = rejoin(directory, snapshot, timeout_s=profile.timeout_s, verbose=verbose)
-    if profile.lan_trusts:
-        wiring.trust_lan(profile)
-        snapshot = _shared_snapshot(profile, directory)
-    click.echo(f"{profile.name} is up already", err=True)
-    _show(profile, snapshot, extras)
-    return 0
-
-
-def _shared_snapshot(profile: ForwardProfile, directory: Path) -> dict[str, Any]:
-    """Return how the session stands once it has found that it may share again, or in a while."""
-    deadline = time.monotonic() + _ANSWER_WITHIN_S
-    while True:
-        snapshot = _snapshot_of(profile, directory)
-        is_shared = all(record["listen"] for record in snapshot["records"])
-        if is_shared or time.monotonic() > deadline:
-            return snapshot
-        time.sleep(_POLL_S)
-
-
-def _snapshot_of(profile: ForwardProfile, directory: Path) -> dict[str, Any]:
-    """Return how the session stands; one that is just starting answers in a moment."""
-    deadline = time.monotonic() + _ANSWER_WITHIN_S
-    while is_alive(directory) and time.monotonic() < deadline:
-        reply = request(directory, "status")
-        if reply is not None:
-            snapshot: dict[str, Any] = reply["snapshot"]
-            return snapshot
-        time.sleep(_POLL_S)
-    raise SshvpnError(
-        f"{profile.name} is up and does not answer", "try again, or see: sshvpn status"
+def _join(profile: ForwardProfile, hidden: Collection[str]) -> Snapshot:
+    others = TakenError(
+        f"{profile.name} is up with other forwards", f"first: {_down(profile)}, or use --name"
     )
+    snapshot = join(profile, others, hidden)
+    if not profile.lan_trusts:
+        return snapshot
+    wiring.trust_lan(profile)
+    # It finds by itself that it may share again.
+    directory = wiring.session_path(profile)
+    return wait_for(profile.name, directory, lambda said: all(r["listen"] for r in said["records"]))
 
 
-def _show(profile: ForwardProfile, snapshot: dict[str, Any], extras: Extras) -> None:
+def _show(profile: ForwardProfile, snapshot: Snapshot, extras: Extras) -> None:
     for record in snapshot["records"]:
         where = record["url"] or ", ".join(record["listen"])
         others = [listen for listen in record["listen"][1:] if "[::1]" not in listen]

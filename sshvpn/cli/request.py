@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sshvpn import control, wiring
+from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins
 from sshvpn.errors import UsageError
 from sshvpn.model import (
     Direction,
@@ -22,12 +20,13 @@ from sshvpn.spec import is_host, parse_destination, parse_dynamic, parse_forward
 if TYPE_CHECKING:
     from sshvpn.config import Config, ForwardEntry
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]{0,63}")
-
 
 @dataclass(frozen=True, slots=True)
 class ForwardWords:
-    """What was typed."""
+    """What was typed.
+
+    ``default_timeout_s`` holds where neither the words nor the configuration say one.
+    """
 
     words: Sequence[str]
     local: Sequence[str]
@@ -39,6 +38,7 @@ class ForwardWords:
     lan: bool | None
     engine: EngineName | None
     timeout_s: float | None
+    default_timeout_s: float | None
     ssh: SshOptions
 
 
@@ -80,22 +80,10 @@ def _host(typed: ForwardWords, hosts: Sequence[str], config: Config) -> str:
         )
     if named:
         return named[0]
-    default = os.environ.get("SSHVPN_HOST") or config.default_host
-    if default:
-        return default
-    tunnels = [
-        snapshot["name"]
-        for snapshot in control.snapshots(wiring.runtimes()).values()
-        if snapshot["kind"] == "tunnel"
-    ]
-    if len(tunnels) == 1:
-        return str(tunnels[0])
-    known = sorted({*tunnels, *config.forwards, *config.tunnels})
-    raise UsageError(
-        "no HOST: none was said, and there is no default",
-        f"name one of: {', '.join(known)}"
-        if known
-        else "say it: sshvpn forward HOST SPEC, --host, $SSHVPN_HOST or default_host",
+    return default_host(
+        config,
+        (*config.forwards, *config.tunnels),
+        "sshvpn forward HOST SPEC, --host, $SSHVPN_HOST or default_host",
     )
 
 
@@ -117,9 +105,9 @@ def _merged(
         engine = engine or entry.engine
         timeout_s = timeout_s or entry.timeout_s
     wanted = specs or (entry.specs if entry is not None else ())
-    _refuse_twins(wanted)
+    refuse_twins(wanted)
     return ForwardProfile(
-        name=host if typed.name is None else _checked_name(typed.name),
+        name=host if typed.name is None else checked_name(typed.name),
         host=host,
         destination=section.destination if section else parse_destination(host),
         specs=wanted,
@@ -127,37 +115,7 @@ def _merged(
         lan=bool(lan),
         lan_trusts=bool(typed.lan),
         engine=engine or EngineName.AUTO,
-        ssh=_joined(typed.ssh, section.ssh) if section else typed.ssh,
+        ssh=joined(typed.ssh, section.ssh) if section else typed.ssh,
         named=typed.name is not None or (entry is not None and not specs),
-        timeout_s=timeout_s,
-    )
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"--name {name!r}: not a name", "letters, digits and . _ - @ : +, up to 64 of them"
-        )
-    return name
-
-
-def _refuse_twins(specs: Sequence[ForwardSpec]) -> None:
-    seen: dict[tuple[bool, str | None, object], str] = {}
-    for spec in specs:
-        place = (spec.direction is Direction.REMOTE, spec.bind, spec.listen)
-        if place in seen and spec.listen != 0:
-            raise UsageError(
-                f"{seen[place]} and {spec.text} would listen at the same place",
-                "give one of them another port",
-            )
-        seen[place] = spec.text
-
-
-def _joined(typed: SshOptions, configured: SshOptions) -> SshOptions:
-    # The first value of an option wins in ssh: what was typed goes first.
-    return SshOptions(
-        config_file=typed.config_file or configured.config_file,
-        identity_files=(*typed.identity_files, *configured.identity_files),
-        jump=typed.jump or configured.jump,
-        options=(*typed.options, *configured.options),
+        timeout_s=timeout_s or typed.default_timeout_s,
     )

@@ -1,0 +1,85 @@
+"""What the requests of several commands have in common: which HOST, which name, which options."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from sshvpn import control, wiring
+from sshvpn.errors import UsageError
+from sshvpn.model import Direction, ForwardSpec, SshOptions
+
+if TYPE_CHECKING:
+    from sshvpn.config import Config
+
+START_WITHIN_S = 30.0
+"""How long the first start may take where nothing is said, in the background."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]{0,63}")
+
+
+def default_host(config: Config, profiles: Iterable[str], ways: str) -> str:
+    """Return the HOST where none is said: $SSHVPN_HOST, default_host, the one tunnel that is up.
+
+    Raises UsageError with the candidates: the tunnels that are up, and ``profiles``; where
+    there are none it tells the ``ways`` to say one.
+    """
+    default = os.environ.get("SSHVPN_HOST") or config.default_host
+    if default:
+        return default
+    tunnels = {
+        str(snapshot["name"]): str(snapshot["records"][0]["host"])
+        for snapshot in control.snapshots(wiring.runtimes()).values()
+        if snapshot["kind"] == "tunnel"
+    }
+    if len(tunnels) == 1:
+        # A name of --name means nothing to ssh.
+        [(name, host)] = tunnels.items()
+        return name if name in config.tunnels else host
+    known = sorted({*tunnels, *profiles})
+    raise UsageError(
+        "no HOST: none was said, and there is no default",
+        f"name one of: {', '.join(known)}" if known else f"say it: {ways}",
+    )
+
+
+def checked_name(name: str) -> str:
+    """Return what ``--name`` says. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {name!r}: not a name", "letters, digits and . _ - @ : +, up to 64 of them"
+        )
+    return name
+
+
+def checked_timeout(timeout_s: float | None) -> float | None:
+    """Return what ``--timeout`` says, in seconds. Raises UsageError."""
+    if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise UsageError(f"--timeout {timeout_s:g}: not a time", "give seconds above 0")
+    return timeout_s
+
+
+def refuse_twins(specs: Sequence[ForwardSpec]) -> None:
+    """Raise UsageError for two SPECs that would listen at the same place."""
+    seen: dict[tuple[bool, str | None, object], str] = {}
+    for spec in specs:
+        place = (spec.direction is Direction.REMOTE, spec.bind, spec.listen)
+        if place in seen and spec.listen != 0:
+            raise UsageError(
+                f"{seen[place]} and {spec.text} would listen at the same place",
+                "give one of them another port",
+            )
+        seen[place] = spec.text
+
+
+def joined(typed: SshOptions, configured: SshOptions) -> SshOptions:
+    """Return both, what was typed first: the first value of an option wins in ssh."""
+    return SshOptions(
+        config_file=typed.config_file or configured.config_file,
+        identity_files=(*typed.identity_files, *configured.identity_files),
+        jump=typed.jump or configured.jump,
+        options=(*typed.options, *configured.options),
+    )
