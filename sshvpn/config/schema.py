@@ -163,17 +163,17 @@ def _tunnel(name: str, value: Value) -> TunnelEntry:
         name=name,
         host=host,
         destination=destination,
-        routes=table.each("routes", lambda item: item.parsed(_parse_route)),
+        routes=table.each("routes", lambda item: item.parsed(parse_route)),
         exclude=table.each("exclude", lambda item: item.parsed(parse_network)),
         lan=table.get("lan", Value.flag, None),
         lan_interfaces=table.each("lan_interfaces", lambda item: item.parsed(parse_interface)),
-        lan_address=table.get("lan_address", lambda value: value.parsed(_parse_address), None),
+        lan_address=table.get("lan_address", lambda value: value.parsed(parse_lan_address), None),
         publish=table.each("publish", lambda item: item.parsed(parse_publish)),
         nat=table.get("nat", Value.flag, default=True),
         transport=table.get("transport", lambda value: value.one_of(Transport), Transport.AUTO),
         streams=table.get("streams", lambda value: value.number(1, STREAMS_MAX), None),
         mtu=table.get("mtu", lambda value: value.number(MTU_MIN, MTU_MAX), None),
-        address=table.get("address", lambda value: value.parsed(_parse_tunnel_address), None),
+        address=table.get("address", lambda value: value.parsed(parse_tunnel_address), None),
         announce=table.get("announce", Value.flag, default=False),
         portal=table.get("portal", _portal, None),
         portal_tokens=table.get("portal_tokens", Value.flag, default=False),
@@ -231,8 +231,17 @@ def _parse_remote(text: str) -> ForwardSpec:
     return parse_forward(text, Direction.REMOTE)
 
 
-def _parse_route(text: str) -> str:
-    return text if text == DEFAULT_ROUTE else parse_network(text)
+def parse_route(text: str) -> str:
+    """Return the route ``default``, or a network as :func:`parse_network` does.
+
+    Raises UsageError, also for a network that is everything: that has its own word.
+    """
+    if text == DEFAULT_ROUTE:
+        return text
+    network = parse_network(text)
+    if network.endswith("/0"):
+        raise UsageError(f"'{text}' is everything", f"write {DEFAULT_ROUTE}, for IPv4 and IPv6")
+    return network
 
 
 def parse_network(text: str) -> str:
@@ -248,7 +257,11 @@ def parse_network(text: str) -> str:
     return str(network.network)
 
 
-def _parse_tunnel_address(text: str) -> str:
+def parse_tunnel_address(text: str) -> str:
+    """Return the tunnel's own ``ADDRESS/LENGTH`` in its short form.
+
+    Raises UsageError where it has no room for both ends.
+    """
     interface = _cidr(text)
     if interface.network.num_addresses < 2:  # noqa: PLR2004 - one for each end
         raise UsageError(
@@ -257,17 +270,34 @@ def _parse_tunnel_address(text: str) -> str:
     return str(interface)
 
 
-def _parse_address(text: str) -> str:
-    interface = _cidr(text)
+def parse_lan_address(text: str) -> str:
+    """Return an address that a machine of a LAN can have, in its short form. Raises UsageError."""
+    interface = _interface(text)
+    if interface is None:
+        raise UsageError(f"'{text[:NAME_MAX]}' is no IP address", "write one, like 192.168.1.77")
     if "/" in text:
         raise UsageError(f"'{text}' is a network", f"write the address alone: {interface.ip}")
-    return str(interface.ip)
+    found = interface.ip
+    if found.is_loopback or found.is_multicast or found.is_unspecified or found.is_link_local:
+        raise UsageError(
+            f"'{text}' is no address that a machine of a LAN can have",
+            "write a free one of your network, like 192.168.1.77",
+        )
+    return str(found)
 
 
 def _cidr(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    interface = _interface(text)
+    if interface is None:
+        raise UsageError(
+            f"'{text[:NAME_MAX]}' is no network",
+            "write PREFIX/LENGTH, like 10.20.0.0/16 or fd20::/48",
+        )
+    return interface
+
+
+def _interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface | None:
     if _CIDR.match(text):
         with contextlib.suppress(ValueError):
             return ipaddress.ip_interface(text)
-    raise UsageError(
-        f"'{text[:NAME_MAX]}' is no network", "write PREFIX/LENGTH, like 10.20.0.0/16 or fd20::/48"
-    )
+    return None
