@@ -1,4 +1,4 @@
-"""The background process of ``sshvpn forward -b``: ``python -m sshvpn.background NAME``.
+"""The background process of ``forward -b`` and ``up``: ``python -m sshvpn.background NAME``.
 
 Its standard input is the socket of the command that started it: the first line is the profile,
 then both speak the control protocol. The name on its command line is for people who read ps(1).
@@ -23,13 +23,19 @@ def main() -> int:
     os.close(null)
     request = json.loads(_first_line(launcher))
     from sshvpn import wiring
+    from sshvpn.model import TunnelProfile
     from sshvpn.runner import Launcher
     from sshvpn.wire import profile_from_json
 
     try:
         profile = profile_from_json(request["profile"])
         waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
-        return wiring.run_forward(profile, launcher=waiting, verbose=request["verbose"])
+        verbose = bool(request["verbose"])
+        if isinstance(profile, TunnelProfile):
+            helper = socket.socket(fileno=request["helper"])
+            helper.set_inheritable(False)
+            return wiring.run_tunnel(profile, None, waiting, helper, verbose=verbose)
+        return wiring.run_forward(profile, None, waiting, verbose=verbose)
     except SshvpnError as error:
         _tell(launcher, error)
         return error.exit_code

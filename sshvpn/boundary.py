@@ -218,6 +218,10 @@ class Prober(Protocol):
         """
         ...
 
+    def check_free(self, address: str, port: int) -> None:
+        """Raise TakenError where something listens on that TCP port of this machine."""
+        ...
+
     async def holder_of(self, interface: str, address: str) -> str | None:
         """Return the MAC of who has ``address`` at ``interface`` (ARP, NDP), None if nobody."""
         ...
@@ -243,6 +247,10 @@ class Interfaces(Protocol):
 
     def network_of(self, address: InterfaceAddress) -> LanNetwork:
         """Return the network around ``address`` as trust remembers it, router's MAC included."""
+        ...
+
+    def counters(self, interface: str) -> tuple[int, int] | None:
+        """Return the bytes that an adapter has received and sent, None where it is not there."""
         ...
 
     def changes(self) -> AsyncIterator[None]:

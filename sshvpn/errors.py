@@ -16,6 +16,7 @@
     │   └── ForwardingRefusedError   5  the server does not forward
     ├── UnreachableError             6  time can mend it
     │   ├── ResolveError             6  the name did not resolve
+    │   ├── NoAnswerError            6  no packet came back through the tunnel
     │   └── ConnectionLostError      6  it was there and went
     ├── TakenError                   7  address, port, route or device is taken
     └── UnknownSshError              1  ssh said something unheard of; retried
@@ -153,6 +154,12 @@ class ConnectionLostError(UnreachableError):
     """A connection that stood has ended."""
 
     code = "lost"
+
+
+class NoAnswerError(UnreachableError):
+    """The connection stands, and no packet comes back through the tunnel."""
+
+    code = "no_answer"
 
 
 class TakenError(SshvpnError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,13 +29,15 @@ from sshvpn.model import (
     Endpoint,
     ForwardProfile,
     InterfaceAddress,
-    LanNetwork,
     Listener,
     TcpEndpoint,
     Traffic,
 )
+from sshvpn.sharing import LanSharing, tell_untrusted
 
 log = logging.getLogger("sshvpn.forward")
+
+_TRUSTING = "sshvpn forward --lan"
 
 RETRY_LISTENERS_S = 2.0
 """How often a listener that could not be opened is tried again while the connection stands."""
@@ -71,13 +73,12 @@ class ForwardSession:
         self.engine = engine
         self.on_change = on_change
         self._interfaces = interfaces
-        self._trust = trust
+        self._sharing = LanSharing(interfaces, trust)
         self._connection: Connection | None = None
         self._follower: asyncio.Task[None] | None = None
         self._ports: dict[int, int] = {}
         self._open: dict[Listener, _Opened] = {}
         self._failed: dict[Listener, SshvpnError] = {}
-        self._untrusted: tuple[LanNetwork, ...] = ()
         self._has_shared = False
 
     @property
@@ -89,6 +90,11 @@ class ForwardSession:
     def wanted(self) -> tuple[str, ...]:
         """What listens where, as it was asked for."""
         return self.profile.wanted
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The bound of the first start."""
+        return self.profile.timeout_s
 
     async def check(self) -> None:
         """Raise UsageError for what is wrong before any connection is made."""
@@ -145,41 +151,22 @@ class ForwardSession:
         self._open.clear()
         self._failed.clear()
 
+    async def close(self) -> None:
+        """End it for good: a forward has nothing that outlives its connection."""
+        await self.tear_down()
+
     def traffic(self) -> Traffic:
         """Return what the connection has carried."""
         return self._connection.traffic() if self._connection else NO_TRAFFIC
 
-    # Trust ------------------------------------------------------------------------------
-
     async def settle_trust(self, prompter: Prompter | None) -> None:
-        """Trust the LAN that is there now where ``--lan`` says so, or whoever is asked.
-
-        A profile's ``lan`` is asked about once an adapter; ``prompter`` None: nobody is there.
-        """
-        unknown: dict[str, list[LanNetwork]] = {}
-        for address in await asyncio.to_thread(self._interfaces.lan):
-            network = await asyncio.to_thread(self._interfaces.network_of, address)
-            if not self._trust.is_trusted(network):
-                unknown.setdefault(network.interface, []).append(network)
-        for networks in unknown.values():
-            if not self.profile.lan_trusts and not await _agrees(prompter, networks):
-                continue
-            for network in dict.fromkeys(networks):
-                self._trust.remember(network)
-                log.info("sharing is trusted on %s", network)
+        """Trust the LAN that is there now where ``--lan`` says so, or whoever is asked."""
+        await self._sharing.settle(prompter, trusts=self.profile.lan_trusts)
 
     def _shareable(self) -> Sequence[InterfaceAddress]:
-        shareable: list[InterfaceAddress] = []
-        untrusted: list[LanNetwork] = []
-        for address in self._interfaces.lan():
-            network = self._interfaces.network_of(address)
-            if self._trust.is_trusted(network):
-                shareable.append(address)
-                continue
-            untrusted.append(network)
-        before, self._untrusted = self._untrusted, tuple(dict.fromkeys(untrusted))
+        shareable, news = self._sharing.look()
         if self._follower is not None:
-            _tell_untrusted(network for network in self._untrusted if network not in before)
+            tell_untrusted(news, _TRUSTING)
         return shareable
 
     # Listeners --------------------------------------------------------------------------
@@ -257,12 +244,12 @@ class ForwardSession:
                 raise self._nowhere(spec.text)
         for error in self._failed.values():
             log.warning("%s", error)
-        _tell_untrusted(self._untrusted)
+        tell_untrusted(self._sharing.untrusted, _TRUSTING)
 
     def _nowhere(self, spec: str) -> SshvpnError:
-        if self._untrusted:
+        if self._sharing.untrusted:
             return SshvpnError(
-                f"{spec} is not shared: {self._untrusted[0]} is not a trusted network",
+                f"{spec} is not shared: {self._sharing.untrusted[0]} is not a trusted network",
                 "say --lan on the command line to trust it",
             )
         if self.profile.lan:
@@ -281,7 +268,7 @@ class ForwardSession:
         watcher = asyncio.create_task(self._watch(changed))
         try:
             while True:
-                missing = bool(self._failed or self._untrusted)
+                missing = bool(self._failed or self._sharing.untrusted)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), RETRY_LISTENERS_S if missing else None)
                 changed.clear()
@@ -332,20 +319,3 @@ class ForwardSession:
                 }
             )
         return records
-
-
-def _tell_untrusted(networks: Iterable[LanNetwork]) -> None:
-    for network in networks:
-        log.warning(
-            "not shared on %s: not a trusted network (sshvpn forward --lan trusts it)", network
-        )
-
-
-async def _agrees(prompter: Prompter | None, networks: Sequence[LanNetwork]) -> bool:
-    """Ask about the networks of one adapter, which has one for each family at least."""
-    if prompter is None:
-        return False
-    prefixes = dict.fromkeys(network.prefix for network in networks[:-1])
-    which = " and ".join([*prefixes, str(networks[-1])])
-    answer = await prompter.ask(f"Share with the machines of {which}? [y/N] ", echo=True)
-    return (answer or "").strip().lower() in ("y", "yes")

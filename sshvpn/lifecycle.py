@@ -99,7 +99,10 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """End the connection, or the attempt at one. Nothing open: nothing happens."""
+    """End the connection, or the attempt at one; what outlives a connection stays.
+
+    Nothing open: nothing happens.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Stopped in good order."""
+    """Undo everything, and end in good order."""
 
 
 Command = Connect | Disconnect | SetTimer | AwaitLogin | GiveUp | Finish
@@ -203,7 +206,7 @@ def _stop(life: Life) -> Step:
     if life.phase is State.STOPPING:
         return life, ()
     stopping = replace(life, phase=State.STOPPING, retry_at=None, deadline=None)
-    return stopping, (SetTimer(None), Disconnect(), Finish())
+    return stopping, (SetTimer(None), Finish())
 
 
 def _connected(life: Life, now: float) -> Step:
@@ -234,7 +237,7 @@ def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
     if _is_mendable(life, error):
         return _back_off(failed, now, jitter)
     if not life.has_run:
-        return replace(failed, phase=State.FAILED), (SetTimer(None), Disconnect(), GiveUp(error))
+        return replace(failed, phase=State.FAILED), (SetTimer(None), GiveUp(error))
     if error.retry is Retry.ON_LOGIN:
         waiting = replace(failed, phase=State.BACKOFF, retry_at=None, attempt=0)
         return waiting, (Disconnect(), SetTimer(None), AwaitLogin())
@@ -255,7 +258,7 @@ def _back_off(life: Life, now: float, jitter: float) -> Step:
 
 def _give_up(life: Life, error: SshvpnError) -> Step:
     ended = replace(life, phase=State.FAILED, retry_at=None, deadline=None, last_error=error)
-    return ended, (SetTimer(None), Disconnect(), GiveUp(error))
+    return ended, (SetTimer(None), GiveUp(error))
 
 
 def _timer_fired(life: Life, now: float) -> Step:

@@ -21,8 +21,7 @@ from sshvpn.boundary import Prompter
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
-from sshvpn.forwarding import ForwardSession
-from sshvpn.supervisor import Supervisor
+from sshvpn.supervisor import Session, Supervisor
 
 _LOG_BYTES = 1 << 20
 _EXIT_INTERRUPTED = 130
@@ -65,7 +64,7 @@ class Front(Protocol):
 
 
 async def run(
-    session: ForwardSession,
+    session: Session,
     directory: SessionDir,
     *,
     log_file: Path,
@@ -86,7 +85,7 @@ async def run(
 
 
 class _Runner:
-    def __init__(self, session: ForwardSession, directory: SessionDir, front: Front | None) -> None:
+    def __init__(self, session: Session, directory: SessionDir, front: Front | None) -> None:
         self._front = front
         self._directory = directory
         self._exit_code = 0
@@ -99,7 +98,7 @@ class _Runner:
         self._supervisor = Supervisor(
             session,
             prompter=(front.prompter if front else None) or self._control,
-            timeout_s=session.profile.timeout_s,
+            timeout_s=session.timeout_s,
             observe=self._observe,
         )
         session.on_change = self._supervisor.publish
@@ -191,12 +190,8 @@ class _Runner:
     def _log_status(self) -> None:
         snapshot = self._supervisor.snapshot()
         for record in snapshot["records"]:
-            log.info(
-                "status: %s %s %s",
-                record["state"],
-                ", ".join(record["listen"]) or "-",
-                snapshot["traffic"],
-            )
+            where = record.get("listen") or record.get("remote_addresses") or ["-"]
+            log.info("status: %s %s %s", record["state"], ", ".join(where), snapshot["traffic"])
 
 
 class _RecordSink(logging.Handler):

@@ -43,6 +43,14 @@ class Session(Protocol):
         """What it was asked for, in words: two that want the same are equal."""
         ...
 
+    @property
+    def timeout_s(self) -> float | None:
+        """How long the first start may take, prompts not counted; None: as long as it takes."""
+        ...
+
+    on_change: Callable[[], None]
+    """To be called after something has changed by itself."""
+
     async def bring_up(self, prompter: Prompter | None) -> None:
         """Make it work, or raise an SshvpnError with nothing left behind."""
         ...
@@ -59,7 +67,11 @@ class Session(Protocol):
         ...
 
     async def tear_down(self) -> None:
-        """Undo it. May be called twice, and on something half made."""
+        """End what needs the connection; what outlives it may stay. Twice is fine."""
+        ...
+
+    async def close(self) -> None:
+        """Undo all, for good. The last call; fine without ``tear_down`` before."""
         ...
 
     def describe(self) -> list[dict[str, Any]]:
@@ -139,7 +151,7 @@ class Supervisor:
         for record in self._session.describe():
             error = life.last_error.as_record() if life.last_error else record["last_error"]
             records.append({**record, **own, "last_error": error})
-            if life.phase is State.RUNNING and not record["listen"]:
+            if life.phase is State.RUNNING and record.get("listen") == []:
                 # The connection stands, and nobody is served: its adapters have no address.
                 records[-1]["state"] = State.BACKOFF.value
         traffic = self._session.traffic()
@@ -174,7 +186,8 @@ class Supervisor:
                     return error
         finally:
             self._set_timer(None)
-            await self._disconnect()
+            await self._end_attempt()
+            await self._session.close()
 
     async def _handle(self, event: lifecycle.Event) -> tuple[bool, SshvpnError | None]:
         before = self._life
@@ -248,13 +261,16 @@ class Supervisor:
         self._events.put_nowait((number, lifecycle.LoginPossible()))
 
     async def _disconnect(self) -> None:
+        await self._end_attempt()
+        await self._session.tear_down()
+
+    async def _end_attempt(self) -> None:
         self._attempt_number += 1
         if self._attempt is not None:
             self._attempt.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._attempt
             self._attempt = None
-        await self._session.tear_down()
 
     def _set_timer(self, at: float | None) -> None:
         if self._timer is not None:

@@ -6,20 +6,27 @@ can be run. Everything heavy is imported where it is used: ``sshvpn status`` pas
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshvpn.control import SessionDir, session_id
+from sshvpn.control import AlreadyUpError, SessionDir, is_alive, session_id
+from sshvpn.model import TunnelProfile
 from sshvpn.system import paths
 
 if TYPE_CHECKING:
-    from sshvpn.boundary import ForwardEngine, Interfaces, Prompter
+    from sshvpn.boundary import ForwardEngine, Interfaces, LocalEnd, Prompter, TrustStore
     from sshvpn.forwarding import ForwardSession
     from sshvpn.model import EngineName, ForwardProfile
     from sshvpn.runner import Front, Launcher
+    from sshvpn.supervisor import Session
+    from sshvpn.system.privilege import Helper
+    from sshvpn.tunnel import Identity, TunnelSession
+
+    Profile = ForwardProfile | TunnelProfile
 
 
 def runtimes() -> tuple[Path, ...]:
@@ -37,9 +44,13 @@ def log_file(kind: str, name: str) -> Path:
     return paths.log_dir() / f"{kind}-{re.sub(r'[^A-Za-z0-9._@-]', '_', name)[:100]}.log"
 
 
-def session_path(profile: ForwardProfile) -> Path:
+def session_path(profile: Profile) -> Path:
     """Return the run-time directory of ``profile``'s session, there or not."""
-    return paths.runtime_dir() / f"forward-{session_id(profile)}"
+    return paths.runtime_dir() / f"{_kind(profile)}-{session_id(profile)}"
+
+
+def _kind(profile: Profile) -> str:
+    return "tunnel" if isinstance(profile, TunnelProfile) else "forward"
 
 
 def make_engine(name: EngineName, directory: Path | None = None) -> ForwardEngine:
@@ -62,17 +73,51 @@ def make_interfaces() -> Interfaces:
     return SystemInterfaces()
 
 
+def make_trust_store() -> TrustStore:
+    """Return the networks that this user has said yes to."""
+    from sshvpn.lan.trust import FileTrustStore
+
+    return FileTrustStore(paths.state_dir() / "trust.json")
+
+
 def make_forward(profile: ForwardProfile, directory: Path | None = None) -> ForwardSession:
     """Return a session for ``profile``; ``directory`` is its private run-time directory."""
     from sshvpn.forwarding import ForwardSession
-    from sshvpn.lan.trust import FileTrustStore
 
     return ForwardSession(
-        profile,
-        make_engine(profile.engine, directory),
-        make_interfaces(),
-        FileTrustStore(paths.state_dir() / "trust.json"),
+        profile, make_engine(profile.engine, directory), make_interfaces(), make_trust_store()
     )
+
+
+def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
+    """Return a session for ``profile``; ``local`` is this machine's end, open."""
+    from sshvpn.sharing import LanSharing
+    from sshvpn.system.openssh_tunnel import OpensshCarrier
+    from sshvpn.system.prober import SystemProber
+    from sshvpn.tunnel import Surroundings, TunnelSession
+
+    interfaces = make_interfaces()
+    outside = Surroundings(
+        local=local,
+        carrier=OpensshCarrier(directory, paths.state_dir() / "hosts.json"),
+        interfaces=interfaces,
+        sharing=LanSharing(interfaces, make_trust_store(), only=profile.lan_interfaces),
+        prober=SystemProber(),
+    )
+    return TunnelSession(profile, _identity(profile), outside)
+
+
+def _identity(profile: TunnelProfile) -> Identity:
+    from sshvpn.plan import marks
+    from sshvpn.system.identity import machine_digest
+    from sshvpn.tunnel import Identity
+
+    label = marks.label_of(os.getuid(), profile.name)
+    # Many gateways may have a tunnel of this name to one server.
+    return Identity(label, f"{label}_{machine_digest(label)}", os.getuid())
+
+
+# Running in this process -------------------------------------------------------------------
 
 
 def run_forward(
@@ -86,9 +131,6 @@ def run_forward(
 
     Raises AlreadyUpError where it is up, and the SshvpnError that stopped the first start.
     """
-    import asyncio
-
-    from sshvpn import runner
     from sshvpn.model import Direction, UnixEndpoint
     from sshvpn.system.imports import leave_out_unused
 
@@ -99,34 +141,92 @@ def run_forward(
             for spec in profile.specs
             if isinstance(spec.listen, UnixEndpoint) and spec.direction is not Direction.REMOTE
         )
-        session = make_forward(profile, directory.path)
 
-        async def main() -> int:
+        async def make() -> ForwardSession:
+            session = make_forward(profile, directory.path)
             await session.check()
-            return await runner.run(
-                session,
-                directory,
-                log_file=log_file(session.kind, session.name),
-                front=make_front() if make_front else None,
-                launcher=launcher,
-                verbose=verbose,
-            )
+            return session
 
-        return asyncio.run(main())
+        return _run(make, directory, make_front, launcher, verbose=verbose)
+
+
+def run_tunnel(
+    profile: TunnelProfile,
+    make_front: Callable[[], Front] | None = None,
+    launcher: Launcher | None = None,
+    helper: socket.socket | None = None,
+    *,
+    verbose: bool = False,
+) -> int:
+    """Run ``profile`` in this process until it ends, and return the exit code.
+
+    ``helper`` is the socket of a privileged helper that was started before; without one it is
+    started here. Raises AlreadyUpError, PrivilegeError, and what stopped the first start.
+    """
+    from sshvpn.system.local_end import HelperEnd
+    from sshvpn.system.privilege import Helper
+
+    with SessionDirOf(profile) as directory:
+
+        async def make() -> TunnelSession:
+            own = Helper.from_socket(helper) if helper else _start_helper()
+            local = await HelperEnd.open(own, _identity(profile).label)
+            session = make_tunnel(profile, directory.path, local)
+            try:
+                await session.check()
+            except BaseException:
+                await session.close()
+                raise
+            return session
+
+        return _run(make, directory, make_front, launcher, verbose=verbose)
+
+
+def _run(
+    make: Callable[[], Awaitable[Session]],
+    directory: SessionDir,
+    make_front: Callable[[], Front] | None,
+    launcher: Launcher | None,
+    *,
+    verbose: bool,
+) -> int:
+    import asyncio
+
+    from sshvpn import runner
+
+    async def main() -> int:
+        session = await make()
+        return await runner.run(
+            session,
+            directory,
+            log_file=log_file(session.kind, session.name),
+            front=make_front() if make_front else None,
+            launcher=launcher,
+            verbose=verbose,
+        )
+
+    return asyncio.run(main())
 
 
 class SessionDirOf(SessionDir):
     """The locked run-time directory of ``profile``'s session."""
 
-    def __init__(self, profile: ForwardProfile) -> None:
-        super().__init__(paths.runtime_dir(), "forward", session_id(profile))
+    def __init__(self, profile: Profile) -> None:
+        super().__init__(paths.runtime_dir(), _kind(profile), session_id(profile))
 
 
-def trust_lan(profile: ForwardProfile) -> None:
+def trust_lan(profile: Profile) -> None:
     """Remember the networks of the LAN that are there now as ``--lan`` does."""
     import asyncio
 
-    asyncio.run(make_forward(profile).settle_trust(None))
+    from sshvpn.sharing import LanSharing
+
+    only = profile.lan_interfaces if isinstance(profile, TunnelProfile) else ()
+    sharing = LanSharing(make_interfaces(), make_trust_store(), only=only)
+    asyncio.run(sharing.settle(None, trusts=True))
+
+
+# Running in a process of its own -----------------------------------------------------------
 
 
 def start_background(profile: ForwardProfile, *, verbose: bool = False) -> socket.socket:
@@ -135,15 +235,61 @@ def start_background(profile: ForwardProfile, *, verbose: bool = False) -> socke
     It is a control socket that is attached from the start (docs/control-protocol.md): closing
     it before the first ``running`` undoes everything.
     """
+    return _spawn(profile, None, verbose=verbose)
+
+
+def start_tunnel(profile: TunnelProfile, *, verbose: bool = False) -> socket.socket:
+    """Start a process of its own that runs ``profile``, as :func:`start_background` does.
+
+    First the privileged helper is started here, where sudo may ask at the terminal. Raises
+    AlreadyUpError without asking anybody, and PrivilegeError.
+    """
+    if is_alive(session_path(profile)):
+        raise AlreadyUpError(session_path(profile))
+    helper = _start_helper().detach()
+    with helper:
+        return _spawn(profile, helper, verbose=verbose)
+
+
+def _spawn(profile: Profile, helper: socket.socket | None, *, verbose: bool) -> socket.socket:
     from sshvpn.system.daemon import spawn
     from sshvpn.wire import profile_to_json
 
-    request = {
+    request: dict[str, object] = {
         "profile": profile_to_json(profile),
         "can_answer": terminal_prompter() is not None,
         "verbose": verbose,
+        "helper": None if helper is None else helper.fileno(),
     }
-    return spawn(request, profile.name)
+    pass_fds = () if helper is None else (helper.fileno(),)
+    return spawn(request, profile.name, pass_fds=pass_fds)
+
+
+_helpers: list[Helper] = []
+"""Helpers that root started for the user it then became (:func:`leave_root`)."""
+
+
+def leave_root(tunnels: int) -> None:
+    """Become the user who called sudo, if any, with helpers for as many tunnels; else nothing.
+
+    To be called before anything of that user is read.
+    """
+    from sshvpn.system.actor import become_caller, caller
+    from sshvpn.system.privilege import Helper
+
+    uid = caller()
+    if uid is None:
+        return
+    _helpers.extend(Helper.start(at_terminal=False, uid=uid) for _ in range(tunnels))
+    become_caller()
+
+
+def _start_helper() -> Helper:
+    from sshvpn.system.privilege import Helper
+
+    if _helpers:
+        return _helpers.pop()
+    return Helper.start(at_terminal=terminal_prompter() is not None)
 
 
 def terminal_prompter() -> Prompter | None:

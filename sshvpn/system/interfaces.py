@@ -34,6 +34,8 @@ _CHANGES = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _COALESCE_S = 0.1
 
 _MAIN_TABLE = 254
+_SENT_BYTES = 8
+"""The place of the bytes sent in a line of ``/proc/net/dev``."""
 _NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
 """Reachable, stale, delay, probe, permanent: the states of a neighbour that has an address."""
 _DISCARD = 9
@@ -85,6 +87,16 @@ class SystemInterfaces:
         """
         mac = _beside_the_loop(lambda: _router_mac(address.interface))
         return LanNetwork(address.interface, address.network, mac)
+
+    def counters(self, interface: str) -> tuple[int, int] | None:
+        """Return the bytes received and sent (proc(5), net/dev), None where it is not there."""
+        # Of the thread, not the process: threads may be in network namespaces of their own.
+        for line in Path("/proc/thread-self/net/dev").read_text("ascii").splitlines():
+            name, colon, numbers = line.partition(":")
+            if colon and name.strip() == interface:
+                words = numbers.split()
+                return int(words[0]), int(words[_SENT_BYTES])
+        return None
 
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield once at the start, and after every change of a link, an address or a route.

@@ -115,6 +115,9 @@ class FakeInterfaces:
     def network_of(self, address: InterfaceAddress) -> LanNetwork:
         return LanNetwork(address.interface, address.network, self.router_mac)
 
+    def counters(self, interface: str) -> tuple[int, int] | None:
+        return (0, 0) if interface in self.adapters else None
+
     async def changes(self) -> AsyncIterator[None]:
         while True:
             await self._changed.wait()

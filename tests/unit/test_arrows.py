@@ -33,7 +33,9 @@ PACKAGE = Path(sshvpn.__file__).parent
 
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "lifecycle", "listeners", "plan", "spec"}
-CAPABILITIES = PURE | {"config", "control", "forwarding", "supervisor", "wire"}
+CAPABILITIES = PURE | {
+    "config", "control", "ends", "forwarding", "pulse", "remote", "sharing", "supervisor", "tunnel", "wire"
+}  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
 ALLOWED: Mapping[str, set[str]] = {
@@ -46,12 +48,13 @@ ALLOWED: Mapping[str, set[str]] = {
     "plan": NOUNS,
     "remote": NOUNS,
     "ends": NOUNS | {"plan", "remote"},
-    "tunnel": NOUNS | {"boundary", "ends", "lifecycle", "plan", "remote", "sharing"},
+    "pulse": NOUNS,
+    "tunnel": NOUNS | {"boundary", "ends", "listeners", "plan", "pulse", "remote", "sharing"},
     "sharing": NOUNS | {"boundary"},
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle"},
-    "forwarding": NOUNS | {"boundary", "lifecycle", "listeners"},
+    "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "sharing"},
     "wire": NOUNS | {"spec"},
     "system": NOUNS | {"boundary", "plan"},
     "privileged": NOUNS | {"boundary", "plan"},
@@ -82,6 +85,10 @@ REASONS = {
     "control": "status must start fast, and a session must not know who asks it",
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
     "forwarding": "it must run over both engines and over fakes alike",
+    "ends": "it is pure: both sides' facts in, what each shall be out",
+    "pulse": "it is pure: what was seen and when in, dead or alive out",
+    "tunnel": "it must run over every transport and over fakes alike",
+    "sharing": "both kinds of session share the LAN by the same rules",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
     "remote": "it holds what is said to the server, and who says it is decided above",

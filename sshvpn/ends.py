@@ -1,0 +1,350 @@
+"""What each end of a tunnel shall be, from what is asked for and what both sides are like; pure.
+
+::
+
+    TunnelProfile ─┐
+    local facts ───┼──> Ends.addresses ──> local plan ──> sshvpn.plan (steps here)
+    remote facts ──┘                  └──> RemoteEnd ───> the agent   (steps there)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sshvpn.errors import SshvpnError, TunnelRefusedError, UsageError
+from sshvpn.model import (
+    DEFAULT_ROUTE,
+    LOOPBACK4,
+    LOOPBACK6,
+    ForwardSpec,
+    InterfaceAddress,
+    TcpEndpoint,
+    TunnelProfile,
+)
+from sshvpn.plan import addresses as plan_addresses, marks, prefixes
+from sshvpn.plan.request import Bypass, Facts, TunnelAddresses, TunnelPlan
+from sshvpn.plan.state import Appearance, Gate, Lan, Published
+from sshvpn.remote import protocol
+
+LOWEST_MTU6 = 1280
+"""RFC 8200, section 5: with less a link carries no IPv6."""
+_SPARE_PORTS = range(49152, 65536)
+"""RFC 6335, section 6: for those published services whose own port another one has."""
+_UNICAST = "unicast"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service of the server's side that is published.
+
+    ``port`` is where it is reached at the server's end of the tunnel, None where no rights on
+    the server (or a name that only the server resolves) leave nothing but ``ssh -L``.
+    """
+
+    spec: ForwardSpec
+    target: TcpEndpoint
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All that decides about one tunnel: who it is, and what both sides are like.
+
+    ``remote`` is None where the login runs no agent. ``shared`` are our addresses on the
+    networks that are shared with. ``largest_mtu`` and ``is_guarded`` are the carrier's.
+    """
+
+    profile: TunnelProfile
+    label: str
+    unit: int
+    owner: int
+    local: Facts
+    remote: protocol.Facts | None
+    shared: tuple[InterfaceAddress, ...] = ()
+    peers: tuple[str, ...] = ()
+    bypass: Bypass | None = None
+    largest_mtu: int = protocol.LARGEST_MTU
+    is_guarded: bool = True
+
+    @property
+    def can_configure(self) -> bool:
+        """Whether the agent may change anything on the server."""
+        return self.remote is not None and self.remote.rights is not protocol.Rights.NONE
+
+    @property
+    def mtu(self) -> int:
+        """The tunnel's MTU in bytes: what is asked for, else the most that both ends carry."""
+        mtu = self.profile.mtu or self.largest_mtu
+        device = None if self.remote is None or self.can_configure else self.remote.device
+        return mtu if device is None else min(mtu, device.mtu)
+
+
+# Addresses ---------------------------------------------------------------------------------
+
+
+def choose_addresses(site: Site) -> TunnelAddresses:
+    """Return both ends' addresses: those the server's administrator gave, else free ones.
+
+    Raises TakenError, UsageError, or TunnelRefusedError for a device without an address.
+    """
+    wanted = site.profile.address
+    if site.can_configure:
+        has_ipv6 = site.local.has_ipv6 and _has_ipv6(site.remote) and site.mtu >= LOWEST_MTU6
+        return plan_addresses.pick(site.label, _taken(site), wanted=wanted, has_ipv6=has_ipv6)
+    given = _given(site)
+    if wanted is not None and (given is None or ":" not in wanted):
+        chosen = plan_addresses.pick(site.label, (), wanted=wanted, has_ipv6=False)
+        if given is None:
+            return chosen
+        return TunnelAddresses(chosen.local4, given.remote4, given.local6, given.remote6)
+    if given is None:
+        raise TunnelRefusedError(
+            "the server's tun has no address, and this login may not give it one",
+            "on the server: ip address add 10.99.0.2/30 dev TUN; here: --address 10.99.0.1/30",
+        )
+    return given
+
+
+def _has_ipv6(remote: protocol.Facts | None) -> bool:
+    if remote is None:
+        return False
+    default = next((one for one in remote.adapters if one.name == "default"), None)
+    return default is not None and default.disable_ipv6 == 0
+
+
+def _taken(site: Site) -> Iterator[str]:
+    """Yield the prefixes that the tunnel's own addresses must not be in."""
+    device = marks.device_name(site.unit)
+    yield from (a.cidr for a in site.local.addresses if a.interface != device)
+    yield from (r.prefix for r in site.local.routes if r.unit != site.unit)
+    yield from (route for route in site.profile.routes if route != DEFAULT_ROUTE)
+    if site.profile.lan_address is not None:
+        yield site.profile.lan_address
+    if site.remote is None:
+        return
+    own = site.remote.device.name if site.remote.device else None
+    for address in site.remote.addresses:
+        if address.interface != own:
+            yield from (str(address.address), str(address.network))
+    yield from (str(r.prefix) for r in site.remote.routes if r.interface != own)
+
+
+def _given(site: Site) -> TunnelAddresses | None:
+    """Return the addresses that the server's device has already, with ours beside them."""
+    if site.remote is None or site.remote.device is None:
+        return None
+    name = site.remote.device.name
+    here = [a for a in site.remote.addresses if a.interface == name and not a.address.is_link_local]
+    pairs = {a.address.version: pair for a in here if (pair := _pair(a)) is not None}
+    if 4 not in pairs:  # noqa: PLR2004 (the family's name)
+        return None
+    local6, remote6 = pairs.get(6, (None, None)) if site.local.has_ipv6 else (None, None)
+    return TunnelAddresses(*pairs[4], local6, remote6)
+
+
+def _pair(remote: protocol.RemoteAddress) -> tuple[str, str] | None:
+    """Return (ours, theirs) for an address of the server's device; None: it has no room."""
+    network = remote.network
+    if remote.address not in network:  # point to point: the network is the peer's own
+        return f"{network.network_address}/32", f"{remote.address}/32"
+    hosts = network.hosts() if network.num_addresses > 1 else iter(())
+    ours = next((host for host in hosts if host != remote.address), None)
+    if ours is None:
+        return None
+    return f"{ours}/{network.prefixlen}", f"{remote.address}/{network.prefixlen}"
+
+
+# This machine's end ------------------------------------------------------------------------
+
+
+def local_plan(
+    site: Site, addresses: TunnelAddresses, services: Sequence[Service], gate: Gate
+) -> TunnelPlan:
+    """Return what is asked of this machine. Raises UsageError."""
+    profile = site.profile
+    return TunnelPlan(
+        label=site.label,
+        unit=site.unit,
+        owner=site.owner,
+        mtu=site.mtu,
+        addresses=addresses,
+        gate=gate,
+        is_guarded=site.is_guarded,
+        routes=tuple(route for route in profile.routes if route != DEFAULT_ROUTE),
+        exclude=profile.exclude,
+        peers=site.peers,
+        has_default=profile.has_default,
+        reaches_ipv6=_reaches_ipv6(site) and addresses.local6 is not None,
+        bypass=site.bypass if profile.has_default else None,
+        has_nat=profile.nat,
+        lans=_lans(site.shared),
+        published=tuple(_published(site, addresses, services)),
+        appearances=tuple(_appearances(site, addresses)),
+    )
+
+
+def _lans(shared: Iterable[InterfaceAddress]) -> tuple[Lan, ...]:
+    return tuple(dict.fromkeys(Lan(a.interface, a.network) for a in shared))
+
+
+def _reaches_ipv6(site: Site) -> bool:
+    return site.remote is not None and any(
+        route.prefix.version == 6 and route.prefix.prefixlen == 0 and route.kind == _UNICAST  # noqa: PLR2004
+        for route in site.remote.routes
+    )
+
+
+def _published(
+    site: Site, addresses: TunnelAddresses, services: Sequence[Service]
+) -> Iterator[Published]:
+    for service in services:
+        if service.port is None:
+            continue
+        for here in listen_addresses(service.spec, site.shared):
+            target = addresses.remote6 if here.is_ipv6 else addresses.remote4
+            # The kernel translates within a family, and cannot reach ::1 from outside.
+            is_same = here.is_ipv6 == (":" in service.target.host)
+            if target is not None and is_same:
+                host = str(ipaddress.ip_interface(target).ip)
+                yield Published(here.address, _listen_port(service.spec), host, service.port)
+
+
+def listen_addresses(
+    spec: ForwardSpec, shared: Sequence[InterfaceAddress]
+) -> Sequence[InterfaceAddress]:
+    """Return those of our shared addresses at which ``spec`` is published."""
+    return [here for here in shared if spec.bind in (None, "*", here.address)]
+
+
+def _appearances(site: Site, addresses: TunnelAddresses) -> Iterator[Appearance]:
+    wanted = site.profile.lan_address
+    if wanted is None:
+        return
+    target = addresses.remote6 if ":" in wanted else addresses.remote4
+    if target is None:
+        raise UsageError(
+            f"--lan-address {wanted}: the tunnel has no IPv6", "name an IPv4 address of the LAN"
+        )
+    where = interface_of(wanted, site.shared)
+    if where is not None:
+        yield Appearance(where, wanted, str(ipaddress.ip_interface(target).ip))
+
+
+def interface_of(address: str, shared: Sequence[InterfaceAddress]) -> str | None:
+    """Return the shared adapter in whose network ``address`` is, None where there is none."""
+    wanted = ipaddress.ip_address(address)
+    for here in shared:
+        if wanted in ipaddress.ip_network(here.network):
+            return here.interface
+    return None
+
+
+# The services ------------------------------------------------------------------------------
+
+
+def services_of(site: Site) -> tuple[Service, ...]:
+    """Return the services of ``--publish``, each with its port at the server's end, if any."""
+    used: set[tuple[bool, int]] = set()
+    services = []
+    for spec in site.profile.publish:
+        target = _target(spec)
+        port = None
+        if site.can_configure and site.shared and _is_translatable(spec, target):
+            is_ipv6 = ":" in target.host
+            wanted = (target.port, *_SPARE_PORTS)
+            port = next(one for one in wanted if (is_ipv6, one) not in used)
+            used.add((is_ipv6, port))
+        services.append(Service(spec, target, port))
+    return tuple(services)
+
+
+def _target(spec: ForwardSpec) -> TcpEndpoint:
+    if not isinstance(spec.target, TcpEndpoint):
+        raise UsageError(f"--publish {spec.text}: not a TCP service", "name a port")
+    if spec.target.host == "localhost":
+        return TcpEndpoint(LOOPBACK4, spec.target.port)
+    return spec.target
+
+
+def _is_translatable(spec: ForwardSpec, target: TcpEndpoint) -> bool:
+    if spec.bind in (LOOPBACK4, LOOPBACK6, "localhost") or target.host == LOOPBACK6:
+        return False
+    try:
+        ipaddress.ip_address(target.host)
+    except ValueError:
+        return False
+    return True
+
+
+def _listen_port(spec: ForwardSpec) -> int:
+    if not isinstance(spec.listen, int):
+        raise SshvpnError(f"--publish {spec.text}: not a TCP port")
+    return spec.listen
+
+
+# The server's end --------------------------------------------------------------------------
+
+
+def remote_end(
+    site: Site, addresses: TunnelAddresses, services: Sequence[Service]
+) -> protocol.RemoteEnd:
+    """Return what the agent shall make of the server's end."""
+    profile = site.profile
+    own = [ipaddress.ip_interface(one) for one in addresses.local]
+    returns = () if profile.nat else tuple(lan.network for lan in _lans(site.shared))
+    versions = {one.version for one in own}
+    routes = [ipaddress.ip_network(one) for one in returns]
+    return protocol.RemoteEnd(
+        addresses=tuple(ipaddress.ip_interface(one) for one in addresses.remote),
+        mtu=site.mtu,
+        routes=tuple(route for route in routes if route.version in versions),
+        # This machine's own packets always: nobody beyond the server knows these addresses.
+        masquerade=tuple(ipaddress.ip_network(one.ip) for one in own) if profile.routes else (),
+        forward=tuple(_ways_out(site)),
+        published=tuple(_publications(addresses, services)),
+        is_guarded=site.is_guarded,
+    )
+
+
+def _publications(
+    addresses: TunnelAddresses, services: Sequence[Service]
+) -> Iterator[protocol.Publication]:
+    for service in services:
+        listen = addresses.remote6 if ":" in service.target.host else addresses.remote4
+        if service.port is None or listen is None:
+            continue
+        host = str(ipaddress.ip_interface(listen).ip)
+        yield protocol.Publication(host, service.port, service.target.host, service.target.port)
+
+
+def _ways_out(site: Site) -> list[str]:
+    """Return the server's adapters by which the routed networks are reached."""
+    if site.remote is None or not site.profile.routes:
+        return []
+    own = site.remote.device.name if site.remote.device else None
+    known = [
+        (route.prefix, route.interface)
+        for route in site.remote.routes
+        if route.kind == _UNICAST and route.interface not in (None, "lo", own)
+    ]
+    found: dict[str, None] = {}
+    for wanted in _wanted_networks(site.profile):
+        # Those inside the wanted network, and the narrowest that holds all of it.
+        inside = [(p, i) for p, i in known if p.version == wanted.version and _is_in(p, wanted)]
+        around = [(p, i) for p, i in known if p.version == wanted.version and _is_in(wanted, p)]
+        around.sort(key=lambda entry: -entry[0].prefixlen)
+        found |= {str(interface): None for _, interface in [*inside, *around[:1]]}
+    return sorted(found)
+
+
+def _wanted_networks(profile: TunnelProfile) -> list[prefixes.Network]:
+    texts = [route for route in profile.routes if route != DEFAULT_ROUTE]
+    if profile.has_default:
+        texts += [prefixes.ALL4, prefixes.ALL6]
+    return [prefixes.parse(text) for text in texts]
+
+
+def _is_in(inner: prefixes.Network, outer: prefixes.Network) -> bool:
+    return inner.prefixlen >= outer.prefixlen and prefixes.has_overlap(inner, outer)

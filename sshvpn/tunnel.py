@@ -1,0 +1,520 @@
+"""A tunnel that runs: its device here, one connection, the server's end, the LAN that is let in.
+
+::
+
+    bring_up    device ── connect ── addresses of both ends ── probe ── the LAN is let in
+    running     follows adapters, puts back what is removed of ours, probes while it is quiet
+    tear_down   the gate closes, the connection ends; the device and its routes stay (closed)
+    close       all goes
+
+The session is driven by the supervisor and never decides whether to try again. What is wanted
+of the two ends is decided by sshvpn.ends and sshvpn.plan; here it is compared and applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sshvpn import ends, pulse
+from sshvpn.boundary import (
+    Interfaces,
+    LocalEnd,
+    Prober,
+    Prompter,
+    TunnelCarrier,
+    TunnelConnection,
+)
+from sshvpn.ends import Service, Site
+from sshvpn.errors import NoAnswerError, NotRunningError, SshvpnError, TakenError, UsageError
+from sshvpn.listeners import url_of
+from sshvpn.model import (
+    LOOPBACK4,
+    Direction,
+    InterfaceAddress,
+    Listener,
+    TcpEndpoint,
+    Traffic,
+    TunnelProfile,
+)
+from sshvpn.plan import marks
+from sshvpn.plan.desired import desired
+from sshvpn.plan.diff import diff
+from sshvpn.plan.render import render
+from sshvpn.plan.request import Bypass, TunnelAddresses
+from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
+from sshvpn.remote import protocol
+from sshvpn.sharing import LanSharing, tell_untrusted
+
+log = logging.getLogger("sshvpn.tunnel")
+
+CHANGE = 15
+"""The log level of a change that is made, as a command: above DEBUG, below INFO."""
+logging.addLevelName(CHANGE, "CHANGE")
+
+FIRST_PROBE_S = 0.2
+"""How long the first probes wait for an answer; each waits longer than the one before."""
+PROVEN_WITHIN_S = 8.0
+LOOK_AGAIN_S = 2.0
+"""How often is looked again while a network waits for its trust."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which tunnel it is: ``label`` in this kernel, ``remote_label`` in the server's.
+
+    ``owner`` is the user whose ssh opens the device.
+    """
+
+    label: str
+    remote_label: str
+    owner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a session needs of the outside."""
+
+    local: LocalEnd
+    carrier: TunnelCarrier
+    interfaces: Interfaces
+    sharing: LanSharing
+    prober: Prober
+    bypass: Bypass | None = None
+
+
+class TunnelSession:
+    """Implements supervisor.Session for ``sshvpn up``.
+
+    ``on_change`` is called after something has changed by itself.
+    """
+
+    kind = "tunnel"
+
+    def __init__(
+        self,
+        profile: TunnelProfile,
+        identity: Identity,
+        outside: Surroundings,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.profile = profile
+        self.on_change = on_change
+        self._identity = identity
+        self._local = outside.local
+        self._carrier = outside.carrier
+        self._interfaces = outside.interfaces
+        self._sharing = outside.sharing
+        self._prober = outside.prober
+        self._bypass = outside.bypass
+        self._connection: TunnelConnection | None = None
+        self._site: Site | None = None
+        self._addresses: TunnelAddresses | None = None
+        self._services: tuple[Service, ...] = ()
+        self._peers: tuple[str, ...] = ()
+        self._state = nothing(identity.label)
+        self._remote_end: protocol.RemoteEnd | None = None
+        self._listeners: dict[Listener, TcpEndpoint] = {}
+        self._gate = Gate.AWAY
+        self._rtt_s: float | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._one_at_a_time = asyncio.Lock()
+        self._has_run = False
+
+    # supervisor.Session -----------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """NAME, as status and down know it."""
+        return self.profile.name
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What was asked for."""
+        return self.profile.wanted
+
+    @property
+    def timeout_s(self) -> float | None:
+        """The bound of the first start."""
+        return self.profile.timeout_s
+
+    async def check(self) -> None:
+        """Raise UsageError for what is wrong before anything is changed."""
+        known = self._interfaces.names()
+        for name in self.profile.lan_interfaces:
+            if name not in known:
+                raise UsageError(
+                    f"--lan-interface {name}: no adapter of this machine",
+                    f"there are: {', '.join(known)}",
+                )
+        await self._carrier.check(self.profile)
+
+    async def bring_up(self, prompter: Prompter | None) -> None:
+        """Log in, configure both ends, prove that a packet crosses, let the LAN in.
+
+        Raises what stopped it; the device stays, closed.
+        """
+        await self._ensure_device()
+        if not self._has_run and self.profile.lan is not False:
+            await self._sharing.settle(prompter, trusts=self.profile.lan_trusts)
+            await self._refuse_taken_address()
+        connection = await self._carrier.connect(
+            self.profile, self._identity.remote_label, self._local.unit, prompter
+        )
+        self._connection = connection
+        try:
+            # They never go into the tunnel, whatever the routes say.
+            self._peers = tuple(await self._carrier.peers(self.profile))
+            await self._reconcile(Gate.PROBING)
+            await self._prove()
+            await self._reconcile(Gate.OPEN)
+        except BaseException:
+            await self.tear_down()
+            raise
+        self._has_run = True
+        self._tasks = [asyncio.create_task(self._follow())]
+
+    async def wait_lost(self) -> SshvpnError:
+        """Wait until the connection ends, or nothing comes through it, and return why."""
+        if self._connection is None:
+            raise RuntimeError("there is no connection to wait for")
+        closed = asyncio.create_task(self._connection.wait_closed())
+        silent = asyncio.create_task(self._watch_pulse(self._connection))
+        racing = {closed, silent}
+        try:
+            done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for task in racing:
+                task.cancel()
+            await asyncio.gather(*racing, return_exceptions=True)
+
+    async def wait_login_possible(self) -> None:
+        """Wait until what the last login lacked is back."""
+        await self._carrier.wait_login_possible()
+
+    async def tear_down(self) -> None:
+        """Close the gate and end the connection; the device and its routes stay."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self._close_gate()
+        self._listeners.clear()
+        self._remote_end = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Remove all. Both ends go at the same time: neither waits for the other."""
+        connection, self._connection = self._connection, None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        removing = asyncio.create_task(self._remove())
+        if connection is not None:
+            await connection.close()
+        await removing
+
+    async def _remove(self) -> None:
+        for text in await self._local.close():
+            log.warning("not removed: %s", text)
+
+    def traffic(self) -> Traffic:
+        """Return the device's own counters: they go on over reconnects."""
+        counters = self._interfaces.counters(marks.device_name(self._local.unit))
+        received, sent = counters or (None, None)
+        return Traffic(rx_bytes=received, tx_bytes=sent, connections=None)
+
+    # This machine's end -----------------------------------------------------------------
+
+    async def _ensure_device(self) -> None:
+        """Make the device that ssh opens: it has no addresses yet."""
+        if self._state.link is None:
+            mtu = self.profile.mtu or self._carrier.largest_mtu
+            link = Link(self._local.unit, self._identity.label, self._identity.owner, mtu)
+            await self._apply(NetworkState(self._identity.label, link=link))
+
+    async def _apply(self, wanted: NetworkState) -> None:
+        steps = diff(await self._local.read(), wanted)
+        await self._local.apply(steps)
+        for step in steps:
+            for line in render(step).splitlines():
+                log.log(CHANGE, "[local] %s", line)
+        self._state = wanted
+
+    async def _close_gate(self) -> None:
+        self._gate = Gate.AWAY
+        table = self._state.table
+        if not isinstance(table, Firewall):
+            return
+        closed = replace(self._state, table=replace(table, gate=Gate.AWAY))
+        with contextlib.suppress(NotRunningError):  # the helper has gone, and all with it
+            await self._apply(closed)
+
+    # Both ends --------------------------------------------------------------------------
+
+    async def _reconcile(self, gate: Gate | None = None) -> bool:
+        """Make both ends what they shall be now; return whether anything had to change."""
+        async with self._one_at_a_time:
+            connection = self._connection
+            if connection is None:
+                return False
+            gate = gate or self._gate
+            site = await self._look(connection)
+            addresses = self._addresses_for(site)
+            services = ends.services_of(site)
+            before = (self._state, self._remote_end, tuple(self._listeners))
+            self._refuse_taken_ports(site, services)
+            plan = ends.local_plan(site, addresses, services, gate)
+            wanted = desired(plan, site.local)
+            remote = ends.remote_end(site, addresses, services)
+            if site.can_configure and remote != self._remote_end:
+                # Both at once: neither end needs the other's for its own.
+                await asyncio.gather(self._apply(wanted), connection.configure(remote))
+                self._remote_end = remote
+            else:
+                await self._apply(wanted)
+            self._site, self._addresses, self._services = site, addresses, services
+            self._gate = gate
+            if gate is Gate.OPEN:
+                await self._reconcile_listeners(connection, site, services)
+            return before != (self._state, self._remote_end, tuple(self._listeners))
+
+    async def _look(self, connection: TunnelConnection) -> Site:
+        shared: Sequence[InterfaceAddress] = ()
+        if self.profile.lan is not False:
+            shared, news = await asyncio.to_thread(self._sharing.look)
+            tell_untrusted(news, f"sshvpn up {self.name} --lan")
+        return Site(
+            profile=self.profile,
+            label=self._identity.label,
+            unit=self._local.unit,
+            owner=self._identity.owner,
+            local=await self._local.facts(),
+            remote=connection.facts,
+            shared=tuple(shared),
+            peers=self._peers,
+            bypass=self._bypass,
+            largest_mtu=self._carrier.largest_mtu,
+            is_guarded=self._carrier.is_guarded,
+        )
+
+    def _addresses_for(self, site: Site) -> TunnelAddresses:
+        """Return the addresses: while a connection stands they stay what they are."""
+        if self._remote_end is not None and self._addresses is not None:
+            return self._addresses
+        return ends.choose_addresses(site)
+
+    # What is published ------------------------------------------------------------------
+
+    async def _refuse_taken_address(self) -> None:
+        """Raise TakenError where the address for the remote host is somebody's already."""
+        address = self.profile.lan_address
+        if address is None:
+            return
+        shared, _ = await asyncio.to_thread(self._sharing.look)
+        interface = ends.interface_of(address, shared)
+        if interface is None:
+            networks = ", ".join(dict.fromkeys(one.network for one in shared)) or "none is shared"
+            raise UsageError(
+                f"--lan-address {address} is in no network that is shared",
+                f"name a free address of the LAN: {networks}",
+            )
+        holder = await self._prober.holder_of(interface, address)
+        if holder is not None:
+            raise TakenError(
+                f"{address} is in use on {interface}, by {holder}", "name a free address of the LAN"
+            )
+
+    def _refuse_taken_ports(self, site: Site, services: Sequence[Service]) -> None:
+        """Raise TakenError where a published port would hide a service of this machine."""
+        if self._has_run:
+            return
+        for service in services:
+            for here in ends.listen_addresses(service.spec, site.shared):
+                if service.port is not None and isinstance(service.spec.listen, int):
+                    self._prober.check_free(here.address, service.spec.listen)
+
+    async def _reconcile_listeners(
+        self, connection: TunnelConnection, site: Site, services: Sequence[Service]
+    ) -> None:
+        wanted = dict.fromkeys(_wanted_listeners(site, services))
+        for gone in [one for one in self._listeners if one not in wanted]:
+            del self._listeners[gone]
+            await connection.close_listener(gone)
+        for listener in wanted:
+            if listener not in self._listeners:
+                where = await connection.open_listener(listener)
+                if isinstance(where, TcpEndpoint):
+                    self._listeners[listener] = where
+
+    # Life -------------------------------------------------------------------------------
+
+    async def _prove(self) -> None:
+        """Return when a packet has crossed and come back. Raises NoAnswerError."""
+        assert self._addresses is not None  # noqa: S101 (they were just given)
+        deadline = time.monotonic() + PROVEN_WITHIN_S
+        wait = FIRST_PROBE_S
+        while time.monotonic() < deadline:
+            if await self._probe(wait):
+                return
+            wait = min(wait * 2, 2.0)
+        raise NoAnswerError(
+            f"the tunnel stands, but nothing comes back from {_host(self._addresses.remote4)}",
+            "see whether the server's firewall drops what comes out of the tunnel",
+        )
+
+    async def _probe(self, timeout_s: float) -> bool:
+        assert self._addresses is not None  # noqa: S101 (only what is configured is probed)
+        remote, source = _host(self._addresses.remote4), _host(self._addresses.local4)
+        rtt_s = await self._prober.round_trip_s(remote, source, timeout_s)
+        if rtt_s is not None:
+            self._rtt_s = rtt_s
+        return rtt_s is not None
+
+    async def _watch_pulse(self, connection: TunnelConnection) -> SshvpnError:
+        """Return an error when nothing comes through any more."""
+        seen = pulse.begin(time.monotonic(), self._received(), connection.life())
+        while True:
+            await asyncio.sleep(pulse.PROBE_EVERY_S)
+            received = self._received()
+            answered = received > seen.received or await self._probe(pulse.PROBE_TIMEOUT_S)
+            now = time.monotonic()
+            seen = pulse.look(seen, now, self._received(), connection.life(), answered=answered)
+            if pulse.is_dead(seen, now):
+                return NoAnswerError(
+                    "nothing comes through the tunnel any more", "a new connection is made"
+                )
+
+    def _received(self) -> int:
+        return self.traffic().rx_bytes or 0
+
+    async def _follow(self) -> None:
+        """Reconcile after every change of an adapter, an address or a route."""
+        changed = asyncio.Event()
+        watcher = asyncio.create_task(self._watch(changed))
+        try:
+            while True:
+                wait = LOOK_AGAIN_S if self._sharing.untrusted else None
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(changed.wait(), wait)
+                changed.clear()
+                try:
+                    if await self._reconcile():
+                        self.on_change()
+                except SshvpnError as error:
+                    log.warning("%s", error)
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+
+    async def _watch(self, changed: asyncio.Event) -> None:
+        async for _ in self._interfaces.changes():
+            changed.set()
+
+    # What is told -----------------------------------------------------------------------
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the record of ``status --json``, without what the supervisor adds."""
+        site, addresses = self._site, self._addresses
+        traffic = self.traffic()
+        return [
+            {
+                "name": self.name,
+                "host": self.profile.host,
+                "transport": self._carrier.name,
+                "device": marks.device_name(self._local.unit),
+                "mtu": site.mtu if site else None,
+                "local_address": addresses.local4 if addresses else None,
+                "remote_address": addresses.remote4 if addresses else None,
+                "local_addresses": list(addresses.local) if addresses else None,
+                "remote_addresses": list(addresses.remote) if addresses else None,
+                "routes": self._routes(),
+                "lan": _lan_records(site),
+                "published": self._published(),
+                "rtt_ms": None if self._rtt_s is None else round(self._rtt_s * 1000, 3),
+                "rx_bytes": traffic.rx_bytes,
+                "tx_bytes": traffic.tx_bytes,
+                "last_error": None,
+            }
+        ]
+
+    def _routes(self) -> list[str]:
+        """Return the prefixes that have a route into the device now."""
+        return sorted({route.prefix for route in self._state.routes if route.device is not None})
+
+    def _published(self) -> list[dict[str, Any]]:
+        site = self._site
+        if site is None:
+            return []
+        found = []
+        for service in self._services:
+            places: list[tuple[TcpEndpoint, bool]] = []
+            if service.port is not None and isinstance(service.spec.listen, int):
+                places = [
+                    (TcpEndpoint(here.address, service.spec.listen), True)
+                    for here in ends.listen_addresses(service.spec, site.shared)
+                    if here.is_ipv6 == (":" in service.target.host)
+                ]
+            places += [
+                (where, False)
+                for listener, where in self._listeners.items()
+                if site.profile.publish[listener.spec] == service.spec
+            ]
+            found += [
+                {
+                    "listen": str(where),
+                    "target": str(service.target),
+                    "url": url_of(service.spec, where),
+                    "survives_reconnect": survives,
+                }
+                for where, survives in places
+            ]
+        return found
+
+
+def _wanted_listeners(site: Site, services: Sequence[Service]) -> list[Listener]:
+    """Return what ssh itself listens on, for services that the kernel cannot lead to."""
+    wanted = []
+    for index, service in enumerate(services):
+        spec = service.spec
+        if service.port is not None or not isinstance(spec.listen, int):
+            continue
+        places = ends.listen_addresses(spec, site.shared)
+        for here in places:
+            where = TcpEndpoint(here.address, spec.listen)
+            wanted.append(
+                Listener(
+                    Direction.LOCAL,
+                    where,
+                    service.target,
+                    here.interface,
+                    index,
+                    here.interface_index,
+                )
+            )
+        if not places:
+            host = LOOPBACK4 if spec.bind in (None, "*", "localhost") else spec.bind
+            where = TcpEndpoint(host, spec.listen)
+            wanted.append(Listener(Direction.LOCAL, where, service.target, spec=index))
+    return wanted
+
+
+def _lan_records(site: Site | None) -> list[dict[str, str]]:
+    shared = site.shared if site else ()
+    return [
+        {"interface": one.interface, "network": one.network, "address": one.address}
+        for one in shared
+    ]
+
+
+def _host(cidr: str) -> str:
+    return cidr.partition("/")[0]
