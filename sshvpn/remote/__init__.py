@@ -11,7 +11,11 @@ from pathlib import Path
 
 @functools.cache
 def agent_script() -> str:
-    """Return the agent as it is delivered: without comments, which nobody reads there."""
-    text = (Path(__file__).parent / "agent.sh").read_text(encoding="ascii")
+    """Return the agent as it is delivered: without comments, which nobody reads there.
+
+    Its parts stand in ``agent/``, joined in the order of their numbers.
+    """
+    parts = sorted((Path(__file__).parent / "agent").glob("*.sh"))
+    text = "".join(part.read_text(encoding="ascii") for part in parts)
     lines = (line for line in text.splitlines() if line and not line.lstrip().startswith("#"))
     return "\n".join(lines)

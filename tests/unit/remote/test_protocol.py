@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import shutil
 import subprocess
 
@@ -169,6 +170,13 @@ def test_the_script_has_nothing_that_a_shell_would_lose() -> None:
     assert script.isascii()
     assert not script.endswith("\n")
     assert len(script) < 40_000
+
+
+def test_the_script_names_no_function_twice() -> None:
+    names = re.findall(r"^(\w+)\(\)", agent_script(), re.MULTILINE)
+    assert {"say", "commit", "main"} <= set(names)
+    assert len(names) == len(set(names))
+    assert agent_script().endswith('\nmain "$@"')
 
 
 @pytest.mark.parametrize(

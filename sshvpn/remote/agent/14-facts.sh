@@ -1,0 +1,128 @@
+# shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
+# What there is: the facts, from hello to ready.
+
+say_device() {
+  [ -n "$device" ] || return 0
+  look_at_device
+  owner=-
+  [ ! -r "/sys/class/net/$device/owner" ] || read -r owner <"/sys/class/net/$device/owner"
+  case $owner in -1) owner=- ;; esac
+  if [ -n "$is_up" ]; then device_state=up; else device_state=down; fi
+  say "device $device $device_index $device_state $mtu $owner"
+}
+
+say_addresses() {
+  ip -o address show | while read -r number name kind cidr rest; do
+    case $kind in
+    inet | inet6)
+      case $rest in peer\ *)
+        rest=${rest#peer }
+        cidr="$cidr ${rest%% *}"
+        ;;
+      esac
+      say "address ${name%%@*} $cidr"
+      ;;
+    esac
+  done
+}
+
+say_routes() { # FAMILY: where packets go; not what is the machine's own, and not without end
+  {
+    ip "-$1" route show table all || ip "-$1" route show
+  } | {
+    count=0
+    while read -r route_line; do
+      # shellcheck disable=SC2086 # split on purpose
+      set -- "$1" $route_line
+      family=$1
+      kind=unicast
+      case $2 in
+      local | broadcast | multicast | anycast) set -- "$family" && continue ;;
+      unicast | unreachable | blackhole | prohibit | throw)
+        kind=$2
+        shift 2
+        set -- "$family" "$@"
+        ;;
+      esac
+      prefix=$2
+      via=- out=- table=main
+      shift 2
+      while [ $# -gt 1 ]; do
+        case $1 in
+        via) via=$2 ;;
+        dev) out=$2 ;;
+        table) table=$2 ;;
+        esac
+        shift
+      done
+      set -- "$family"
+      # A line without a prefix is a next hop of the one above.
+      case $prefix in nexthop) continue ;; esac
+      [ "$table" != local ] || continue
+      count=$((count + 1))
+      [ "$count" -le 2000 ] || {
+        say "routes-cut $family"
+        break
+      }
+      say "route $family $kind $prefix $via ${out%%@*} $table"
+    done
+  }
+}
+
+say_adapters() { # which forward, how strict they are
+  set +f
+  set -- /proc/sys/net/ipv4/conf/*
+  set -f
+  for conf; do
+    adapter=${conf##*/}
+    value_of "net/ipv4/conf/$adapter/forwarding"
+    adapter_words=$value
+    value_of "net/ipv4/conf/$adapter/rp_filter"
+    adapter_words="$adapter_words $value"
+    value_of "net/ipv6/conf/$adapter/forwarding"
+    adapter_words="$adapter_words ${value:--}"
+    value_of "net/ipv6/conf/$adapter/force_forwarding"
+    adapter_words="$adapter_words ${value:--}"
+    value_of "net/ipv6/conf/$adapter/disable_ipv6"
+    say "adapter $adapter $adapter_words ${value:--}"
+  done
+}
+
+say_closed() { # whose chains drop what is forwarded
+  case $rights in none) return ;; esac
+  for rules_family in 4 6; do
+    find_tables "$rules_family"
+    for program in $programs; do
+      saved=$("$program-save")
+      case $saved in *:FORWARD\ DROP*) say "closed $rules_family $program FORWARD" ;; esac
+      case $saved in *:DOCKER-USER\ *) say "closed $rules_family $program DOCKER-USER" ;; esac
+    done
+  done
+  foreign_chains
+  IFS=$nl
+  for rule in $closed; do
+    unset IFS
+    say "closed 46 nft $rule"
+    IFS=$nl
+  done
+  unset IFS
+}
+
+hello() {
+  say "hello $protocol"
+  say "user $user $user_id"
+  case $rights in
+  none) say "rights none $rights_code $rights_reason" ;;
+  *) say "rights $rights" ;;
+  esac
+  say "system $(uname -s) $(uname -r)"
+  case $(ip -V 2>&1) in *iproute2*) ip_kind=iproute2 ;; *) ip_kind=busybox ;; esac
+  say "tools ip=$ip_kind firewall=$firewall"
+  say_device
+  say_addresses
+  say_routes 4
+  say_routes 6
+  say_adapters
+  say_closed
+  say ready
+}

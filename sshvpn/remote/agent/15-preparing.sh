@@ -1,0 +1,28 @@
+# shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
+# A device made beforehand, for a login that is not root.
+
+prepare() {
+  [ "$rights" != none ] || fail "$rights_code" "$rights_reason"
+  [ -c /dev/net/tun ] || fail no_tun "no /dev/net/tun on this server: modprobe tun"
+  unit=5600
+  until claim_unit; do
+    unit=$((unit + 1))
+    [ "$unit" -lt 5800 ] || fail no_unit "all units from 5600 to 5799 are taken"
+  done
+  run no_tuntap ip tuntap add dev "$device" mode tun user "$user_id"
+  # -w wants a device called tunN: a second name is enough, where there are such.
+  ip link property add dev "$device" altname "tun$unit" >/dev/null ||
+    run no_tuntap ip link set dev "$device" name "tun$unit"
+  say "unit $unit"
+}
+
+claim_unit() { # the file is the claim: two agents at once get two units
+  mkdir -p "$base/units" || fail no_state "cannot make $base/units"
+  (
+    set -C
+    printf '%s\n' "$label" >"$base/units/$unit"
+  ) || return 1
+  device=sshvpnr$unit
+  note "unit $device $unit"
+  ! ip link show dev "$device" >/dev/null && ! ip link show dev "tun$unit" >/dev/null
+}
