@@ -32,7 +32,6 @@ from sshvpn.boundary import (
 )
 from sshvpn.ends import Service, Site
 from sshvpn.errors import NoAnswerError, NotRunningError, SshvpnError, TakenError, UsageError
-from sshvpn.listeners import url_of
 from sshvpn.model import (
     LOOPBACK4,
     Direction,
@@ -50,6 +49,7 @@ from sshvpn.plan.request import Bypass, TunnelAddresses
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol
 from sshvpn.sharing import LanSharing, tell_untrusted
+from sshvpn.tunnel_record import Standing, record
 
 log = logging.getLogger("sshvpn.tunnel")
 
@@ -424,61 +424,19 @@ class TunnelSession:
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the record of ``status --json``, without what the supervisor adds."""
-        site, addresses = self._site, self._addresses
         traffic = self.traffic()
-        return [
-            {
-                "name": self.name,
-                "host": self.profile.host,
-                "transport": self._carrier.name,
-                "device": marks.device_name(self._local.unit),
-                "mtu": site.mtu if site else None,
-                "local_address": addresses.local4 if addresses else None,
-                "remote_address": addresses.remote4 if addresses else None,
-                "local_addresses": list(addresses.local) if addresses else None,
-                "remote_addresses": list(addresses.remote) if addresses else None,
-                "routes": self._routes(),
-                "lan": _lan_records(site),
-                "published": self._published(),
-                "rtt_ms": None if self._rtt_s is None else round(self._rtt_s * 1000, 3),
-                "rx_bytes": traffic.rx_bytes,
-                "tx_bytes": traffic.tx_bytes,
-                "last_error": None,
-            }
-        ]
-
-    def _routes(self) -> list[str]:
-        """Return the prefixes that have a route into the device now."""
-        return sorted({route.prefix for route in self._state.routes if route.device is not None})
-
-    def _published(self) -> list[dict[str, Any]]:
-        site = self._site
-        if site is None:
-            return []
-        found = []
-        for service in self._services:
-            places: list[tuple[TcpEndpoint, bool]] = []
-            if service.port is not None and isinstance(service.spec.listen, int):
-                places = [
-                    (TcpEndpoint(here.address, service.spec.listen), True)
-                    for here in ends.listen_addresses(service.spec, site.shared)
-                    if here.is_ipv6 == (":" in service.target.host)
-                ]
-            places += [
-                (where, False)
-                for listener, where in self._listeners.items()
-                if site.profile.publish[listener.spec] == service.spec
-            ]
-            found += [
-                {
-                    "listen": str(where),
-                    "target": str(service.target),
-                    "url": url_of(service.spec, where),
-                    "survives_reconnect": survives,
-                }
-                for where, survives in places
-            ]
-        return found
+        standing = Standing(
+            device=marks.device_name(self._local.unit),
+            site=self._site,
+            addresses=self._addresses,
+            services=self._services,
+            routes=frozenset(r.prefix for r in self._state.routes if r.device is not None),
+            listeners=self._listeners,
+            rtt_s=self._rtt_s,
+            received=traffic.rx_bytes,
+            sent=traffic.tx_bytes,
+        )
+        return [{**record(self.profile, self._carrier.name, standing), "last_error": None}]
 
 
 def _wanted_listeners(site: Site, services: Sequence[Service]) -> list[Listener]:
@@ -506,14 +464,6 @@ def _wanted_listeners(site: Site, services: Sequence[Service]) -> list[Listener]
             where = TcpEndpoint(host, spec.listen)
             wanted.append(Listener(Direction.LOCAL, where, service.target, spec=index))
     return wanted
-
-
-def _lan_records(site: Site | None) -> list[dict[str, str]]:
-    shared = site.shared if site else ()
-    return [
-        {"interface": one.interface, "network": one.network, "address": one.address}
-        for one in shared
-    ]
 
 
 def _host(cidr: str) -> str:

@@ -70,7 +70,7 @@ ALLOWED: Mapping[str, set[str]] = {
 }
 """What each room may import; a room may import itself."""
 
-ROOM_OF = {"control_server": "control"}
+ROOM_OF = {"control_server": "control", "tunnel_record": "tunnel"}
 """Modules that belong to a room of another name."""
 
 REASONS = {
