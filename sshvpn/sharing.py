@@ -31,7 +31,8 @@ class LanSharing:
         self._only = tuple(only)
         self.untrusted: tuple[LanNetwork, ...] = ()
 
-    def _addresses(self) -> Sequence[InterfaceAddress]:
+    def addresses(self) -> Sequence[InterfaceAddress]:
+        """Return our addresses on the LAN, on networks that are not trusted too."""
         if not self._only:
             return self._interfaces.lan()
         return [found for name in self._only for found in self._interfaces.addresses(name)]
@@ -42,7 +43,7 @@ class LanSharing:
         A person is asked once an adapter; ``prompter`` None: nobody is there.
         """
         unknown: dict[str, list[LanNetwork]] = {}
-        for address in await asyncio.to_thread(self._addresses):
+        for address in await asyncio.to_thread(self.addresses):
             network = await asyncio.to_thread(self._interfaces.network_of, address)
             if not self._trust.is_trusted(network):
                 unknown.setdefault(network.interface, []).append(network)
@@ -60,7 +61,7 @@ class LanSharing:
         """
         shareable: list[InterfaceAddress] = []
         untrusted: list[LanNetwork] = []
-        for address in self._addresses():
+        for address in self.addresses():
             network = self._interfaces.network_of(address)
             if self._trust.is_trusted(network):
                 shareable.append(address)

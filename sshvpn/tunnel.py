@@ -143,6 +143,10 @@ class TunnelSession:
         """The bound of the first start."""
         return self.profile.timeout_s
 
+    @property
+    def _may_share(self) -> bool:
+        return self.profile.lan is not False
+
     async def check(self) -> None:
         """Raise UsageError for what is wrong before anything is changed."""
         known = self._interfaces.names()
@@ -160,20 +164,22 @@ class TunnelSession:
         Raises what stopped it; the device stays, closed.
         """
         await self._ensure_device()
-        if not self._has_run and self.profile.lan is not False:
-            await self._sharing.settle(prompter, trusts=self.profile.lan_trusts)
-            await self._refuse_taken_address()
-        connection = await self._carrier.connect(
-            self.profile, self._identity.remote_label, self._local.unit, prompter
-        )
-        self._connection = connection
+        looking = asyncio.create_task(self._first_look())
         try:
+            self._connection = await self._carrier.connect(
+                self.profile, self._identity.remote_label, self._local.unit, prompter
+            )
+            await looking
+            if self._may_share and not self._has_run:
+                await self._sharing.settle(prompter, trusts=self.profile.lan_trusts)
             # They never go into the tunnel, whatever the routes say.
             self._peers = tuple(await self._carrier.peers(self.profile))
             await self._reconcile(Gate.PROBING)
             await self._prove()
             await self._reconcile(Gate.OPEN)
         except BaseException:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
             await self.tear_down()
             raise
         self._has_run = True
@@ -290,7 +296,7 @@ class TunnelSession:
 
     async def _look(self, connection: TunnelConnection) -> Site:
         shared: Sequence[InterfaceAddress] = ()
-        if self.profile.lan is not False:
+        if self._may_share:
             shared, news = await asyncio.to_thread(self._sharing.look)
             tell_untrusted(news, f"sshvpn up {self.name} --lan")
         return Site(
@@ -315,18 +321,24 @@ class TunnelSession:
 
     # What is published ------------------------------------------------------------------
 
-    async def _refuse_taken_address(self) -> None:
-        """Raise TakenError where the address for the remote host is somebody's already."""
+    async def _first_look(self) -> None:
+        """Look at the LAN while ssh logs in: its router, and who has the remote host's address.
+
+        Raises TakenError, and UsageError for an address that is in none of its networks.
+        """
+        if self._has_run or not self._may_share:
+            return
+        here = await asyncio.to_thread(self._sharing.addresses)
         address = self.profile.lan_address
         if address is None:
+            await asyncio.to_thread(self._sharing.look)
             return
-        shared, _ = await asyncio.to_thread(self._sharing.look)
-        interface = ends.interface_of(address, shared)
+        interface = ends.interface_of(address, here)
         if interface is None:
-            networks = ", ".join(dict.fromkeys(one.network for one in shared)) or "none is shared"
+            networks = ", ".join(dict.fromkeys(one.network for one in here)) or "there is none"
             raise UsageError(
-                f"--lan-address {address} is in no network that is shared",
-                f"name a free address of the LAN: {networks}",
+                f"--lan-address {address} is in no network of the LAN",
+                f"name a free address of one: {networks}",
             )
         holder = await self._prober.holder_of(interface, address)
         if holder is not None:
