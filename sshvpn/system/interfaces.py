@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sshvpn.model import InterfaceAddress, LanNetwork
+from sshvpn.system import neighbours
 from sshvpn.system.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
 
 T = TypeVar("T")
@@ -36,9 +37,6 @@ _COALESCE_S = 0.1
 _MAIN_TABLE = 254
 _SENT_BYTES = 8
 """The place of the bytes sent in a line of ``/proc/net/dev``."""
-_NUD_VALID = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
-"""Reachable, stale, delay, probe, permanent: the states of a neighbour that has an address."""
-_DISCARD = 9
 _RESOLVE_WITHIN_S = 1.0
 _RESOLVE_EVERY_S = 0.02
 
@@ -241,13 +239,13 @@ def _router_mac(interface: str) -> str | None:
         router = _default_router(netlink, index)
         if router is None:
             return None
-        mac = _neighbour(netlink, index, router)
+        mac = _mac(netlink, index, router)
         if mac is None:
-            _speak_to(router, interface, index)
+            neighbours.speak_to(router, interface, index)
             deadline = time.monotonic() + _RESOLVE_WITHIN_S
             while mac is None and time.monotonic() < deadline:
                 time.sleep(_RESOLVE_EVERY_S)
-                mac = _neighbour(netlink, index, router)
+                mac = _mac(netlink, index, router)
         return mac
 
 
@@ -283,23 +281,7 @@ def _gateway_of(hop: Any) -> Iterator[str]:
         yield gateway
 
 
-def _neighbour(netlink: Any, index: int, address: str) -> str | None:
-    """Return the MAC of a neighbour that the kernel knows, or None."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    for entry in netlink.neigh("dump", family=family, ifindex=index):
-        is_it = entry["ifindex"] == index and entry.get_attr("NDA_DST") == address
-        if is_it and entry["state"] & _NUD_VALID:
-            mac: str | None = entry.get_attr("NDA_LLADDR")
-            return mac
-    return None
-
-
-def _speak_to(router: str, interface: str, index: int) -> None:
-    """Send an empty datagram to the router's discard port, so that the kernel resolves it."""
-    is_ipv6 = ":" in router
-    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
-    where = (router, _DISCARD, 0, index) if is_ipv6 else (router, _DISCARD)
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-        with contextlib.suppress(PermissionError):  # before Linux 5.7
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-        sock.sendto(b"", where)
+def _mac(netlink: Any, index: int, address: str) -> str | None:
+    """Return the MAC that the kernel has for a neighbour, confirmed or not, or None."""
+    known = neighbours.find(netlink, index, address)
+    return known.mac if known else None
