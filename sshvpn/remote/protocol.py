@@ -14,6 +14,8 @@ banner or a noisy .bashrc is told from it. docs/agent-protocol.md is the other h
       end                               ──>
                                         <── bye end                     error CODE TEXT at any time
 
+In the mode ``look`` it ends after ``ready``, with ``bye looked``.
+
 The text of the agent is not trusted: what cannot be understood is a `MalformedLineError`, and
 text for people passes `errors.printable`.
 """
@@ -32,6 +34,8 @@ from sshvpn.errors import SshvpnError, printable
 PROTOCOL: Final = 1
 LARGEST_MTU: Final = 16380
 """The largest packet that OpenSSH's tun carries, in bytes."""
+GROUP: Final = 21587
+"""The group of links (ip-link(8)) that the server's ends of all tunnels are in."""
 DEFAULT_LEASE_S: Final = 600
 LONGEST_LINE: Final = 4096
 """In bytes; the agent's own lines are far shorter."""
@@ -60,6 +64,18 @@ class Mode(str, Enum):
     """Make a device that a login without root can open, and hold the lease until it does."""
     SWEEP = "sweep"
     """End the session that holds the label, undo what it did, and end."""
+    LOOK = "look"
+    """Tell the facts and end; change nothing, need no device, end nobody."""
+
+
+def is_label(text: str) -> bool:
+    """Whether ``text`` can be the label of a tunnel on a server."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def is_adapter(text: str) -> bool:
+    """Whether ``text`` can be the name of an adapter in what is said to a server."""
+    return _ADAPTER.fullmatch(text) is not None
 
 
 def remote_command(
@@ -74,7 +90,7 @@ def remote_command(
     boot = _BOOT.search(script)
     if boot is None:
         raise ValueError("the script has no line boot='…' that every shell can read")
-    if not _NONCE.fullmatch(nonce) or not _LABEL.fullmatch(label):
+    if not _NONCE.fullmatch(nonce) or not is_label(label):
         raise ValueError(f"not a nonce and a label: {nonce!r}, {label!r}")
     if not 1 <= lease_s <= 86400:  # noqa: PLR2004 -- a day, as the agent has it
         raise ValueError(f"not a lease: {lease_s}")
@@ -149,7 +165,7 @@ class RemoteEnd:
         if not 576 <= self.mtu <= LARGEST_MTU:  # noqa: PLR2004 -- RFC 791
             raise ValueError(f"not an MTU that ssh carries: {self.mtu}")
         for adapter in (*self.forward, *self.loose):
-            if not _ADAPTER.fullmatch(adapter):
+            if not is_adapter(adapter):
                 raise ValueError(f"not an adapter: {adapter!r}")
 
     def lines(self) -> tuple[str, ...]:
@@ -238,15 +254,17 @@ class Adapter:
     forwarding6: int | None
     force_forwarding6: int | None
     disable_ipv6: int | None
+    accept_ra: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the agent found, complete.
 
-    ``closed`` are chains of others that drop what is forwarded, in the agent's words;
-    ``has_all_routes`` is False when there were too many to say. ``rights_code`` and
-    ``rights_reason`` say what mends missing rights.
+    ``closed`` are chains of others that drop what is forwarded or published, in the agent's
+    words; ``has_all_routes`` is False when there were too many to say. ``rights_code`` and
+    ``rights_reason`` say what mends missing rights. ``before`` are the settings (paths below
+    /proc/sys) that tunnels have changed on the server, with what they were.
     """
 
     protocol: int
@@ -264,6 +282,7 @@ class Facts:
     adapters: tuple[Adapter, ...]
     closed: tuple[str, ...]
     has_all_routes: bool
+    before: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +338,7 @@ class _Collected:
     adapters: list[Adapter] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     has_all_routes: bool = True
+    before: list[tuple[str, int]] = field(default_factory=list)
 
 
 class Reader:
@@ -411,9 +431,16 @@ def _take_route(facts: _Collected, words: list[str]) -> None:
 
 
 def _take_adapter(facts: _Collected, words: list[str]) -> None:
-    name, forwarding, rp_filter, forwarding6, force6, disable6 = words
-    numbers = [_number(word) for word in (forwarding, rp_filter, forwarding6, force6, disable6)]
-    facts.adapters.append(Adapter(printable(name), *numbers))
+    name, *settings = words
+    forwarding, rp_filter, forwarding6, force6, disable6, accept_ra = map(_number, settings)
+    facts.adapters.append(
+        Adapter(printable(name), forwarding, rp_filter, forwarding6, force6, disable6, accept_ra)
+    )
+
+
+def _take_before(facts: _Collected, words: list[str]) -> None:
+    path, value = words
+    facts.before.append((printable(path), int(value)))
 
 
 def _take_closed(facts: _Collected, words: list[str]) -> None:
@@ -435,6 +462,7 @@ _FACTS: Final = {
     "route": _take_route,
     "routes-cut": _take_cut,
     "adapter": _take_adapter,
+    "before": _take_before,
     "closed": _take_closed,
 }
 
@@ -460,4 +488,5 @@ def _finish(facts: _Collected) -> Facts:
         adapters=tuple(facts.adapters),
         closed=tuple(facts.closed),
         has_all_routes=facts.has_all_routes,
+        before=tuple(facts.before),
     )

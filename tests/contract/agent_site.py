@@ -112,6 +112,17 @@ class Agent:
         self.child.wait(10)
 
 
+def look(
+    machine: LabMachine, setting: Setting = SETTINGS["dash-nft"], before: str = ""
+) -> protocol.Facts:
+    """Return what the agent tells of MACHINE as root; it ends by itself, its input still open."""
+    agent = start(machine, setting, mode=protocol.Mode.LOOK, tunnel="", before=before)
+    facts = agent.expect(protocol.Facts)
+    assert agent.expect(protocol.Ended).reason == "looked"
+    assert agent.child.wait(10) == 0
+    return facts
+
+
 def start_by(
     machine: LabMachine, argv: Sequence[str], nonce: str, *, user: str = "root", tunnel: str = ""
 ) -> Agent:
@@ -145,6 +156,30 @@ def start(
     script = f"{before}\n{setting.script()}\n{command}"
     argv = ["unshare", "--mount", "bash", "-c", script]
     return start_by(machine, argv, nonce, tunnel=tunnel)
+
+
+_SETUP: Final = """
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+ip link set lo up
+ip link add wan0 address 02:00:00:00:00:01 type veth peer name out address 02:00:00:00:00:02
+ip link add inner0 address 02:00:00:00:00:03 type veth peer name in address 02:00:00:00:00:04
+for adapter in wan0 out inner0 in; do ip link set $adapter up; done
+ip address add 203.0.113.20/24 dev wan0
+ip address add 10.20.0.1/24 dev inner0
+ip address add fd20::1/64 dev inner0 nodad
+ip route add default via 203.0.113.1
+"""
+
+
+def make_server(setup: str = "") -> LabMachine:
+    """Return a server that stands alone, adapters as in the laboratory; the caller closes it.
+
+    SETUP is more that root does there.
+    """
+    machine = LabMachine("server")
+    machine.ready()
+    machine.run(["sh", "-ec", _SETUP + setup], user="root")
+    return machine
 
 
 def make_tun(machine: LabMachine, name: str = DEVICE, user: str = "root") -> None:

@@ -42,6 +42,17 @@ deletions_of() { # SAVED: sets deletions, what takes every rule away that bears 
   case $deletions in *-D\ *) ;; *) deletions= ;; esac
 }
 
+closed_chains() { # SAVED: sets forward_chain and input_chain, where its filter table must let us in
+  forward_chain=
+  input_chain=
+  filter=${1#*"*filter$nl"}
+  [ "$filter" != "$1" ] || return 0
+  filter=${filter%%COMMIT*}
+  case $filter in *:FORWARD\ DROP*) forward_chain=FORWARD ;; esac
+  case $filter in *:DOCKER-USER\ *) forward_chain=DOCKER-USER ;; esac
+  case $filter in *:INPUT\ DROP*) input_chain=INPUT ;; esac
+}
+
 foreign_chains() { # sets ours ("FAMILY TABLE CHAIN HANDLE", our rules in them) and closed ("then HOOK")
   ours=
   closed=
@@ -57,6 +68,10 @@ foreign_chains() { # sets ours ("FAMILY TABLE CHAIN HANDLE", our rules in them) 
     table*) foreign_table="$2 $3" ;;
     *"comment \"sshvpn_$label\""*) ours="$ours$foreign_table $foreign_chain ${foreign_line##* }$nl" ;;
     *type\ filter*)
+      # What iptables calls its own is opened by iptables.
+      case $foreign_table\ $foreign_chain in
+      ip\ filter\ [FI]* | ip6\ filter\ [FI]*) ! has iptables-save || continue ;;
+      esac
       case $4-$foreign_line in input-*"policy drop;" | forward-*"policy drop;")
         closed="$closed$foreign_table $foreign_chain $4$nl"
         ;;

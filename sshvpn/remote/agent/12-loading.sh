@@ -50,25 +50,18 @@ sections() { # RULES ("TABLE RULE" a line): the same as iptables-restore takes i
 
 add_accepts() { # adds to new what lets us through where the filter table of SAVED would drop us
   accepts=
-  filter=${saved#*"*filter$nl"}
-  [ "$filter" != "$saved" ] || return 0
-  filter=${filter%%COMMIT*}
   mark="-m comment --comment sshvpn_$label"
-  accept_chain=
-  case $filter in *:FORWARD\ DROP*) accept_chain=FORWARD ;; esac
-  case $filter in *:DOCKER-USER\ *) accept_chain=DOCKER-USER ;; esac
-  if [ -n "$accept_chain" ]; then
-    accepts="-I $accept_chain -i $device $mark -j ACCEPT$nl"
-    accepts="$accepts-I $accept_chain -o $device -m conntrack --ctstate RELATED,ESTABLISHED $mark -j ACCEPT$nl"
+  closed_chains "$saved"
+  if [ -n "$forward_chain" ]; then
+    accepts="-I $forward_chain -i $device $mark -j ACCEPT$nl"
+    accepts="$accepts-I $forward_chain -o $device -m conntrack --ctstate RELATED,ESTABLISHED $mark -j ACCEPT$nl"
   fi
-  case $filter in *:INPUT\ DROP*)
-    accepts="$accepts-I INPUT -i $device -m conntrack --ctstate DNAT $mark -j ACCEPT$nl"
-    ;;
-  esac
+  [ -z "$input_chain" ] ||
+    accepts="$accepts-I $input_chain -i $device -m conntrack --ctstate DNAT $mark -j ACCEPT$nl"
   [ -z "$accepts" ] || new="$new${new:+$nl}*filter$nl${accepts}COMMIT"
 }
 
-install_foreign() { # the same for chains of nft, those aside that iptables calls its own
+install_foreign() { # the same for chains of nft
   foreign_chains
   [ -n "$needs_accepts" ] || closed=
   foreign_batch=
@@ -87,7 +80,6 @@ install_foreign() { # the same for chains of nft, those aside that iptables call
     unset IFS
     # shellcheck disable=SC2086 # split on purpose
     set -- $rule
-    case "$1 $2" in "ip filter" | "ip6 filter") ! has iptables-save || continue ;; esac
     foreign_batch="$foreign_batch$(foreign_accepts "$@")$nl"
     IFS=$nl
   done

@@ -84,18 +84,41 @@ say_adapters() { # which forward, how strict they are
     value_of "net/ipv6/conf/$adapter/force_forwarding"
     adapter_words="$adapter_words ${value:--}"
     value_of "net/ipv6/conf/$adapter/disable_ipv6"
+    adapter_words="$adapter_words ${value:--}"
+    value_of "net/ipv6/conf/$adapter/accept_ra"
     say "adapter $adapter $adapter_words ${value:--}"
   done
 }
 
-say_closed() { # whose chains drop what is forwarded
+say_before() { # settings that tunnels have changed, and what they were
+  set +f
+  set -- "$base"/settings/*/old
+  set -f
+  for old; do
+    read -r value <"$old" || continue
+    old=${old%/old}
+    slashed "${old##*/}"
+    say "before $path $value"
+  done
+}
+
+slashed() { # ENTRY of the register: sets path
+  IFS=:
+  # shellcheck disable=SC2086 # split on purpose
+  set -- $1
+  IFS=/
+  path="$*"
+  unset IFS
+}
+
+say_closed() { # whose chains drop what is forwarded, or published: what accept-chains opens
   case $rights in none) return ;; esac
   for rules_family in 4 6; do
     find_tables "$rules_family"
     for program in $programs; do
-      saved=$("$program-save")
-      case $saved in *:FORWARD\ DROP*) say "closed $rules_family $program FORWARD" ;; esac
-      case $saved in *:DOCKER-USER\ *) say "closed $rules_family $program DOCKER-USER" ;; esac
+      closed_chains "$("$program-save")"
+      [ -z "$forward_chain" ] || say "closed $rules_family $program $forward_chain"
+      [ -z "$input_chain" ] || say "closed $rules_family $program $input_chain"
     done
   done
   foreign_chains
@@ -123,6 +146,7 @@ hello() {
   say_routes 4
   say_routes 6
   say_adapters
+  say_before
   say_closed
   say ready
 }

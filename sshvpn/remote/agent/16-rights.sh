@@ -17,11 +17,11 @@ find_rights() { # sets rights: uid, sudo or none
   fi
 }
 
-# The same script for the same input, by root; cat goes on with the lines behind it. What is left
-# here is a parent that does nothing.
+# The same script for the same input, by root; cat goes on with the lines behind it (to look takes
+# none, and ends before its input does). What is left here is a parent that does nothing.
 escalate() {
   session_of "$$"
-  { printf %s "$s" && exec cat; } | exec sudo -n /bin/sh -c "$boot" "$0" \
+  { printf %s "$s" && case $mode in look) ;; *) exec cat ;; esac; } | exec sudo -n /bin/sh -c "$boot" "$0" \
     "${#s}" "$nonce" "$mode" "$label" "$lease" "${SSH_TUNNEL:-}" "$user" "$user_id"
   exit
 }

@@ -7,6 +7,7 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other ha
   shift 5
   state=$base/labels/$label
   watch= held= session= end_session= problems= wanted= journal=$nl kept= rights_code= rights_reason=
+  firewall=none
   set -f
   umask 077
   # What a tool has to say is in our own lines, not between those of ssh.
@@ -33,8 +34,16 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other ha
   serve
 }
 
+look() { # says what serve would; makes nothing, ends nobody, and waits for no word
+  device=
+  [ "$rights" = none ] || choose_firewall
+  hello
+  finish 0 "bye looked"
+}
+
 serve() {
   has ip || fail no_ip "no ip on this server: install iproute2 (or busybox)"
+  [ "$mode" != look ] || look
   if [ "$rights" = none ]; then end_own_stale; else
     session_of "$$"
     choose_firewall

@@ -41,7 +41,8 @@ route 4 unicast default 203.0.113.1 wan0 main
 route 6 unreachable default - lo 52
 route 4 unicast 10.20.0.7 - inner0 main
 routes-cut 6
-adapter wan0 1 2 0 - 0
+adapter wan0 1 2 0 - 0 1
+before net/ipv4/conf/wan0/forwarding 0
 closed 46 nft inet firewalld filter_FORWARD forward
 """
 
@@ -68,7 +69,8 @@ def test_the_facts_are_one_message() -> None:
         ("::/0", None, "unreachable"),
         ("10.20.0.7/32", None, "unicast"),
     ]
-    assert facts.adapters == (protocol.Adapter("wan0", 1, 2, 0, None, 0),)
+    assert facts.adapters == (protocol.Adapter("wan0", 1, 2, 0, None, 0, 1),)
+    assert facts.before == (("net/ipv4/conf/wan0/forwarding", 0),)
     assert facts.closed == ("46 nft inet firewalld filter_FORWARD forward",)
     assert not facts.has_all_routes
 
@@ -96,7 +98,8 @@ def test_a_line_is_a_message(line: str, message: protocol.Message) -> None:
 
 @pytest.mark.parametrize(
     "line", ["", "hi", "beat", "beat x", "unit", "error", "ok then", "address lo x", "device tun0",
-             "route 4 unicast 10.0.0.0/8 - lo", "adapter lo a b c d e"],
+             "route 4 unicast 10.0.0.0/8 - lo", "adapter lo a b c d e f", "adapter lo 1 2 0 - 0",
+             "before net/x"],
 )  # fmt: skip
 def test_a_line_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(MalformedLineError):
