@@ -19,7 +19,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +35,7 @@ _REPLY_TIMEOUT_S = 5.0
 _DOWN_TIMEOUT_S = 15.0
 _LOCK_POLL_S = 0.02
 _NOTED = "socket-"
+_WARNINGS = ("warning", "error", "critical")
 _BEGINNINGS = ("forward-", "tunnel-")
 
 
@@ -291,9 +292,10 @@ def snapshots(runtimes: Iterable[Path]) -> dict[Path, dict[str, Any]]:
     return found
 
 
-def take_down(directory: Path) -> None:
+def take_down(directory: Path, tell: Callable[[str], None] = lambda _: None) -> None:
     """End a session in good order, and wait until its process is gone.
 
+    ``tell`` is called with what it warns of meanwhile (what could not be removed, and why).
     Raises SshvpnError where it does not end in time; it is then still there.
     """
     try:
@@ -301,8 +303,8 @@ def take_down(directory: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        request(directory, "down")
         deadline = time.monotonic() + _DOWN_TIMEOUT_S
+        _ask_to_end(directory, tell, deadline)
         while not _try_lock(lock, fcntl.LOCK_SH):
             if time.monotonic() > deadline:
                 raise SshvpnError(
@@ -313,3 +315,25 @@ def take_down(directory: Path) -> None:
     finally:
         os.close(lock)
     _remove_if_dead(directory)
+
+
+def _ask_to_end(directory: Path, tell: Callable[[str], None], deadline: float) -> None:
+    """Ask, and listen until the session says that this is the end, or says nothing more."""
+    try:
+        client = Client.connect(directory)
+    except OSError:
+        return
+    try:
+        client.send({"cmd": "watch"})
+        client.send({"cmd": "down"})
+        while True:
+            client.wait_at_most(max(deadline - time.monotonic(), _LOCK_POLL_S))
+            message = client.receive()
+            if message is None or message.get("event") == "end":
+                return
+            if message.get("event") == "notice" and message.get("level") in _WARNINGS:
+                tell(str(message.get("text")))
+    except OSError:
+        return
+    finally:
+        client.close()

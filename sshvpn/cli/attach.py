@@ -20,6 +20,8 @@ Snapshot = dict[str, Any]
 
 CHANGE = "change"
 """The level of a notice that is a command: a change to one of the machines, as it is made."""
+QUIET = ("debug", CHANGE, "info")
+"""The levels of notices that are shown only to who wants to know more."""
 _ANSWER_WITHIN_S = 5.0
 _POLL_S = 0.05
 
@@ -74,11 +76,12 @@ def join(
     """Return a snapshot that is running of the session that is up as ``profile`` is called.
 
     Where it waits, it is tried again now, and at a terminal its questions are answered.
-    Raises ``others`` where it is up with other wishes, and what :func:`_rejoin` does.
+    Raises ``others`` where it is up with other wishes (a bare name wishes nothing), and what
+    :func:`_rejoin` does.
     """
     directory = wiring.session_path(profile)
     snapshot = snapshot_of(profile.name, directory)
-    if sorted(snapshot["wanted"]) != sorted(profile.wanted):
+    if profile.wanted and sorted(snapshot["wanted"]) != sorted(profile.wanted):
         raise others
     if snapshot["state"] == "running":
         return snapshot

@@ -21,15 +21,31 @@ def complete_host(context: click.Context, parameter: click.Parameter, incomplete
     """
     from sshvpn.spec import is_host
 
+    before = _words_before(context, parameter)
+    if before[-1:] != ["@"] and any(is_host(word) for word in before):
+        return []
+    return _hosts(context, before, incomplete)
+
+
+def complete_hosts(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Offer the same again and again, less what stands on the line already."""
+    before = _words_before(context, parameter)
+    return [word for word in _hosts(context, before, incomplete) if word not in before]
+
+
+def _words_before(context: click.Context, parameter: click.Parameter) -> list[str]:
     words = context.params.get(str(parameter.name)) or ()
-    before = list(words) if isinstance(words, tuple) else []
+    return list(words) if isinstance(words, tuple) else []
+
+
+def _hosts(context: click.Context, before: list[str], incomplete: str) -> list[str]:
     file = context.params.get("config_file")
     found = list(_aliases(Path(file) if isinstance(file, str) else None))
-    if before and before[-1] == "@":
+    if before[-1:] == ["@"]:
         # bash parts words at "@", and yet replaces what begins with it (rl_special_prefixes).
         return [f"@{alias}" for alias in _matching(found, incomplete)]
-    if any(is_host(word) for word in before):
-        return []
     user, at, part = incomplete.rpartition("@")
     if at:
         return [f"{user}@{alias}" for alias in _matching(found, part)]
@@ -38,8 +54,7 @@ def complete_host(context: click.Context, parameter: click.Parameter, incomplete
 
 def complete_name(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Offer the names of what runs, less those that stand on the line already."""
-    words = context.params.get(str(parameter.name)) or ()
-    before = set(words) if isinstance(words, tuple) else set()
+    before = _words_before(context, parameter)
     return [name for name in _matching(_running(), incomplete) if name not in before]
 
 

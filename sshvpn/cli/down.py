@@ -9,6 +9,8 @@ import click
 
 from sshvpn import control, wiring
 from sshvpn.cli.completers import complete_name
+from sshvpn.cli.main import tell
+from sshvpn.cli.words import candidates
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
 
 
@@ -23,7 +25,8 @@ def down(
 ) -> None:
     """Take down what is up, and wait until it is gone.
 
-    Without NAME it is the only one; where there are more, say which.
+    Without NAME it is the only one; where there are more, say which. Both machines are then as
+    they were before.
     """
     if names and everything:
         raise UsageError("NAME and --all exclude each other", "say one of them")
@@ -34,37 +37,49 @@ def down(
         if kind in (None, snapshot["kind"])
     }
     if names:
-        context.exit(_take_down_names(names, found))
+        context.exit(_take_down_names(names, found, kind or "thing"))
     if everything:
-        context.exit(max((_take_down(path, s["name"]) for path, s in found.items()), default=0))
+        context.exit(_first([_take_down(path, s["name"]) for path, s in found.items()]))
     if not found:
-        raise NotRunningError("nothing is up", "sshvpn forward HOST SPEC -b starts something")
+        raise NotRunningError(
+            f"no {kind} is up" if kind else "nothing is up", f"{_STARTS[kind]} starts one"
+        )
     if len(found) > 1:
-        candidates = ", ".join(sorted({snapshot["name"] for snapshot in found.values()}))
         raise UsageError(
-            f"{len(found)} things are up: {candidates}", "say which, or --all: sshvpn down NAME"
+            f"{len(found)} {kind or 'thing'}s are up: {candidates(found.values())}",
+            "say which, or --all: sshvpn down NAME",
         )
     for path, snapshot in found.items():
         context.exit(_take_down(path, snapshot["name"]))
 
 
-def _take_down_names(names: tuple[str, ...], found: dict[Path, dict[str, Any]]) -> int:
+_STARTS = {
+    None: "sshvpn up HOST, or sshvpn forward -b HOST SPEC,",
+    "tunnel": "sshvpn up HOST",
+    "forward": "sshvpn forward -b HOST SPEC",
+}
+
+
+def _take_down_names(names: tuple[str, ...], found: dict[Path, dict[str, Any]], kind: str) -> int:
+    """Take down all that is called so: the tunnel and the forwards, where it is both."""
     codes = []
     for name in dict.fromkeys(names):
         paths = [path for path, snapshot in found.items() if snapshot["name"] == name]
         codes += [_take_down(path, name) for path in paths]
         if not paths:
-            error = NotRunningError(f"nothing called {name} is up")
-            click.echo(f"sshvpn: {error}\n  see: sshvpn status", err=True)
-            codes.append(error.exit_code)
-    return next((code for code in codes if code), 0)
+            what = "nothing" if kind == "thing" else f"no {kind}"
+            codes.append(tell(NotRunningError(f"{what} called {name} is up", "see: sshvpn status")))
+    return _first(codes)
 
 
 def _take_down(path: Path, name: str) -> int:
     try:
-        control.take_down(path)
+        control.take_down(path, lambda text: click.echo(f"sshvpn: {name}: {text}", err=True))
     except SshvpnError as error:
-        click.echo(f"sshvpn: {name}: {error}\n  {error.hint}", err=True)
-        return error.exit_code
+        return tell(error, name)
     click.echo(f"{name} is down")
     return 0
+
+
+def _first(codes: list[int]) -> int:
+    return next((code for code in codes if code), 0)

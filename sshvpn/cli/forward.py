@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from sshvpn import wiring
-from sshvpn.cli.attach import Snapshot, follow_start, join, wait_for
+from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for
 from sshvpn.cli.completers import complete_host
-from sshvpn.cli.front import Extras, flush, make_front
+from sshvpn.cli.front import ForwardExtras, flush, make_front
 from sshvpn.cli.hosts import START_WITHIN_S, checked_timeout
 from sshvpn.cli.options import ssh_options, verbose_option
 from sshvpn.cli.request import ForwardWords, build_profile
@@ -99,7 +99,7 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
     )
     profile = build_profile(words)
     verbose = given["verbose"]
-    extras = Extras(qr=given["qr"], browser=given["browser"])
+    extras = ForwardExtras(qr=given["qr"], browser=given["browser"])
     if given["background"]:
         context.exit(_run_background(profile, extras, verbose=verbose))
     try:
@@ -117,8 +117,8 @@ def _down(profile: ForwardProfile) -> str:
     return f"sshvpn down {profile.name}"
 
 
-def _run_background(profile: ForwardProfile, extras: Extras, *, verbose: bool) -> int:
-    hidden = () if verbose else ("info", "debug")
+def _run_background(profile: ForwardProfile, extras: ForwardExtras, *, verbose: bool) -> int:
+    hidden = () if verbose else QUIET
     snapshot = follow_start(wiring.start_background(profile, verbose=verbose), hidden)
     if snapshot is None:
         snapshot = _join(profile, hidden)
@@ -140,7 +140,7 @@ def _join(profile: ForwardProfile, hidden: Collection[str]) -> Snapshot:
     return wait_for(profile.name, directory, lambda said: all(r["listen"] for r in said["records"]))
 
 
-def _show(profile: ForwardProfile, snapshot: Snapshot, extras: Extras) -> None:
+def _show(profile: ForwardProfile, snapshot: Snapshot, extras: ForwardExtras) -> None:
     for record in snapshot["records"]:
         where = record["url"] or ", ".join(record["listen"])
         others = [listen for listen in record["listen"][1:] if "[::1]" not in listen]

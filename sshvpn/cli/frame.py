@@ -1,8 +1,8 @@
 """What the live view shows, pure: (snapshot, rates, now, room) -> lines of text.
 
-A snapshot is ``forwards`` as in ``status --json``, ``traffic`` (``rx_bytes``, ``tx_bytes``,
-``connections``; each may be None) and ``notices`` (lines of text). Every line fits the width,
-but for a word that is longer than that.
+A snapshot is ``tunnels`` and ``forwards`` as in ``status --json``, ``traffic`` (``rx_bytes``,
+``tx_bytes``, ``connections``; each may be None) and ``notices`` (lines of text). Every line
+fits the width, but for a word that is longer than that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +19,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from sshvpn.cli.tunnel_view import ways
+from sshvpn.cli.words import clock, counted, human_bytes, human_ms, instant
 from sshvpn.errors import printable
 
 Snapshot = Mapping[str, Any]
@@ -33,11 +34,8 @@ _STYLES = {
     "backoff": "yellow",
     "failed": "red",
 }
-_UNITS = ("kB", "MB", "GB", "TB", "PB")
 _RATE_OVER_S = 3.0
 _RATE_AT_LEAST_OVER_S = 0.5
-_KILO = 1000
-_TEN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ class Room:
 
 
 def frame(snapshot: Snapshot, rates: Rates, now: float, room: Room, hint: str) -> list[Text]:
-    """Return the whole picture, no higher than the room where forwards can be left out.
+    """Return the whole picture, no higher than the room where lines can be left out.
 
     ``now`` is in seconds since the epoch; ``hint`` is the last line, empty for none.
     """
@@ -115,7 +113,10 @@ def frame(snapshot: Snapshot, rates: Rates, now: float, room: Room, hint: str) -
         *_notice_lines(snapshot.get("notices") or (), room),
         *_wrapped(Text(f"  {hint}" if hint else "", "dim"), room, indent=2),
     ]
-    body = [line for group in _sessions(snapshot) for line in _session_lines(group, now, room)]
+    body = [
+        *(line for record in _tunnels(snapshot) for line in _tunnel_lines(record, now, room)),
+        *(line for group in _sessions(snapshot) for line in _session_lines(group, now, room)),
+    ]
     space = max(room.height - len(foot) - 1, 4)
     if len(body) > space:
         left_out = Text(f"  and {len(body) - space + 1} lines more: sshvpn status", "dim")
@@ -129,6 +130,10 @@ def plain(snapshot: Snapshot, now: float, room: Room) -> list[str]:
     It changes only when something has happened: no counters, no countdown.
     """
     lines = []
+    for record in _tunnels(snapshot):
+        lines.append(f"{_name_of(record)}: {_words_of(record, now, countdown=False)}")
+        for label, texts in ways(record):
+            lines += [f"  {label}: {printable(text)}" for text in texts]
     for group in _sessions(snapshot):
         first = group[0]
         lines.append(f"{_name_of(first)}: {_words_of(first, now, countdown=False)}")
@@ -137,6 +142,30 @@ def plain(snapshot: Snapshot, now: float, room: Room) -> list[str]:
             lines.append(f"  {where} {room.glyphs.to} {_target_of(record)}")
     notices = [f"  {room.glyphs.warning} {printable(text)}" for text in _notices(snapshot)]
     return [*lines, *notices] or ["nothing is up"]
+
+
+# A tunnel -----------------------------------------------------------------------------------
+
+
+def _tunnels(snapshot: Snapshot) -> Sequence[Snapshot]:
+    tunnels: Sequence[Snapshot] = snapshot.get("tunnels") or ()
+    return tunnels
+
+
+def _tunnel_lines(record: Snapshot, now: float, room: Room) -> Iterator[Text]:
+    rtt_ms = record["rtt_ms"]
+    quick = f", {human_ms(rtt_ms)}" if record["state"] == "running" and rtt_ms is not None else ""
+    yield from _head(record, now, room, quick)
+    facts = ways(record)
+    width = max((len(label) for label, _ in facts), default=0)
+    for label, texts in facts:
+        for number, text in enumerate(texts):
+            before = Text(f"  {'' if number else label:<{width}}  ", "dim")
+            first, *rest = printable(text).split(" ", maxsplit=1)
+            style = _link(first) if "://" in first else ""
+            line = Text.assemble(before, Text(first, style), *(f" {words}" for words in rest))
+            yield from _wrapped(line, room, indent=width + 4)
+    yield from _running_errors([record], room)
 
 
 # A session: the forwards of one connection --------------------------------------------------
@@ -151,17 +180,25 @@ def _sessions(snapshot: Snapshot) -> list[list[Snapshot]]:
 
 
 def _session_lines(group: Sequence[Snapshot], now: float, room: Room) -> Iterator[Text]:
-    first = group[0]
-    style = _STYLES.get(first["state"], "")
-    head = Text()
-    head.append(f"{room.glyphs.state} ", style)
-    head.append(_name_of(first), "bold")
-    head.append("  ")
-    head.append(_words_of(first, now), style)
-    yield from _wrapped(head, room, indent=2)
+    yield from _head(group[0], now, room)
     for record in group:
         yield from _forward_lines(record, room)
-    if first["state"] == "running":
+    yield from _running_errors(group, room)
+
+
+def _head(record: Snapshot, now: float, room: Room, more: str = "") -> Iterator[Text]:
+    style = _STYLES.get(record["state"], "")
+    head = Text()
+    head.append(f"{room.glyphs.state} ", style)
+    head.append(_name_of(record), "bold")
+    head.append("  ")
+    head.append(f"{_words_of(record, now)}{more}", style)
+    yield from _wrapped(head, room, indent=2)
+
+
+def _running_errors(group: Sequence[Snapshot], room: Room) -> Iterator[Text]:
+    """Yield what goes wrong beside a connection that stands; else the state tells it."""
+    if group[0]["state"] == "running":
         errors = (record.get("last_error") for record in group)
         yield from _notice_lines([error["message"] for error in errors if error], room)
 
@@ -174,15 +211,15 @@ def _name_of(record: Snapshot) -> str:
 def _words_of(record: Snapshot, now: float, *, countdown: bool = True) -> str:
     state = str(record["state"])
     if state == "running":
-        words = f"{state} since {_clock(record['since'], now)}" if record.get("since") else state
+        words = f"{state} since {clock(record['since'], now)}" if record.get("since") else state
         count = record.get("reconnects") or 0
-        return f"{words}, {_counted(count, 'reconnect')}" if count else words
+        return f"{words}, {counted(count, 'reconnect')}" if count else words
     if state not in ("backoff", "failed"):
         return state
     error = record.get("last_error") or {"code": "", "message": "no reason known"}
     words = f"{state}: {printable(error['message'])}"
     if record.get("retry_at") and countdown:
-        wait = max(_instant(record["retry_at"]).timestamp() - now, 0)
+        wait = max(instant(record["retry_at"]).timestamp() - now, 0)
         return f"{words}, next try in {wait:.0f} s" if round(wait) else f"{words}, next try now"
     return f"{words}, waiting for a login" if error.get("code") == "needs_login" else words
 
@@ -246,7 +283,7 @@ def _traffic_lines(traffic: Snapshot, rates: Rates, room: Room) -> Iterator[Text
     if tx is not None:
         parts.append(_carried(room.glyphs.sent, tx, rates.tx))
     if connections is not None:
-        parts.append(_counted(connections, "connection"))
+        parts.append(counted(connections, "connection"))
     line = ""
     for part in parts:
         if line and len(line) + 3 + len(part) > room.width:
@@ -271,40 +308,10 @@ def _notice_lines(notices: Iterable[str], room: Room) -> Iterator[Text]:
 def _notices(snapshot: Snapshot) -> list[str]:
     errors = [
         record["last_error"]["message"]
-        for record in snapshot.get("forwards") or ()
+        for record in (*_tunnels(snapshot), *(snapshot.get("forwards") or ()))
         if record["state"] == "running" and record.get("last_error")
     ]
     return list(dict.fromkeys([*errors, *(snapshot.get("notices") or ())]))
-
-
-# Words --------------------------------------------------------------------------------------
-
-
-def human_bytes(count: float) -> str:
-    """Return a number of bytes with three digits: ``999 B``, ``1.2 kB``, ``34 MB``."""
-    if count < _KILO - 0.5:
-        return f"{count:.0f} B"
-    for unit in _UNITS:
-        count /= _KILO
-        if count < _KILO - 0.5:
-            return f"{count:.1f} {unit}" if count < _TEN - 0.05 else f"{count:.0f} {unit}"
-    return f"{count:.0f} {_UNITS[-1]}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _instant(text: str) -> datetime:
-    # Python 3.10 does not know the Z of RFC 3339.
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _clock(text: str, now: float) -> str:
-    """Return the time of day here; with the day where that is not the day of ``now``."""
-    when = _instant(text).astimezone()
-    is_today = when.date() == datetime.fromtimestamp(now, when.tzinfo).date()
-    return f"{when:%H:%M}" if is_today else f"{when:%-d %b %H:%M}"
 
 
 def _wrapped(line: Text, room: Room, indent: int = 0) -> Iterator[Text]:

@@ -1,21 +1,34 @@
-"""What a person sees of a forward that runs in the foreground: plain lines, or a live view."""
+"""What a person sees of a session that runs in the foreground: plain lines, or a live view."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import click
 
 from sshvpn import wiring
 from sshvpn.boundary import Prompter
+from sshvpn.cli.attach import CHANGE, QUIET
 from sshvpn.cli.browser import LanUrls, open_when_answered, print_qr
 
 
-class Extras:
-    """What is done once, at the first ``running``: the QR code, the browser."""
+class Extras(Protocol):
+    """What is done once, at the first ``running``."""
+
+    def is_due(self, snapshot: Mapping[str, Any]) -> bool:
+        """Whether ``snapshot`` is the first that is running."""
+        ...
+
+    def once_running(self, snapshot: Mapping[str, Any]) -> None:
+        """Do it, if it is due."""
+        ...
+
+
+class ForwardExtras:
+    """Those of a forward: the QR code, the browser. Implements Extras."""
 
     def __init__(self, *, qr: bool, browser: bool) -> None:
         self._qr = qr
@@ -43,11 +56,15 @@ def _web_urls(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 class PlainFront:
-    """One line an event, on stdout. Implements runner.Front."""
+    """One line an event, on stdout. Implements runner.Front.
 
-    def __init__(self, name: str, extras: Extras) -> None:
+    Notices of the levels ``hidden`` are not shown; a change stands there as it was made.
+    """
+
+    def __init__(self, name: str, extras: Extras, hidden: Collection[str] = ()) -> None:
         self._name = name
         self._extras = extras
+        self._hidden = hidden
         self.prompter: Prompter | None = wiring.terminal_prompter()
 
     def update(self, snapshot: Mapping[str, Any]) -> None:
@@ -56,8 +73,10 @@ class PlainFront:
 
     def notice(self, level: str, text: str) -> None:
         """Print the line."""
+        if level in self._hidden:
+            return
         mark = "" if level in ("info", "debug") else f"{level}: "
-        click.echo(f"{self._name}: {mark}{text}")
+        click.echo(text if level == CHANGE else f"{self._name}: {mark}{text}")
         flush()
 
     def is_gone(self) -> bool:
@@ -90,8 +109,9 @@ class LiveFront:
             return  # the error is the last word
         if snapshot["state"] == "stopping":
             return
-        forwards = snapshot["records"]
-        self._view.update({**snapshot, "forwards": forwards, "notices": self._notices[-3:]})
+        kind = "tunnels" if snapshot["kind"] == "tunnel" else "forwards"
+        notices = self._notices[-3:]
+        self._view.update({**snapshot, kind: snapshot["records"], "notices": notices})
         if not self._extras.is_due(snapshot):
             return
         self._view.pause()
@@ -102,7 +122,7 @@ class LiveFront:
 
     def notice(self, level: str, text: str) -> None:
         """Keep a warning to be shown; what is not one is in the state already."""
-        if level not in ("info", "debug"):
+        if level not in QUIET:
             self._notices.append(text)
 
     def is_gone(self) -> bool:
@@ -146,9 +166,11 @@ def flush() -> None:
         sys.stdout.flush()
 
 
-def make_front(name: str, extras: Extras, *, verbose: bool) -> PlainFront | LiveFront:
+def make_front(
+    name: str, extras: Extras, *, verbose: bool, hidden: Collection[str] = ()
+) -> PlainFront | LiveFront:
     """Return the live view at a terminal that can show it, else (or ``verbose``) plain lines."""
     is_terminal = (
         sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     )
-    return LiveFront(extras) if is_terminal and not verbose else PlainFront(name, extras)
+    return LiveFront(extras) if is_terminal and not verbose else PlainFront(name, extras, hidden)

@@ -9,6 +9,7 @@ import click
 
 from sshvpn import control, wiring
 from sshvpn.cli.completers import complete_name
+from sshvpn.cli.words import candidates
 from sshvpn.errors import NotRunningError, UsageError
 
 _POLL_S = 0.25
@@ -19,21 +20,25 @@ _POLL_S = 0.25
 @click.option("-f", "--follow", is_flag=True, help="Go on, until it ends or Ctrl-C.")
 def logs(name: str | None, *, follow: bool) -> None:
     """Show the log of NAME, or of the only one that is up."""
-    sessions = {
-        snapshot["name"]: path
+    found = {
+        path: snapshot
         for path, snapshot in control.snapshots(wiring.runtimes()).items()
         if name in (None, snapshot["name"])
     }
-    if name is None and len(sessions) > 1:
+    files = {
+        wiring.log_file(snapshot["kind"], snapshot["name"]): path
+        for path, snapshot in found.items()
+    }
+    if name is None and len(files) > 1:
         raise UsageError(
-            f"{len(sessions)} things are up: {', '.join(sorted(sessions))}",
+            f"{len(files)} things are up: {candidates(found.values())}",
             "say which: sshvpn logs NAME",
         )
-    if not sessions:
+    if not files:
         what = f"nothing called {name} is up" if name else "nothing is up"
         raise NotRunningError(what, f"older logs are kept in {wiring.log_dir()}")
-    for shown, directory in sessions.items():
-        _print(wiring.log_file("forward", shown), directory, follow=follow)
+    for file, directory in files.items():
+        _print(file, directory, follow=follow)
 
 
 def _print(path: Path, directory: Path, *, follow: bool) -> None:

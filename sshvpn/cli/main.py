@@ -37,9 +37,13 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS = {
+    "up": LazyCommand("sshvpn.cli.up", "up", "Bring up the VPN to a host."),
     "forward": LazyCommand("sshvpn.cli.forward", "forward", "Forward ports through a host."),
     "status": LazyCommand("sshvpn.cli.status", "status", "Show what is up, and its URLs."),
     "down": LazyCommand("sshvpn.cli.down", "down", "Take down what runs in the background."),
+    "routes": LazyCommand(
+        "sshvpn.cli.routes", "routes", "Show what a machine of the LAN needs for the networks."
+    ),
     "logs": LazyCommand("sshvpn.cli.logs", "logs", "Show what happened."),
     "clean": LazyCommand("sshvpn.cli.clean", "clean", "Remove what a crash left behind."),
     "config": LazyCommand("sshvpn.cli.config", "config", "Show, edit or check the profiles."),
@@ -49,7 +53,7 @@ COMMANDS = {
 }
 
 NOT_YET = frozenset(
-    {"up", "notebook", "routes", "restart", "enable", "disable", "check"},
+    {"notebook", "restart", "enable", "disable", "check"},
 )
 """Commands of the contract that this version has not: their names are not mistakes."""
 
@@ -228,7 +232,7 @@ def _invoke(arguments: list[str], invocation: Invocation) -> int:
 def _report(error: Exception) -> int:
     """Print what went wrong and what to do next; return the exit code."""
     if isinstance(error, SshvpnError):
-        return _tell(error.message, error.hint, error.exit_code)
+        return tell(error)
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else PROGRAM
         return _tell(error.format_message(), f"see: {path} --help", UsageError.exit_code)
@@ -241,6 +245,12 @@ def _report(error: Exception) -> int:
         return _tell("nobody answered", "run it at a terminal", SshvpnError.exit_code)
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return _tell(f"unexpected {what}", "run it again with --debug", SshvpnError.exit_code)
+
+
+def tell(error: SshvpnError, name: str = "") -> int:
+    """Print ``error``, of the one called ``name`` where several are at work; its exit code."""
+    message = f"{name}: {error.message}" if name else error.message
+    return _tell(message, error.hint, error.exit_code)
 
 
 def _tell(message: str, hint: str, code: int) -> int:

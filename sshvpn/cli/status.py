@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +15,57 @@ from sshvpn.errors import NotRunningError
 
 SCHEMA = 1
 
+_Records = list[dict[str, Any]]
+
 
 @click.command(short_help="Show what is up, and its URLs.")
 @click.argument("name", required=False, shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
 @click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl-C.")
 def status(name: str | None, *, as_json: bool, watch: bool) -> None:
-    """Show what is up, since when, and at which URL.
+    """Show what is up, since when, who can reach it and at which URL.
 
-    NAME shows one thing; it is an error (exit 3) when nothing of that name is up.
+    NAME shows all that there is to say of one; it is an error (exit 3) when nothing of that name
+    is up.
     """
     if watch and not as_json:
         _watch(name)
         return
     found = control.snapshots(wiring.runtimes())
     _tell_of_the_mute(found)
-    records = _records(found, name)
+    tunnels, forwards = _records(found.values(), name)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "tunnels": [], "forwards": records}, indent=2))
-    elif not records:
+        said = {"schema": SCHEMA, "tunnels": tunnels, "forwards": forwards}
+        click.echo(json.dumps(said, indent=2))
+    elif not (tunnels or forwards):
         click.echo("nothing is up")
     else:
-        click.echo(_table(records))
+        _print(tunnels, forwards, in_detail=name is not None)
 
 
-def _records(found: Mapping[Path, Mapping[str, Any]], name: str | None) -> list[dict[str, Any]]:
-    records = [record for snapshot in found.values() for record in snapshot["records"]]
-    if name is None:
-        return records
-    named = [record for record in records if record["name"] == name]
-    if not named:
+def _records(snapshots: Iterable[Mapping[str, Any]], name: str | None) -> tuple[_Records, _Records]:
+    """Return the records of tunnels and those of forwards, of NAME alone where one is said."""
+    tunnels: _Records = []
+    forwards: _Records = []
+    for snapshot in snapshots:
+        if name in (None, snapshot["name"]):
+            of_kind = tunnels if snapshot["kind"] == "tunnel" else forwards
+            of_kind += snapshot["records"]
+    if name is not None and not (tunnels or forwards):
         raise NotRunningError(f"nothing called {name} is up", "see: sshvpn status")
-    return named
+    return tunnels, forwards
+
+
+def _print(tunnels: _Records, forwards: _Records, *, in_detail: bool) -> None:
+    from datetime import datetime
+
+    from sshvpn.cli.status_view import details, table
+
+    now = datetime.now().astimezone()
+    if in_detail:
+        click.echo("\n\n".join(details(record, now) for record in (*tunnels, *forwards)))
+    else:
+        click.echo(table(tunnels, forwards, now))
 
 
 def _tell_of_the_mute(found: Mapping[Path, Mapping[str, Any]]) -> None:
@@ -55,53 +74,21 @@ def _tell_of_the_mute(found: Mapping[Path, Mapping[str, Any]]) -> None:
             click.echo(f"sshvpn: {directory.name} lives and does not answer", err=True)
 
 
-def _table(records: list[dict[str, Any]]) -> str:
-    head = ("NAME", "STATE", "SINCE", "WHERE", "TO")
-    rows = [head, *(_row(record) for record in records)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    errors = [
-        f"{record['name']}: {record['last_error']['message']}"
-        for record in records
-        if record["last_error"]
-    ]
-    return "\n".join([line.rstrip() for line in lines] + list(dict.fromkeys(errors)))
-
-
-def _row(record: dict[str, Any]) -> tuple[str, ...]:
-    from datetime import datetime
-
-    since = datetime.fromisoformat(record["since"].replace("Z", "+00:00")).astimezone()
-    where = record["url"] or "-"
-    target = record["target"]
-    if record["direction"] == "remote":
-        where = f"{record['host']} {', '.join(record['listen']) or '-'}"
-        target = f"{target} here"
-    else:
-        target = f"{record['host']} {target}"
-    is_today = since.date() == datetime.now().astimezone().date()
-    shown = f"{since:%H:%M:%S}" if is_today else f"{since:%Y-%m-%d %H:%M}"
-    return (record["name"], record["state"], shown, where, target)
-
-
 def _watch(name: str | None) -> None:
     import time
 
     from sshvpn.cli.live import LiveView
 
-    _records(control.snapshots(wiring.runtimes()), name)
+    _records(control.snapshots(wiring.runtimes()).values(), name)
     view = LiveView(hint="Ctrl-C ends the watching")
     view.start()
     try:
         while True:
             found = list(control.snapshots(wiring.runtimes()).values())
             shown = [s for s in found if name in (None, s["name"])]
-            records = [record for snapshot in shown for record in snapshot["records"]]
+            tunnels, forwards = _records(shown, None)
             one = shown[0]["traffic"] if len(shown) == 1 else None
-            view.update({"forwards": records, "traffic": one, "notices": []})
+            view.update({"tunnels": tunnels, "forwards": forwards, "traffic": one, "notices": []})
             time.sleep(1)
     finally:
         view.stop()

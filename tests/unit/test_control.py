@@ -378,3 +378,24 @@ def test_another_user_is_not_answered(tmp_path: Path, monkeypatch: pytest.Monkey
             assert len(await running.say(line(cmd="status"))) == expected
 
     run(story)
+
+
+def test_who_takes_it_down_hears_what_it_warns_of(tmp_path: Path) -> None:
+    async def story() -> None:
+        with SessionDir(tmp_path, "tunnel", "x") as directory:
+            ending = asyncio.Event()
+            server = ControlServer(dict, {"down": ending.set})
+            await server.listen(directory.path / "control")
+            heard: list[str] = []
+            taking = asyncio.create_task(
+                asyncio.to_thread(control.take_down, directory.path, heard.append)
+            )
+            await ending.wait()
+            server.notice("info", "stopping")
+            server.notice("warning", "the server's lease ends at 12:00")
+            await server.close()
+            directory.close()
+            await taking
+            assert heard == ["the server's lease ends at 12:00"]
+
+    run(story)

@@ -9,7 +9,8 @@ import pytest
 from rich.cells import cell_len
 from rich.style import Style
 
-from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Rates, Room, frame, human_bytes, plain
+from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Rates, Room, frame, plain
+from sshvpn.cli.words import human_bytes
 
 START = datetime(2024, 11, 23, 14, 2, tzinfo=timezone.utc).astimezone()
 NOW = START.timestamp() + 60
