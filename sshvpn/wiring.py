@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,15 @@ def make_interfaces() -> Interfaces:
     from sshvpn.system.interfaces import SystemInterfaces
 
     return SystemInterfaces()
+
+
+def ipv4_routers(interfaces: Iterable[str]) -> dict[str, str]:
+    """Return the router of each adapter's IPv4 default route, of those that have one."""
+    from sshvpn.system.interfaces import SystemInterfaces
+
+    system = SystemInterfaces()
+    found = ((name, system.ipv4_router(name)) for name in dict.fromkeys(interfaces))
+    return {name: router for name, router in found if router is not None}
 
 
 def make_trust_store() -> TrustStore:

@@ -20,6 +20,8 @@ sysctl:procps:settings of the kernel
 ping:iputils-ping:who reaches whom
 curl:curl:what a browser would see
 busybox:busybox:servers with nothing but busybox are tested too
+dnsmasq:dnsmasq-base:what sshvpn routes prints is given to a real DHCP server
+dhclient:isc-dhcp-client:and taken by a real client of it
 tmux:tmux:a terminal for the live view
 zsh:zsh:completion, and login shells of a server
 fish:fish:completion, and login shells of a server

@@ -96,6 +96,11 @@ class SystemInterfaces:
                 return int(words[0]), int(words[_SENT_BYTES])
         return None
 
+    def ipv4_router(self, interface: str) -> str | None:
+        """Return the router of the adapter's IPv4 default route, None where there is none."""
+        router = _beside_the_loop(lambda: _router(interface))
+        return None if router is None or ":" in router else router
+
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield once at the start, and after every change of a link, an address or a route.
 
@@ -247,6 +252,14 @@ def _router_mac(interface: str) -> str | None:
                 time.sleep(_RESOLVE_EVERY_S)
                 mac = _mac(netlink, index, router)
         return mac
+
+
+def _router(interface: str) -> str | None:
+    from pyroute2 import IPRoute
+
+    index = _index_of(interface)
+    with IPRoute() as netlink:
+        return _default_router(netlink, index) if index else None
 
 
 def _default_router(netlink: Any, index: int) -> str | None:

@@ -249,3 +249,10 @@ def test_without_one_way_for_all_there_is_no_line() -> None:
     assert one_line_per_system(["10.20.0.0/16"], [FOUR, other]) == {}
     assert one_line_per_system(["fd20::/48"], [FOUR]) == {}
     assert one_line_per_system([], [FOUR]) == {}
+
+
+@pytest.mark.parametrize("system", list(System))
+def test_the_page_shows_what_is_printed(system: System) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lan-clients.md").read_text()
+    wanted = destinations_of(["10.20.0.0/16", "fd20::/48"], ["100.64.0.2/30", "fd5a::2/126"])
+    assert client_routes(wanted, [ROUTED, SIX], system) in page
