@@ -375,9 +375,11 @@ class TunnelSession:
         assert self._addresses is not None  # noqa: S101 (they were just given)
         deadline = time.monotonic() + PROVEN_WITHIN_S
         wait = FIRST_PROBE_S
-        while time.monotonic() < deadline:
+        while (now := time.monotonic()) < deadline:
             if await self._probe(wait):
                 return
+            # Where no answer can come, that is known at once: what is in the way may go.
+            await asyncio.sleep(max(now + wait - time.monotonic(), 0.0))
             wait = min(wait * 2, 2.0)
         raise NoAnswerError(
             f"the tunnel stands, but nothing comes back from {_host(self._addresses.remote4)}",
