@@ -78,6 +78,30 @@ def test_machines_on_demand_are_there_when_used(lab: Lab) -> None:
     assert lab.server.run(["getent", "hosts", "jump"]).returncode == 0
 
 
+def test_in_the_home_the_lan_and_the_server_are_behind_the_same_adapter(
+    make_lab: Callable[..., Lab],
+) -> None:
+    lab = make_lab(home=True)
+    assert lab.gateway.address == "192.168.77.1"
+    for machine, *addresses in (
+        (lab.lan, lab.gateway.address, lab.gateway.address6, lab.router.address),
+        (lab.gateway, lab.lan.address6, lab.server.address, lab.server.address6, WORLD, WORLD6),
+        (lab.lan, lab.server.address, lab.server.address6),
+    ):
+        for address in addresses:
+            assert answers(machine, address), f"{machine.name} -> {address}"
+        assert not answers(machine, lab.inner.address)
+    way = lab.gateway.ip("route", "get", lab.server.address)
+    assert "via 192.168.77.254 dev lan0 src 192.168.77.1" in way
+    assert not answers(lab.server, lab.gateway.address), "behind the router's NAT"
+    assert lab.gateway.run(["ssh", "server", "echo $SSH_CLIENT"]).stdout.startswith("203.0.113.10 ")
+    lab.shape(Wan(delay_ms=10))
+    assert rtt_ms(lab.gateway, "server") >= 20
+    lab.cut()
+    assert not answers(lab.gateway, "server")
+    assert answers(lab.gateway, lab.lan.address)
+
+
 # -- people and logins -------------------------------------------------------------------------
 
 
@@ -324,20 +348,20 @@ def test_what_is_left_behind_is_found(lab: Lab) -> None:
         "process": (["sh", "-c", "sleep 77 >/dev/null 2>&1 &"], "sleep 77"),
     }
     for argv, _ in planted.values():
-        before = lab._differences()
+        before = lab.differences()
         gateway.run(argv, user="root")
-        assert lab._differences() != before
+        assert lab.differences() != before
     # Files and processes hide the rest: they are told first.
-    problems = lab._differences()
+    problems = lab.differences()
     assert planted["file"][1] in problems
     assert planted["process"][1] in problems
     gateway.run(["sh", "-c", "rm /run/user/1000/sshvpn-0; pkill sleep"], user="root")
-    wait_until(lambda: "sleep" not in lab._differences())
-    problems = lab._differences()
+    wait_until(lambda: "sleep" not in lab.differences())
+    problems = lab.differences()
     for name, (_, trace) in planted.items():
         assert name in ("file", "process") or trace in problems, name
     lab.checkpoint()
-    assert lab._differences() == ""
+    assert lab.differences() == ""
 
 
 def test_what_the_api_changed_is_undone_by_check(lab: Lab) -> None:

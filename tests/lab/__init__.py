@@ -10,8 +10,17 @@
     └──────┘ .10   192.168.78.0/24, fd78::/64       └── internet .1, the default route;
     (built when used)                                   "world" is 198.51.100.1 there
 
+`Lab(home=True)`: the LAN and the server are behind the same adapter of the gateway.
+
+    ┌─────┐ eth0          lan0 ┌─────────┐          ┌────────┐ wan0
+    │ lan ├─────────┬──────────┤ gateway │          │ router ├──[ emulator ]── internet, server …
+    └─────┘ .10     │       .1 └─────────┘          └───┬────┘ .10
+                    └───────────────────────────────────┘ .254, the default route of both
+
 IPv6 addresses end in the same number (fd77::10). Every machine knows the others by name. lan and
-lan2 have the gateway as their default route, inner has the server, and nobody forwards. alice
+lan2 have the gateway as their default route, inner has the server, and nobody forwards but the
+home's router, which translates the LAN's addresses to its own. A machine's firewall, of the kinds
+that people have, is in `firewalls.py`. alice
 (password `ALICE_PASSWORD`, sudo with it) has an account everywhere; on the gateway her encrypted
 key is in a running agent, and the server lets it in.
 
@@ -25,7 +34,8 @@ Machines are namespaces that have no name anywhere, so laboratories do not see e
 they end with the process that made them, even when it is killed.
 """
 
-from tests.lab.lab import AGENT_SOCKET, WORLD, WORLD6, Lab, LabMachine, alices_key
+from tests.lab.lab import AGENT_SOCKET, Lab
+from tests.lab.labmachine import LabMachine, alices_key
 from tests.lab.machine import (
     ALICE_PASSWORD,
     Child,
@@ -37,6 +47,7 @@ from tests.lab.machine import (
     wait_until,
 )
 from tests.lab.sshd import PASSPHRASE, KeyPair, Sshd, key_pair
+from tests.lab.topology import WORLD, WORLD6
 from tests.lab.wan import Wan
 
 __all__ = [

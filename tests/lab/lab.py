@@ -1,204 +1,40 @@
-"""The laboratory: the machines of a small office and the cables between them.
+"""The laboratory: the machines of a small office, put together.
 
-`Lab` owns the topology, the people's keys, and the comparison of the state at the end of a test
-with the one at its start. What a single machine can do is in `machine.py`.
+`Lab` owns which machines stand, the people's keys, and what a test may do to links. The tables of
+the topology are in `topology.py`, the cables are laid by `wiring.py`, what a single machine can do
+is in `labmachine.py` and `machine.py`, and what is compared at a test's end in `snapshot.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-import os
 import shlex
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from tests.lab import dump
-from tests.lab.machine import (
-    ALICE,
-    Child,
-    LabError,
-    Machine,
-    Terminal,
-    shown_paths,
+from tests.lab.labmachine import LabMachine, alices_key
+from tests.lab.machine import ALICE, LabError, Terminal
+from tests.lab.snapshot import Snapshot, dumps_of
+from tests.lab.sshd import PASSPHRASE, Sshd
+from tests.lab.topology import (
+    HOME,
+    HOSTS,
+    OFFICE,
+    Cable,
+    Plug,
+    main_adapter,
+    wan_adapter,
+    wan_plug,
 )
-from tests.lab.sshd import KEY_TYPES, PASSPHRASE, KeyPair, Sshd, key_pair, start
 from tests.lab.wan import TAPS, Emulator, Wan
+from tests.lab.wiring import lay, settle
 
 AGENT_SOCKET: Final = f"{ALICE.home}/.ssh/agent.sock"
-# Below these, a program may keep files only while it runs.
-RUNTIME_DIRECTORIES: Final = ("/run/sshvpn", "/run/user", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
 SETTLE_S: Final = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Adapter:
-    """One end of a cable; an empty GATEWAY makes no default route."""
-
-    machine: str
-    name: str
-    address: str
-    address6: str
-    gateway: str = ""
-    gateway6: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cable:
-    """A veth pair. RIGHT may be the name of a plug of the `internet` machine's WAN bridge."""
-
-    left: Adapter
-    right: Adapter | str
-
-
-def _wan_adapter(machine: str, number: int) -> Adapter:
-    return Adapter(
-        machine, "wan0", f"203.0.113.{number}/24", f"2001:db8:113::{number}/64",
-        "203.0.113.1", "2001:db8:113::1",
-    )  # fmt: skip
-
-
-ADAPTERS: Final = {
-    (adapter.machine, adapter.name): adapter
-    for adapter in (
-        Adapter("lan", "eth0", "192.168.77.10/24", "fd77::10/64", "192.168.77.1", "fd77::1"),
-        Adapter("gateway", "lan0", "192.168.77.1/24", "fd77::1/64"),
-        Adapter("lan2", "eth0", "192.168.78.10/24", "fd78::10/64", "192.168.78.1", "fd78::1"),
-        Adapter("gateway", "lan1", "192.168.78.1/24", "fd78::1/64"),
-        _wan_adapter("gateway", 10),
-        _wan_adapter("server", 20),
-        Adapter("server", "inner0", "10.20.0.1/24", "fd20::1/64"),
-        Adapter("inner", "eth0", "10.20.0.10/24", "fd20::10/64", "10.20.0.1", "fd20::1"),
-        Adapter("internet", "wan", "203.0.113.1/24", "2001:db8:113::1/64"),
-    )
-}  # fmt: skip
-CABLES: Final = {
-    "lan": Cable(ADAPTERS["lan", "eth0"], ADAPTERS["gateway", "lan0"]),
-    "lan2": Cable(ADAPTERS["lan2", "eth0"], ADAPTERS["gateway", "lan1"]),
-    "gateway": Cable(ADAPTERS["gateway", "wan0"], "gw"),
-    "server": Cable(ADAPTERS["server", "wan0"], "srv"),
-    "inner": Cable(ADAPTERS["inner", "eth0"], ADAPTERS["server", "inner0"]),
-}
-
-# Somebody out in the world, whom only the default route leads to.
-WORLD: Final = "198.51.100.1"
-WORLD6: Final = "2001:db8:198::1"
-# The address under which a name is known everywhere.
-NAMES: Final = {
-    name: ADAPTERS[name, adapter]
-    for name, adapter in (
-        ("lan", "eth0"), ("lan2", "eth0"), ("gateway", "lan0"),
-        ("server", "wan0"), ("inner", "eth0"),
-    )
-}  # fmt: skip
-HOSTS: Final = (
-    "".join(
-        f"{adapter.address.split('/')[0]} {name}\n{adapter.address6.split('/')[0]} {name}\n"
-        for name, adapter in NAMES.items()
-    )
-    + f"{WORLD} world\n{WORLD6} world\n"
-)
-
-
-def _main_adapter(name: str) -> Adapter | None:
-    """Return the adapter whose address is known by NAME, None for a machine of `add_server`."""
-    return ADAPTERS["internet", "wan"] if name == "internet" else NAMES.get(name)
-
-
-class LabMachine(Machine):
-    """A machine with its place in the topology."""
-
-    sshd: Sshd
-
-    def start_sshd(
-        self,
-        port: int = 22,
-        options: Mapping[str, str] | None = None,
-        *,
-        users: Sequence[str] = ("alice",),
-        addresses: Sequence[str] = (),
-        key_types: Sequence[str] = KEY_TYPES,
-    ) -> Sshd:
-        """Start a real sshd and return it; it is stopped at the end of the test.
-
-        OPTIONS go to sshd_config and win over `sshd.DEFAULTS`; a value of several lines repeats
-        its keyword. USERS let alice's key in (`root` is a user too). ADDRESSES are what it
-        listens on, all by default.
-        """
-        for user in users:
-            self.authorize(user)
-        running = start(self, port, options, addresses=addresses, key_types=key_types)
-        self._undo.callback(running.stop)
-        self._undo.callback(running.kill_sessions)
-        return running
-
-    def authorize(self, user: str = "alice", options: str = "", *, key: str | None = None) -> None:
-        """Let alice's key (or KEY, a public one) log in as USER and nothing else.
-
-        OPTIONS is what stands before the key in authorized_keys.
-        """
-        public = key or alices_key().public
-        home = "/root" if user == "root" else f"/home/{user}"
-        self.write(f"{home}/.ssh/authorized_keys", f"{options} {public}".lstrip(), user)
-
-    def allow_sudo(self, user: str = "alice", *, password: bool = False) -> None:
-        """Let USER use sudo for everything, without a password unless PASSWORD."""
-        tag = "" if password else "NOPASSWD: "
-        self.write(f"/etc/sudoers.d/{user}", f"{user} ALL=(ALL) {tag}ALL\n", "root", 0o440)
-
-    def add_user(self, name: str, uid: int, shell: str = "/bin/bash") -> None:
-        """Make one more user, with a home and without a password."""
-        self.run(
-            ["useradd", "--create-home", "--uid", str(uid), "--shell", shell, name], user="root"
-        )
-
-    def ip(self, *args: str) -> str:
-        """Run `ip ARGS` as root and return what it printed."""
-        return self.run(["ip", *args], user="root").stdout
-
-    def nft(self, ruleset: str) -> None:
-        """Load RULESET in one transaction."""
-        self.run(["nft", "-f", "-"], user="root", input=ruleset)
-
-    def story(self) -> str:
-        """Return what helps to see why a test failed: processes, links, the end of sshd's log."""
-        processes = "\n".join(f"{pid:>6} {line}" for pid, line in self.processes().items())
-        logs = [
-            f"-- {path.parent.name}\n" + "\n".join(path.read_text().splitlines()[-30:])
-            for path in self.host_path("/run").glob("lab-sshd-*/log")
-        ]
-        return "\n".join([processes, self.ip("-brief", "address"), *logs])
-
-    def dump(self) -> str:
-        """Return the whole network state as text, without what changes by itself."""
-        return finish_dump(self.start_dump())
-
-    def start_dump(self) -> Child:
-        """Start a dump; several run at once that way."""
-        return self.popen(["sh", "-c", dump.SCRIPT], user="root", env={"LC_ALL": "C"})
-
-
-def finish_dump(child: Child) -> str:
-    """Return the dump that `start_dump` began."""
-    text, _ = child.communicate(timeout=30)
-    return dump.normalise(text)
-
-
-def alices_key() -> KeyPair:
-    """Return alice's key; it is encrypted with `PASSPHRASE`."""
-    return key_pair("ed25519", "alice", PASSPHRASE)
-
-
-@dataclasses.dataclass
-class _Baseline:
-    dumps: dict[str, str]
-    processes: dict[str, Counter[str]]
-    files: dict[str, set[str]]
 
 
 class Lab:
@@ -206,7 +42,9 @@ class Lab:
 
     A context manager. `lan`, `gateway`, `server`, `inner` and `internet` stand when it is made;
     `lan2` and `jump` are built when they are first used, which must be before anything else is
-    done in the test. WAN puts the emulator on the link between the gateway and the server.
+    done in the test. WAN puts the emulator on the link between the gateway (HOME: the router) and
+    the server. HOME is the other topology: the gateway is a machine of the LAN like others, and
+    `router` leads to the server.
     """
 
     lan: LabMachine
@@ -214,18 +52,22 @@ class Lab:
     server: LabMachine
     inner: LabMachine
     internet: LabMachine
+    router: LabMachine
 
-    def __init__(self, *, wan: Wan | None = None) -> None:
+    def __init__(self, *, wan: Wan | None = None, home: bool = False) -> None:
         """Build it, with sshd on the server and alice's agent on the gateway."""
         self._machines: dict[str, LabMachine] = {}
-        self._cables = dict(CABLES)
+        self._cables = dict(HOME if home else OFFICE)
         self._undo = contextlib.ExitStack()
         self._emulator: Emulator | None = None
         try:
-            self._build(["internet", "gateway", "server", "lan", "inner"])
+            routers = ["internet", "router"] if home else ["internet"]
+            self._build([*routers, "gateway", "server", "lan", "inner"])
             self.lan, self.gateway = self._machines["lan"], self._machines["gateway"]
             self.server, self.inner = self._machines["server"], self._machines["inner"]
             self.internet = self._machines["internet"]
+            if home:
+                self.router = self._machines["router"]
             if wan is not None:
                 self.shape(wan)
             self._start_agent()
@@ -277,7 +119,7 @@ class Lab:
         It is 203.0.113.NUMBER and 2001:db8:113::NUMBER, known to alice and to all by its name.
         As with `lan2` and `jump`: before anything else is done in the test.
         """
-        self._cables[name] = Cable(_wan_adapter(name, number), f"to-{name}")
+        self._cables[name] = Cable(wan_adapter(name, number), wan_plug(f"to-{name}"))
         machine = self._add(name)
         for other in self._machines.values():
             hosts = "".join(
@@ -291,7 +133,7 @@ class Lab:
         return machine
 
     def _add(self, name: str) -> LabMachine:
-        if difference := self._differences():
+        if difference := self.differences():
             message = f"use lab.{name} before anything is changed: {difference}"
             raise LabError(message)
         self._build([name])
@@ -305,67 +147,12 @@ class Lab:
             self._machines[name] = LabMachine(name, HOSTS)
         for name in names:
             self._machines[name].ready()
-        new = [self._cables[name] for name in names if name in self._cables]
-        links, setup = [], {name: [*_DAD_OFF] for name in names}
-        if "internet" in names:
-            setup["internet"] += [
-                # Its own address, or it would take that of its lowest plug, and change with it.
-                "ip link add wan address 02:00:00:00:00:01 type bridge mcast_snooping 0",
-                f"ip address add {WORLD}/32 dev lo",
-                f"ip address add {WORLD6}/128 dev lo nodad",
-                *_configure(ADAPTERS["internet", "wan"]),
-            ]
-        for cable in new:
-            right_machine, right_name = "internet", cable.right
-            if isinstance(cable.right, Adapter):
-                right_machine, right_name = cable.right.machine, cable.right.name
-            links.append(
-                f"link add {cable.left.name} netns {self._machines[cable.left.machine].pid}"
-                f" type veth peer name {right_name} netns {self._machines[right_machine].pid}"
-            )
-            for name, adapter in ((cable.left.machine, cable.left), (right_machine, cable.right)):
-                commands = setup.setdefault(name, [*_DAD_OFF])
-                if isinstance(adapter, Adapter):
-                    commands += _configure(adapter)
-                else:
-                    commands.append(f"ip link set {adapter} addrgenmode none master wan up")
-        # Made where they belong: nothing is seen in the host's own network meanwhile.
-        subprocess.run(["ip", "-batch", "-"], input="\n".join(links), text=True, check=True)
-        self._run_scripts({name: [*commands, *_DAD_ON] for name, commands in setup.items()})
-        ends = [end for cable in new for end in (cable.left, cable.right)]
-        self._settle(*ends)
+        lay(self._machines, names, [self._cables[name] for name in names if name in self._cables])
         for name in names:
             machine = self._machines[name]
-            adapter = _main_adapter(name) or self._cables[name].left
+            adapter = main_adapter(name) or self._cables[name].left
             machine.address = adapter.address.split("/")[0]
             machine.address6 = adapter.address6.split("/")[0]
-
-    def _settle(self, *ends: Adapter | str) -> None:
-        """Return when the kernel's link state machine has seen that ENDS are up.
-
-        Up to a second can pass until it looks by itself; to ask for one link makes it look (on
-        older kernels it does not, and then this waits). Until then a bridge drops frames.
-        """
-        scripts: dict[str, list[str]] = {}
-        for end in ends:
-            machine, link = (
-                (end.machine, end.name) if isinstance(end, Adapter) else ("internet", end)
-            )
-            scripts.setdefault(machine, []).append(_SETTLED.format(link=link))
-        if "internet" in scripts:
-            scripts["internet"].append(_SETTLED.format(link="wan"))
-        self._run_scripts(scripts)
-
-    def _run_scripts(self, scripts: Mapping[str, Sequence[str]]) -> None:
-        children = {
-            name: self._machines[name].popen(["sh", "-ec", "\n".join(script)], user="root")
-            for name, script in scripts.items()
-        }
-        for name, child in children.items():
-            output = "".join(child.communicate(timeout=20))
-            if child.returncode:
-                message = f"{name}: {output}"
-                raise LabError(message)
 
     def _start_agent(self) -> None:
         gateway = self.gateway
@@ -422,7 +209,7 @@ class Lab:
             f"link set {outside} addrgenmode none master wan up",
             "link set gw master wan-gw",
         )
-        self._settle(*TAPS, "wan-gw")
+        settle(self._machines, [Plug("internet", name, "wan-gw") for name in TAPS])
         self._undo.callback(self.unshape)
 
     def unshape(self) -> None:
@@ -448,7 +235,8 @@ class Lab:
     def restore(self) -> None:
         """Undo `cut`, of either kind; no error if there was none."""
         self._internet_ip("link set gw up")
-        self._settle(CABLES["gateway"].left, CABLES["gateway"].right)
+        link = self._cables["router" if "router" in self._machines else "gateway"]
+        settle(self._machines, [link.left, link.right])
         self.internet.run(["bridge", "link", "set", "dev", "gw", "state", "3"], user="root")
 
     def _internet_ip(self, *commands: str) -> None:
@@ -508,20 +296,11 @@ class Lab:
 
     def dumps(self) -> dict[str, str]:
         """Return the dump of every machine but the internet, by name; all run at once."""
-        running = {
-            name: machine.start_dump()
-            for name, machine in self._machines.items()
-            if name != "internet"
-        }
-        return {name: finish_dump(child) for name, child in running.items()}
+        return dumps_of(self._machines)
 
     def checkpoint(self) -> None:
         """From here on nothing may change; for a test that has just prepared a machine its way."""
-        self._baseline = _Baseline(
-            self.dumps(),
-            {name: _commands(machine) for name, machine in self._machines.items()},
-            {name: _runtime_files(machine) for name, machine in self._machines.items()},
-        )
+        self._baseline = Snapshot(self._machines)
 
     def undo(self) -> None:
         """Undo what this API changed: services, terminals, sshds, addresses, cuts, the emulator."""
@@ -537,70 +316,26 @@ class Lab:
         any. Waits a few seconds for what is just going away.
         """
         self.undo()
-        deadline = time.monotonic() + SETTLE_S
-        while (problems := self._differences()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not problems, f"left behind:\n{problems}"
+        _assert_equal(self._baseline)
 
-    def _differences(self) -> str:
-        before = self._baseline
-        problems = []
-        for name, machine in self._machines.items():
-            if name == "internet":
-                continue
-            if extra := _commands(machine) - before.processes[name]:
-                problems += [f"{name}: process {line}" for line in extra.elements()]
-            if new := _runtime_files(machine) - before.files[name]:
-                problems += [f"{name}: file {path}" for path in sorted(new)]
-        if not problems:  # the dumps cost more, and a process on its way out may still clean up
-            problems += filter(
-                None,
-                (dump.difference(before.dumps[name], after, name)
-                 for name, after in self.dumps().items()),
-            )  # fmt: skip
-        return "\n".join(problems)
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Assert that the block leaves all as it was, compared as in `check`, undoing nothing.
+
+        For a machine that has a firewall: `undo` would take that down, and what was left in its
+        chains with it.
+        """
+        before = Snapshot(self._machines)
+        yield
+        _assert_equal(before)
+
+    def differences(self) -> str:
+        """Return what is different now from the checkpoint, a line each, "" for nothing."""
+        return self._baseline.differences()
 
 
-_DAD_OFF: Final = ("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad", "ip link set lo up")
-_SETTLED: Final = (
-    "until ip link show dev {link} | grep -qE 'state (UP|UNKNOWN)'; do sleep 0.02; done"
-)
-_DAD_ON: Final = ("echo 1 >/proc/sys/net/ipv6/conf/default/accept_dad",)
-
-
-def _configure(adapter: Adapter) -> list[str]:
-    """Return the commands that make ADAPTER's end of a cable usable, addresses at once."""
-    name = adapter.name
-    commands = [
-        f"echo 0 >/proc/sys/net/ipv6/conf/{name}/accept_dad",
-        f"ip address add {adapter.address} dev {name}",
-        f"ip address add {adapter.address6} dev {name} nodad",
-        f"ip link set {name} up",
-    ]
-    if adapter.gateway:
-        commands += [
-            f"ip route add default via {adapter.gateway}",
-            f"ip -6 route add default via {adapter.gateway6} dev {name}",
-        ]
-    return commands
-
-
-def _commands(machine: LabMachine) -> Counter[str]:
-    # sshd rewrites its title ("sshd: alice [priv]"): a session is told from the listener by it.
-    return Counter(machine.processes().values())
-
-
-def _runtime_files(machine: LabMachine) -> set[str]:
-    """Return the files below the runtime directories, the host's own aside.
-
-    A checkout below /tmp is shown in every machine, and changes while the tests run.
-    """
-    root = str(machine.host_path("/"))
-    hosts = {f"{root}{path}" for path in shown_paths()}
-    found = set()
-    for top in RUNTIME_DIRECTORIES:
-        for directory, inner, files in os.walk(machine.host_path(top)):
-            inner[:] = [name for name in inner if f"{directory}/{name}" not in hosts]
-            links = [name for name in inner if os.path.islink(f"{directory}/{name}")]  # noqa: PTH114
-            found |= {f"{directory}/{name}".removeprefix(root) for name in [*files, *links]}
-    return found
+def _assert_equal(before: Snapshot) -> None:
+    deadline = time.monotonic() + SETTLE_S
+    while (problems := before.differences()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not problems, f"left behind:\n{problems}"
