@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from sshvpn import __version__, wiring
-from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for
+from sshvpn.cli.attach import CHANGE, QUIET, Snapshot, follow_start, join, wait_for
 from sshvpn.cli.completers import complete_hosts
 from sshvpn.cli.front import flush, make_front
 from sshvpn.cli.hosts import START_WITHIN_S, checked_timeout
@@ -184,10 +184,6 @@ _AS_TYPED = (
 )
 
 
-def _hidden(*, verbose: bool) -> Sequence[str]:
-    return ("debug",) if verbose else QUIET
-
-
 # In the foreground ---------------------------------------------------------------------------
 
 
@@ -207,7 +203,7 @@ class _Reach:
 
 
 def _run_foreground(profile: TunnelProfile, *, verbose: bool) -> int:
-    hidden = _hidden(verbose=verbose)
+    hidden = ("debug",) if verbose else ("debug", CHANGE)
     try:
         return wiring.run_tunnel(
             profile,
@@ -260,7 +256,7 @@ def _finish(
     profile: TunnelProfile, launched: socket.socket | SshvpnError, *, verbose: bool
 ) -> None:
     """Return when it runs and all is said. Raises what stopped it."""
-    hidden = _hidden(verbose=verbose)
+    hidden = ("debug",) if verbose else QUIET
     if isinstance(launched, SshvpnError) and not isinstance(launched, AlreadyUpError):
         raise launched
     snapshot = None

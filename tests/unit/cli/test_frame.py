@@ -11,6 +11,7 @@ from rich.style import Style
 
 from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Rates, Room, frame, plain
 from sshvpn.cli.words import human_bytes
+from tests.unit.cli.records import tunnel, waiting_tunnel
 
 START = datetime(2024, 11, 23, 14, 2, tzinfo=timezone.utc).astimezone()
 NOW = START.timestamp() + 60
@@ -270,3 +271,48 @@ def test_a_count_that_fell_or_a_clock_that_went_back_begins_anew(
     meter.add(101.0, 2000, 2000)
     meter.add(now, rx, tx)
     assert meter.rates() == Rates(None, None)
+
+
+# Tunnels -----------------------------------------------------------------------------------
+
+
+def tunnels_shown(*records: dict[str, Any], room: Room = WIDE) -> str:
+    snapshot: dict[str, Any] = {"tunnels": records, "traffic": None, "notices": []}
+    return "\n".join(line.plain for line in frame(snapshot, Rates(), NOW, room, ""))
+
+
+def test_a_tunnel_that_runs() -> None:
+    assert tunnels_shown(tunnel(since=record()["since"], reconnects=1)) == (
+        f"● office (alice@vpn.example.com)  running since {SINCE}, 1 reconnect, 12 ms\n"
+        "  remote host  100.64.0.2, fd5a::2\n"
+        "  routes       10.20.0.0/16\n"
+        "  shared with  192.168.1.0/24 on eth0\n"
+        "  published    http://192.168.1.5:8888/ -> localhost:8888"
+    )
+
+
+def test_a_tunnel_that_waits() -> None:
+    waiting = waiting_tunnel("lost", LOST["message"], retry_at=retry_in(4))
+    assert tunnels_shown(waiting, room=Room(120, 24, UNICODE)) == (
+        "● office (alice@vpn.example.com)  "
+        "backoff: could not reach gpu-box: No route to host, next try in 4 s"
+    )
+
+
+def test_a_tunnel_in_a_narrow_room_fits_it() -> None:
+    lines = tunnels_shown(tunnel(), room=NARROW).splitlines()
+    assert max(map(cell_len, lines)) <= NARROW.width
+    assert "http://192.168.1.5:8888/" in "".join(lines)
+
+
+def test_tunnels_stand_above_forwards_in_plain_lines_too() -> None:
+    both = {"tunnels": [tunnel(since=record()["since"])], "forwards": [record()]}
+    assert plain(both, NOW, WIDE) == [
+        f"office (alice@vpn.example.com): running since {SINCE}",
+        "  remote host: 100.64.0.2, fd5a::2",
+        "  routes: 10.20.0.0/16",
+        "  shared with: 192.168.1.0/24 on eth0",
+        "  published: http://192.168.1.5:8888/ -> localhost:8888",
+        f"gpu-box: running since {SINCE}",
+        "  http://localhost:9999/ → localhost:8888",
+    ]

@@ -1,0 +1,49 @@
+"""From the words of ``sshvpn forward`` to a profile: what it shares with ``up``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.errors import UsageError
+from sshvpn.model import ForwardProfile, SshOptions
+from tests.unit.cli.conftest import Begin
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def built(*words: str, **typed: Any) -> ForwardProfile:
+    said: dict[str, Any] = {
+        **dict.fromkeys(("local", "remote", "dynamic", "binds"), ()),
+        **dict.fromkeys(("host", "name", "lan", "engine", "timeout_s", "default_timeout_s")),
+        "ssh": SshOptions(),
+        **typed,
+    }
+    return build_profile(ForwardWords(words=words, **said))
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "timeout_s"),
+    [
+        (("gpu", "1"), {}, None),
+        (("gpu", "1"), {"default_timeout_s": 30.0}, 30.0),
+        (("notebook",), {"default_timeout_s": 30.0}, 7.0),
+        (("notebook",), {"default_timeout_s": 30.0, "timeout_s": 3.0}, 3.0),
+    ],
+)
+def test_the_bound_of_the_first_start_is_typed_or_the_profile_s_or_the_usual_one(
+    words: tuple[str, ...], typed: dict[str, Any], timeout_s: float | None
+) -> None:
+    assert built(*words, **typed).timeout_s == timeout_s
+
+
+def test_without_host_it_is_the_one_tunnel_that_is_up(begin: Begin) -> None:
+    begin("tunnel", "office", {"host": "alice@vpn.example.com"})
+    profile = built("8888")
+    assert (profile.name, profile.destination.user) == ("office", "alice")
+    begin("tunnel", "other", {"host": "other"})
+    with pytest.raises(UsageError) as raised:
+        built("8888")
+    assert raised.value.hint == "name one of: later, notebook, office, other, stream"
