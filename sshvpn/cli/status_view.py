@@ -107,4 +107,4 @@ def _of_forward(record: Record) -> Iterator[Fact]:
 
 def _since(text: str, now: datetime) -> str:
     when = instant(text).astimezone()
-    return f"{when:%H:%M:%S}" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M}"
+    return f"{when:%H:%M:%S}" if when.date() == now.date() else f"{when:%-d %b %H:%M}"

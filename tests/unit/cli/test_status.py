@@ -39,6 +39,13 @@ def test_what_waits_says_why() -> None:
     )
 
 
+def test_a_row_of_another_day_fits_80_cells() -> None:
+    later = datetime(2024, 12, 1, tzinfo=timezone.utc)
+    lines = table([tunnel()], [forward()], later).splitlines()
+    assert f"{START:%-d %b %H:%M}" in lines[1]
+    assert max(map(len, lines)) <= 80
+
+
 def test_many_routes_are_cut_short_and_everything_has_its_word() -> None:
     shown = table([tunnel(routes=[f"10.{n}.0.0/16" for n in range(9)])], [], START)
     assert "10.4.0.0/16, 10.5.0.0/16, and 3 more\n" in shown
