@@ -22,6 +22,9 @@ curl:curl:what a browser would see
 busybox:busybox:servers with nothing but busybox are tested too
 dnsmasq:dnsmasq-base:what sshvpn routes prints is given to a real DHCP server
 dhclient:isc-dhcp-client:and taken by a real client of it
+ufw:ufw:the VPN is tested where it drops what is forwarded
+firewalld:firewalld:the VPN is tested where it rejects what is forwarded
+dbus-daemon:dbus:firewalld speaks by it
 tmux:tmux:a terminal for the live view
 zsh:zsh:completion, and login shells of a server
 fish:fish:completion, and login shells of a server
@@ -41,8 +44,9 @@ as_root() {
   fi
 }
 
-# Installs the packages given. A machine that had no sshd must not get one that runs: Debian asks
-# /usr/sbin/policy-rc.d before it starts a service, and 101 forbids it. One that is there is obeyed.
+# Installs the packages given. A machine that had no sshd and no firewall must not get one that runs
+# (ufw is off until somebody says `ufw enable`): Debian asks /usr/sbin/policy-rc.d before it starts
+# a service, and 101 forbids it. One that is there is obeyed.
 install_packages() {
   if ! command -v apt-get >/dev/null 2>&1; then
     say "this is not Debian or Ubuntu; please install: $*"
@@ -59,13 +63,14 @@ install_packages() {
       printf "#!/bin/sh\nexit 101\n" >$policy
       chmod 755 $policy
     fi
-    had_sshd=$(ls /usr/sbin/sshd 2>/dev/null || true)
+    had=$(ls /usr/sbin/sshd /usr/sbin/firewalld 2>/dev/null || true)
     apt-get update -qq
     apt-get install -qq -y --no-install-recommends "$@" >/dev/null
-    if [ -z "$had_sshd" ] && [ -x /usr/sbin/sshd ] && [ -d /run/systemd/system ]; then
-      # Nor at the next boot: what the laboratory needs is not meant for the world.
-      systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true
-    fi
+    [ -d /run/systemd/system ] || exit 0
+    # Nor at the next boot: what the laboratory needs is not meant for the world.
+    forget() { systemctl disable --quiet "$@" 2>/dev/null || true; }
+    case $had in *sshd*) ;; *) forget ssh.service ssh.socket ;; esac
+    case $had in *firewalld*) ;; *) forget firewalld.service ;; esac
   ' sh "$@"
 }
 
@@ -81,6 +86,9 @@ $NEEDED
 END
   case "$missing " in
   *" openssh-server "*) say "(it is not started: this machine itself will not be reachable by it)" ;;
+  esac
+  case "$missing " in
+  *" ufw "* | *" firewalld "*) say "(neither is started: this machine's own firewall stays as it is)" ;;
   esac
   # shellcheck disable=SC2086 # a list
   [ -z "$missing" ] || install_packages $missing

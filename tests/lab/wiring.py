@@ -48,7 +48,10 @@ def lay(machines: Machines, new: Sequence[str], cables: Sequence[Cable]) -> None
             if isinstance(end, Adapter):
                 commands += _configure(end)
             else:
-                commands.append(f"ip link set {end.name} addrgenmode none master {end.switch} up")
+                commands += [
+                    f"ip link set {end.name} addrgenmode none",
+                    f"ip link set {end.name} master {end.switch} up",
+                ]
     # Made where they belong: nothing is seen in the host's own network meanwhile.
     subprocess.run(["ip", "-batch", "-"], input="\n".join(links), text=True, check=True)
     _run_scripts(machines, {name: [*lines, *_DAD_ON] for name, lines in setup.items()})
