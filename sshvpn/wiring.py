@@ -274,6 +274,13 @@ def _spawn(profile: Profile, helper: socket.socket | None, *, verbose: bool) -> 
     return spawn(request, profile.name, pass_fds=pass_fds)
 
 
+def dry_run(profile: TunnelProfile) -> list[str]:
+    """Return all that :func:`run_tunnel` would change on both machines, as commands."""
+    from sshvpn.errors import UsageError
+
+    raise UsageError(f"up {profile.name} --dry-run is not in this version", "leave it out")
+
+
 _helpers: list[Helper] = []
 """Helpers that root started for the user it then became (:func:`leave_root`)."""
 

@@ -27,6 +27,10 @@ def main() -> int:
         _say("must be started by sudo")
         return _USAGE
     peer = socket.socket(fileno=os.dup(0))
+    if os.fork():
+        # sudo ends with this one: no process with all of root's power lives as long as a tunnel.
+        os._exit(_OK)
+    os.setsid()
     _seclude()
     # -I keeps the directory of this file, and all that the caller says, off the path.
     sys.path.append(str(Path(__file__).resolve().parents[2]))

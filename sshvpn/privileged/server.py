@@ -17,6 +17,7 @@ When the socket ends, however it does, the tunnel's local end is torn down.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,7 +50,7 @@ class HelperServer:
     def serve(self) -> None:
         """Answer until the socket ends or the client closes; leaves nothing behind."""
         try:
-            self._send({"ok": True, "hello": 1, "actor": self._actor})
+            self._send({"ok": True, "hello": 1, "actor": self._actor, "pid": os.getpid()})
             with self._peer.makefile("rb") as lines:
                 while not self._is_over:
                     line = lines.readline(LONGEST_LINE)

@@ -7,17 +7,19 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import sshvpn
 
 
-def spawn(request: dict[str, object], title: str) -> socket.socket:
+def spawn(request: dict[str, object], title: str, *, pass_fds: Sequence[int] = ()) -> socket.socket:
     """Start ``python -m sshvpn.background TITLE``, hand it ``request``, return the socket.
 
     The process has a session of its own, the root directory as its working directory (so that
     no module of somebody else's is imported from there), and the socket as its standard input.
-    What it would print goes nowhere: it speaks over the socket, and into its log.
+    What it would print goes nowhere: it speaks over the socket, and into its log. Of the
+    descriptors open here it gets ``pass_fds``, under the same numbers.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs:
@@ -27,6 +29,7 @@ def spawn(request: dict[str, object], title: str) -> socket.socket:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=pass_fds,
             cwd="/",
             env=_environment(),
         )
