@@ -10,22 +10,61 @@ from pathlib import Path
 
 from sshvpn.model import Endpoint, UnixEndpoint
 from sshvpn.system.cpu import has_aes
-from sshvpn.system.ssh_config import DEFAULT_CIPHERS
+from sshvpn.system.ssh_config import Config, is_chosen
 
 _UNSPECIFIED = {"inet": "0.0.0.0", "inet6": "::"}  # noqa: S104 (of the connection, not a listener)
 
 
-def ssh_words(
-    config: Mapping[str, tuple[str, ...]],
-    control: Path,
-    *,
-    may_prompt: bool,
-) -> tuple[str, ...]:
-    """Return our own words of ssh's command line, which go before the user's.
+def forward_words(config: Config, control: Path, *, may_prompt: bool) -> tuple[str, ...]:
+    """Return our own words of an ssh that only forwards, which go before the user's.
 
     ``config`` is what ``ssh -G`` resolved: what the user chose there stays (ciphers,
-    keepalive, time-outs), and options that this ssh does not know are not given.
+    keepalive, time-outs), and options that this ssh does not know are not given. ``control`` is
+    its control socket.
     """
+    own = {
+        "ClearAllForwardings": "yes",
+        "ExitOnForwardFailure": "no",
+        "Tunnel": "no",
+        "SessionType": "none",
+    }
+    return ("-N", *_words(config, control, own, may_prompt=may_prompt))
+
+
+def tunnel_words(config: Config, control: Path, units: str, *, may_prompt: bool) -> tuple[str, ...]:
+    """Return our own words of an ssh that carries packets and runs a command.
+
+    ``units`` is the argument of ``-w``: the unit here and the one there. As
+    ClearAllForwardings would take that away too, ``config`` is to have no forwards
+    (:mod:`sshvpn.system.openssh_config_file`).
+    """
+    own = {
+        **_COMMAND,
+        "ClearAllForwardings": "no",
+        "ExitOnForwardFailure": "yes",
+        "Tunnel": "point-to-point",
+    }
+    return ("-w", units, *_words(config, control, own, may_prompt=may_prompt))
+
+
+def command_words(config: Config, control: Path, *, may_prompt: bool) -> tuple[str, ...]:
+    """Return our own words of an ssh that only runs a command."""
+    own = {**_COMMAND, "ClearAllForwardings": "yes", "Tunnel": "no"}
+    return _words(config, control, own, may_prompt=may_prompt)
+
+
+_COMMAND = {
+    "ForwardAgent": "no",
+    "SessionType": "default",
+    "StdinNull": "no",
+}
+_SOME_KNOW = {"RemoteCommand", "ForkAfterAuthentication", "SessionType", "StdinNull"}
+"""Options that are younger than the oldest ssh that we run."""
+
+
+def _words(
+    config: Config, control: Path, own: Mapping[str, str], *, may_prompt: bool
+) -> tuple[str, ...]:
     options = {
         "StrictHostKeyChecking": "ask" if may_prompt else "yes",
         "NoHostAuthenticationForLocalhost": "no",
@@ -33,23 +72,25 @@ def ssh_words(
         "LogLevel": "DEBUG1",
         "ControlMaster": "yes",
         "ControlPersist": "no",
-        "ClearAllForwardings": "yes",
-        "ExitOnForwardFailure": "no",
         "PermitLocalCommand": "no",
         "RequestTTY": "no",
-        "Tunnel": "no",
         "ForwardX11": "no",
+        "RemoteCommand": "none",
+        "ForkAfterAuthentication": "no",
+        **own,
+        **_good_defaults(config),
+        **_family(config),
     }
-    if "remotecommand" in config:
-        options["RemoteCommand"] = "none"
-    younger = {"ForkAfterAuthentication": "no", "SessionType": "none"}
-    options |= {key: value for key, value in younger.items() if key.lower() in config}
-    options |= _good_defaults(config) | _family(config)
-    said = (word for key, value in options.items() for word in ("-o", f"{key}={value}"))
-    return ("-N", "-T", "-S", str(control), *said)
+    known = {
+        key: value
+        for key, value in options.items()
+        if key not in _SOME_KNOW or key.lower() in config
+    }
+    said = (word for key, value in known.items() for word in ("-o", f"{key}={value}"))
+    return ("-T", "-S", str(control), *said)
 
 
-def _good_defaults(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+def _good_defaults(config: Config) -> dict[str, str]:
     """Return what a forward that lasts should not leave open, where the user did."""
     better: dict[str, str] = {}
     if config.get("serveraliveinterval", ("0",))[0] == "0":
@@ -58,12 +99,12 @@ def _good_defaults(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     if config.get("connecttimeout", ("none",))[0] in ("none", "0"):
         better["ConnectTimeout"] = "10"
     ciphers = config.get("ciphers", ("",))[0]
-    if has_aes() and ciphers and ciphers == config.get(DEFAULT_CIPHERS, ("",))[0]:
+    if has_aes() and ciphers and not is_chosen(config, "ciphers"):
         better["Ciphers"] = aes_first(ciphers)
     return better
 
 
-def _family(config: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+def _family(config: Config) -> dict[str, str]:
     """Return what keeps the user's AddressFamily for the connection, and for that alone.
 
     ssh would listen on addresses of that family only, too. From the unspecified address of a

@@ -25,11 +25,13 @@ class ChildLines:
     """What a child writes, line by line; give it ``write_fd`` as its output, then ``release``.
 
     A pipe of our own, since asyncio's counts as open, and the child as running, as long as a
-    grandchild (a ProxyCommand) holds it. ``take`` is called in the loop. Close it.
+    grandchild (a ProxyCommand) holds it. ``take`` is called in the loop. Of a line that is
+    longer than ``longest`` bytes, its end is kept. Close it.
     """
 
-    def __init__(self, take: Callable[[str], None]) -> None:
+    def __init__(self, take: Callable[[str], None], longest: int = _LONGEST_LINE) -> None:
         self._take = take
+        self._longest = longest
         self._fd, self.write_fd = os.pipe()
         os.set_blocking(self._fd, False)
         self._begun = b""
@@ -42,7 +44,7 @@ class ChildLines:
             os.close(self.write_fd)
             self.write_fd = -1
 
-    async def wait_end(self, timeout_s: float) -> None:
+    async def wait_end(self, timeout_s: float | None = None) -> None:
         """Wait until nobody can write any more, or so long."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._end.wait(), timeout_s)
@@ -61,14 +63,13 @@ class ChildLines:
         except BlockingIOError:
             return
         *lines, self._begun = (self._begun + piece).split(b"\n")
-        if len(self._begun) > _LONGEST_LINE:
-            self._begun = b""
+        self._begun = self._begun[-self._longest :]
         if not piece:
             lines = [self._begun] if self._begun else []
             self._end.set()
             self.close()
         for line in lines:
-            self._take(line.decode(errors="replace").rstrip("\r"))
+            self._take(line[-self._longest :].decode(errors="replace").rstrip("\r"))
 
 
 def dies_with_parent() -> Callable[[], None] | None:

@@ -14,10 +14,13 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _SYS_PIDFD_GETFD = 438
 """The same number on every architecture that Linux calls have in common (since 5.0)."""
@@ -127,13 +130,20 @@ class TransportSocket:
 
     def counters(self) -> TcpCounters | None:
         """Return what was carried so far, or None when the connection is gone. Never blocks."""
+        return self._ask(counters_of)
+
+    def peer(self) -> str | None:
+        """Return the address at its other end, or None when the connection is gone."""
+        return self._ask(lambda sock: str(sock.getpeername()[0]))
+
+    def _ask(self, question: Callable[[socket.socket], T]) -> T | None:
         sock = self._process.borrow(self._descriptor)
         if sock is None:
             return None
         with closing(sock), suppress(OSError):
             # The number may stand for another socket by now.
             if os.fstat(sock.fileno()).st_ino == self._inode:
-                return counters_of(sock)
+                return question(sock)
         return None
 
     def close(self) -> None:

@@ -20,10 +20,9 @@ Config = Mapping[str, tuple[str, ...]]
 """Keys in lower case; an option that may be given several times has its values in order."""
 
 ALGORITHMS = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms")
-"""The keys for which it can be told whether anybody has chosen; see :func:`is_chosen`."""
-_DEFAULT = "default-"
-DEFAULT_CIPHERS = _DEFAULT + "ciphers"
-"""A key of ours beside ssh's: the ciphers that ssh takes when no configuration says any."""
+"""The keys of algorithms; whether anybody has chosen any tells :func:`is_chosen`."""
+DEFAULT = "default-"
+"""With it begin keys of ours beside ssh's: what ssh takes where no configuration says anything."""
 
 _FILE_AND_LINE = re.compile(r"^(?P<file>.+?):? line (?P<line>\d+): (?P<what>.+)$", re.MULTILINE)
 
@@ -37,20 +36,23 @@ async def resolve(
     wins. Makes no connection, though the user's ``Match exec`` commands are run. Raises
     ConfigError with file and line for a wrong file, UsageError for a wrong word.
 
-    Beside ssh's own keys there are ``default-ciphers`` and so on for ALGORITHMS: what ssh takes
-    where no configuration says anything.
+    Beside ssh's own keys there are ``default-ciphers`` and so on: what ssh takes for another
+    host, where no configuration says anything.
     """
     words = (*extra, *ssh_options.ssh_words, *destination.ssh_words)
     resolved, standard = await asyncio.gather(
         _ssh_g(words), _ssh_g(("-F", os.devnull, "--", "localhost"))
     )
-    defaults = parse(standard)
-    return parse(resolved) | {_DEFAULT + key: defaults.get(key, ()) for key in ALGORITHMS}
+    return parse(resolved) | {DEFAULT + key: values for key, values in parse(standard).items()}
 
 
 def is_chosen(config: Config, key: str) -> bool:
-    """Whether a configuration or the command line sets ``key`` (one of ALGORITHMS)."""
-    return key in config and config[key] != config.get(_DEFAULT + key, ())
+    """Whether a configuration or the command line sets ``key`` to anything else than ssh does."""
+    return (
+        not key.startswith(DEFAULT)
+        and key in config
+        and config[key] != config.get(DEFAULT + key, ())
+    )
 
 
 def parse(text: str) -> dict[str, tuple[str, ...]]:

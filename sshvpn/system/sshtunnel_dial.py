@@ -18,9 +18,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from sshvpn.errors import SshvpnError, UsageError
+from sshvpn.system.jump import jump_words
 from sshvpn.system.openssh_stderr import classify
 from sshvpn.system.process import find_ssh
-from sshvpn.system.sshtunnel_settings import Settings, jump_words
+from sshvpn.system.sshtunnel_settings import Settings
 
 _KEPT_LINES = 50
 _PROXY_END_S = 2.0
@@ -140,7 +141,8 @@ def ssh_jump(
         "LogLevel": "INFO",
     }
     words = [word for item in options.items() for word in ("-o", "=".join(item))]
-    return (ssh, *words, *jump_words(settings, config_words))
+    target = f"[{settings.host}]:{settings.port}"
+    return (ssh, *words, *jump_words(settings.jumps, target, config_words))
 
 
 def _through(words: Sequence[str], environment: Mapping[str, str]) -> Carrier:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn.boundary import Prompter
-from sshvpn.errors import AuthenticationError, LoginNeededError, SshvpnError, UsageError
+from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
 from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, Traffic
 from sshvpn.system import knownhosts
-from sshvpn.system.agent import AgentMemory
 from sshvpn.system.askpass import AskpassServer
 from sshvpn.system.knownhosts import Marker
+from sshvpn.system.login_memory import LoginMemory
 from sshvpn.system.paths import home
 from sshvpn.system.process import find_ssh
 from sshvpn.system.sockets import counters_of
@@ -52,8 +52,7 @@ class SshtunnelEngine:
 
     def __init__(self) -> None:
         self._keyring: Keyring | None = None
-        self._needs_person = False
-        self._agent = AgentMemory()
+        self._logins = LoginMemory()
 
     async def check(self, profile: ForwardProfile) -> None:
         """Raise UsageError, naming the other engine, for what this one cannot honour."""
@@ -83,38 +82,22 @@ class SshtunnelEngine:
             except OSError as error:
                 raise connect_error(error, settings) from error
             connection = Connection(settings, carrier, offered)
-            login = connection.log_in(self._keyring, prompter, self._missing)
+            login = connection.log_in(self._keyring, prompter, self._logins.missing)
             try:
                 await (askpass.unless_given_up(login) if askpass else login)
             except AuthenticationError as error:
                 await connection.close()
-                raise await self._explained(error, prompter) from error
+                raise await self._logins.explained(error, prompter) from error
             except BaseException:
                 await connection.close()
                 raise
         was_answered = connection.was_answered or (askpass is not None and askpass.answers > 0)
-        self._needs_person = self._needs_person or was_answered
-        await asyncio.to_thread(self._agent.note, settings.agent)
+        await self._logins.note(settings.agent, was_answered=was_answered)
         return connection
 
     async def wait_login_possible(self) -> None:
         """Return when the agent is back; see boundary.ForwardEngine."""
-        await self._agent.wait_back()
-
-    async def _explained(
-        self, error: AuthenticationError, prompter: Prompter | None
-    ) -> SshvpnError:
-        # A hop's refusal, which the login knows nothing of.
-        missing = None if prompter is not None else await asyncio.to_thread(self._missing)
-        if missing is None:
-            return error
-        return LoginNeededError(
-            f"the server wants a login: {missing}",
-            "bring the agent back, or start it again at a terminal",
-        )
-
-    def _missing(self) -> str | None:
-        return self._agent.what_is_missing(needs_person=self._needs_person)
+        await self._logins.wait_back()
 
 
 class Connection:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sshvpn.errors import ConfigError, UsageError
 from sshvpn.model import Direction, ForwardProfile, ForwardSpec, UnixEndpoint
+from sshvpn.system.jump import jumps_of
 from sshvpn.system.ssh_config import ALGORITHMS, Config, is_chosen
 
 OTHER_ENGINE = "use --engine openssh"
@@ -109,7 +110,7 @@ def settings_of(config: Config, environment: Mapping[str, str], home: Path) -> S
         methods=_methods(config),
         password_prompts=int(reader.one("numberofpasswordprompts", "3")),
         proxy_command=reader.proxy_command(),
-        jumps=tuple(hop for hop in (reader.optional("proxyjump") or "").split(",") if hop),
+        jumps=jumps_of(config),
         connect_timeout_s=reader.seconds("connecttimeout", DEFAULT_CONNECT_TIMEOUT_S),
         alive_interval_s=reader.seconds("serveraliveinterval", DEFAULT_ALIVE_INTERVAL_S),
         alive_count=int(reader.one("serveralivecountmax", "3"))
@@ -266,32 +267,3 @@ class _Reader:
             "u": getpass.getuser,
         }
         return values[letter]()
-
-
-def jump_words(settings: Settings, config_words: Sequence[str]) -> tuple[str, ...]:
-    """Return the words behind ``ssh`` that connect its input and output to the host.
-
-    The last hop forwards to the host, and reaches itself over those before it, as ssh's own
-    ``-J`` does (readconf.c, parse_jump). ``config_words`` (``-F``) hold for the hops too.
-    """
-    *before, last = settings.jumps
-    words = [*config_words, "-W", f"[{settings.host}]:{settings.port}"]
-    if before:
-        words += ["-J", ",".join(before)]
-    user, at, place = last.removeprefix("ssh://").rpartition("@")
-    host, port = _host_and_port(place)
-    if at:
-        words += ["-l", user]
-    if port:
-        words += ["-p", port]
-    return (*words, "--", host)
-
-
-def _host_and_port(place: str) -> tuple[str, str]:
-    if place.startswith("["):
-        host, _, rest = place[1:].partition("]")
-        return host, rest.removeprefix(":")
-    if place.count(":") > 1:
-        return place, ""
-    host, _, port = place.partition(":")
-    return host, port

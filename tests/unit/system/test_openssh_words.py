@@ -9,7 +9,13 @@ import pytest
 
 from sshvpn.model import TcpEndpoint, UnixEndpoint
 from sshvpn.system import openssh_words
-from sshvpn.system.openssh_words import aes_first, forward_word, ssh_words
+from sshvpn.system.openssh_words import (
+    aes_first,
+    command_words,
+    forward_word,
+    forward_words,
+    tunnel_words,
+)
 
 DEFAULT = "chacha20-poly1305@openssh.com,aes128-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 CONFIG = {
@@ -24,9 +30,12 @@ CONFIG = {
 def options(may_prompt: bool = False, **changed: str) -> dict[str, str]:
     """Return the options that are given to ssh where CHANGED is what its configuration says."""
     config = CONFIG | {key: (value,) for key, value in changed.items()}
-    words = ssh_words(config, Path("/run/mux"), may_prompt=may_prompt)
-    said = [word for before, word in itertools.pairwise(words) if before == "-o"]
-    return dict(word.split("=", 1) for word in said)
+    return said(forward_words(config, Path("/run/mux"), may_prompt=may_prompt))
+
+
+def said(words: tuple[str, ...]) -> dict[str, str]:
+    given = [word for before, word in itertools.pairwise(words) if before == "-o"]
+    return dict(word.split("=", 1) for word in given)
 
 
 def test_nobody_is_asked_unless_somebody_is_there() -> None:
@@ -60,8 +69,8 @@ def test_no_cipher_is_added_or_lost() -> None:
 def test_an_address_family_is_kept_by_where_the_connection_comes_from() -> None:
     assert not options().keys() & {"AddressFamily", "BindAddress"}
     for family, unspecified in (("inet", "0.0.0.0"), ("inet6", "::")):
-        said = options(addressfamily=family)
-        assert (said["AddressFamily"], said["BindAddress"]) == ("any", unspecified)
+        given = options(addressfamily=family)
+        assert (given["AddressFamily"], given["BindAddress"]) == ("any", unspecified)
         own = options(addressfamily=family, bindaddress="192.0.2.1")
         assert not own.keys() & {"AddressFamily", "BindAddress"}
 
@@ -71,6 +80,36 @@ def test_what_an_older_ssh_does_not_know_is_not_said_to_it() -> None:
     assert not options().keys() & younger
     known = options(forkafterauthentication="yes", sessiontype="default", remotecommand="id")
     assert known.keys() >= younger
+
+
+def test_a_tunnel_keeps_what_would_take_it_away_out() -> None:
+    config = CONFIG | {"sessiontype": ("none",), "stdinnull": ("yes",), "remotecommand": ("id",)}
+    words = tunnel_words(config, Path("/run/mux"), "5300:any", may_prompt=False)
+    assert words[:2] == ("-w", "5300:any")
+    assert "-N" not in words
+    given = said(words)
+    assert (
+        given.items()
+        >= {
+            "Tunnel": "point-to-point",
+            "ExitOnForwardFailure": "yes",
+            "ClearAllForwardings": "no",
+            "SessionType": "default",
+            "StdinNull": "no",
+            "RemoteCommand": "none",
+            "ForwardAgent": "no",
+            "PermitLocalCommand": "no",
+        }.items()
+    )
+    assert not said(tunnel_words(CONFIG, Path("/m"), "1:1", may_prompt=False)).keys() & {
+        "SessionType", "StdinNull",
+    }  # fmt: skip
+
+
+def test_a_command_alone_runs_without_tunnel_and_forwards() -> None:
+    given = said(command_words(CONFIG, Path("/run/mux"), may_prompt=True))
+    assert (given["Tunnel"], given["ClearAllForwardings"]) == ("no", "yes")
+    assert given["BatchMode"] == "no"
 
 
 def test_a_forward_is_one_word_whatever_its_ends() -> None:

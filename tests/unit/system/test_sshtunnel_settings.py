@@ -16,7 +16,7 @@ from sshvpn.model import (
     TcpEndpoint,
     UnixEndpoint,
 )
-from sshvpn.system.sshtunnel_settings import Settings, jump_words, refuse_specs, settings_of
+from sshvpn.system.sshtunnel_settings import Settings, refuse_specs, settings_of
 from sshvpn.system.sshtunnel_transport import HOST_KEYS, algorithms
 
 HOME = Path("/home/alice")
@@ -117,25 +117,6 @@ def test_methods_keep_the_users_order_and_leave_out_what_is_switched_off() -> No
     )
     assert found.methods == ("password", "publickey")
     assert read(passwordauthentication="no").methods == ("publickey", "keyboard-interactive")
-
-
-@pytest.mark.parametrize(
-    ("jump", "expected"),
-    [
-        ("hop", "-W [box.example]:2222 -- hop"),
-        ("eve@hop:22", "-W [box.example]:2222 -l eve -p 22 -- hop"),
-        ("ssh://eve@hop:22", "-W [box.example]:2222 -l eve -p 22 -- hop"),
-        ("a,b@b:1,c", "-W [box.example]:2222 -J a,b@b:1 -- c"),
-        ("[fd00::1]:33", "-W [box.example]:2222 -p 33 -- fd00::1"),
-        ("fd00::1", "-W [box.example]:2222 -- fd00::1"),
-    ],
-)
-def test_the_last_hop_reaches_the_host_over_those_before_it(jump: str, expected: str) -> None:
-    assert " ".join(jump_words(read(proxyjump=jump), ())) == expected
-
-
-def test_the_users_file_holds_for_the_hops_too() -> None:
-    assert jump_words(read(proxyjump="hop"), ("-F", "/c"))[:2] == ("-F", "/c")
 
 
 def profile(direction: Direction, target: TcpEndpoint | UnixEndpoint | None) -> ForwardProfile:
