@@ -40,6 +40,10 @@ _NOISE = re.compile(
 _REFUSED_KEY = "has been changed, or somebody is between you and the server"
 
 
+class DeviceRefusedError(TunnelRefusedError):
+    """The server permits tunnels; its device is taken, absent, or not this login's."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     pattern: re.Pattern[str]
@@ -142,10 +146,15 @@ def _no_match(match: re.Match[str], _: str) -> SshvpnError:
     )
 
 
-def _tunnel(match: re.Match[str], _: str) -> SshvpnError:
+def _tunnel(_: re.Match[str], text: str) -> SshvpnError:
+    if "Failed to open the tunnel device" in text and "rejected tunnel device" not in text:
+        return DeviceRefusedError(
+            "the server permits tunnels, but this login could not open a tun device there",
+            "on the server, as root: modprobe tun",
+        )
     return TunnelRefusedError(
-        f"no tun device: {match[0].strip().rstrip('.')}",
-        "on the server: PermitTunnel yes in sshd_config, and a tun this login may use",
+        "the server does not permit tunnels",
+        "set PermitTunnel point-to-point in the server's sshd_config, and let sshd read it again",
     )
 
 
@@ -154,6 +163,8 @@ def _local_tunnel(_: re.Match[str], text: str) -> SshvpnError:
         return TakenError(
             "this machine's tun device is taken", "see who has it: ip tuntap; or take another"
         )
+    if re.search(r"tunnel control interface: No such|/dev/net/tun.*No such", text):
+        return PrivilegeError("this machine has no /dev/net/tun", "as root: modprobe tun")
     return PrivilegeError(
         "may not open a tun device on this machine", "it must belong to this user, or be root's"
     )

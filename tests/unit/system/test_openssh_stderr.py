@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from sshvpn import errors
 from sshvpn.errors import Retry
-from sshvpn.system.openssh_stderr import classify
+from sshvpn.system.openssh_stderr import DeviceRefusedError, classify
 
 CHANGED = """\
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
@@ -151,13 +151,21 @@ CASES = [
     ("tunnel-refused", "Tunnel forwarding failed",
      errors.TunnelRefusedError, Retry.NEVER, 5, "PermitTunnel"),
     ("tunnel-unit-at-server", "debug1: Remote: Failed to open the tunnel device.\n"
-     "Tunnel forwarding failed", errors.TunnelRefusedError, Retry.NEVER, 5, ""),
+     "channel 0: open failed: connect failed: open failed\nTunnel forwarding failed",
+     DeviceRefusedError, Retry.NEVER, 5, "modprobe tun"),
+    ("tunnel-not-permitted", "debug1: Remote: Server has rejected tunnel device forwarding\n"
+     "debug1: Remote: Failed to open the tunnel device.\n"
+     "channel 0: open failed: connect failed: open failed\nTunnel forwarding failed",
+     errors.TunnelRefusedError, Retry.NEVER, 5, "set PermitTunnel point-to-point"),
     ("tunnel-local-busy", "debug1: sys_tun_open: failed to configure tunnel (mode 1): "
      "Device or resource busy\nTunnel device open failed.\n"
      "Could not request tunnel forwarding.", errors.TakenError, Retry.NEVER, 7, "tun"),
     ("tunnel-local-not-owned", "debug1: sys_tun_open: failed to configure tunnel (mode 1): "
      "Operation not permitted\nTunnel device open failed.\n"
      "Could not request tunnel forwarding.", errors.PrivilegeError, Retry.NEVER, 4, "tun"),
+    ("tunnel-local-no-driver", "debug1: sys_tun_open: failed to open tunnel control interface: "
+     "No such file or directory\nTunnel device open failed.\n"
+     "Could not request tunnel forwarding.", errors.PrivilegeError, Retry.NEVER, 4, "modprobe tun"),
     ("tunnel-rejected", "Server has rejected tunnel device forwarding",
      errors.TunnelRefusedError, Retry.NEVER, 5, ""),
     ("port-taken", "bind [127.0.0.1]:9999: Address already in use\n"
