@@ -8,10 +8,11 @@
           │                │
        runner              │
           │                │
-    forwarding  supervisor  control  config  wire
-          │                │        │
+    forwarding, tunnel  supervisor  control  config  wire
+          │   sharing      │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
-          │     plan       │                    privileged      by boundary's Protocols
+       pulse    ends       │                    privileged      by boundary's Protocols
+          │     plan  remote                       │
           └──── model ─────┴───────────────────────┘
                   │
                 errors
@@ -57,7 +58,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "supervisor": NOUNS | {"boundary", "lifecycle"},
     "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "sharing"},
     "wire": NOUNS | {"spec"},
-    "system": NOUNS | {"boundary", "plan"},
+    "system": NOUNS | {"boundary", "plan", "remote"},
     "privileged": NOUNS | {"boundary", "plan"},
     "lan": NOUNS | {"boundary"},
     "runner": CAPABILITIES,
