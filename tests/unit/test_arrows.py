@@ -35,7 +35,8 @@ PACKAGE = Path(sshvpn.__file__).parent
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "spec"}
 CAPABILITIES = PURE | {
-    "config", "control", "ends", "forwarding", "pulse", "remote", "sharing", "supervisor", "tunnel", "wire"
+    "config", "control", "ends", "forwarding", "pulse", "remote", "sharing", "supervisor",
+    "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
