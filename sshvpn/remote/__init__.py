@@ -1,6 +1,7 @@
 """What runs on the server, and the words it is spoken to with.
 
-Owns the agent's script and its protocol; connects to nobody and runs nothing itself.
+Owns the agent's script, its protocol, and what it does as commands for people; connects
+to nobody and runs nothing itself.
 """
 
 from __future__ import annotations

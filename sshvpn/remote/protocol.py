@@ -25,11 +25,29 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from sshvpn.errors import SshvpnError, printable
+from sshvpn.remote.facts import (
+    Adapter,
+    Collected,
+    Device,
+    Facts,
+    Network,
+    RemoteAddress,
+    RemoteRoute,
+    Rights,
+)
+
+__all__ = [
+    "DEFAULT_LEASE_S", "END", "GROUP", "LARGEST_MTU", "LONGEST_LINE", "PROTOCOL",
+    "Adapter", "Applied", "Beat", "Device", "Ended", "Facts", "Failed", "Interface", "Left",
+    "MalformedLineError", "Message", "Mode", "Network", "Publication", "Reader", "RemoteAddress",
+    "RemoteEnd", "RemoteRoute", "Rights", "Unit",
+    "beat", "delivery", "encode", "is_adapter", "is_label", "remote_command",
+]  # fmt: skip
 
 PROTOCOL: Final = 1
 LARGEST_MTU: Final = 16380
@@ -45,7 +63,6 @@ _LABEL: Final = re.compile(r"[a-z0-9_]{1,48}")
 _ADAPTER: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
 _BOOT: Final = re.compile(r"^boot='([^'!\\\n]*)'$", re.MULTILINE)
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
@@ -202,89 +219,6 @@ def encode(lines: Sequence[str]) -> bytes:
 # -- what the agent says -----------------------------------------------------------------------
 
 
-class Rights(str, Enum):
-    """What the login may do on the server."""
-
-    ROOT = "uid"
-    SUDO = "sudo"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """The server's tun of this session. ``owner`` is a uid, None for nobody in particular."""
-
-    name: str
-    index: int
-    is_up: bool
-    mtu: int
-    owner: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteAddress:
-    """An address of the server; ``network`` is the peer's where it is point to point."""
-
-    interface: str
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
-    network: Network
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteRoute:
-    """A route of the server. ``interface`` and ``via`` may be None; ``table`` as ip names it."""
-
-    kind: str
-    prefix: Network
-    via: str | None
-    interface: str | None
-    table: str
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """Settings of an adapter; None where the kernel has no such setting.
-
-    ``all`` and ``default`` are adapters here, as in /proc/sys.
-    """
-
-    name: str
-    forwarding: int | None
-    rp_filter: int | None
-    forwarding6: int | None
-    force_forwarding6: int | None
-    disable_ipv6: int | None
-    accept_ra: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the agent found, complete.
-
-    ``closed`` are chains of others that drop what is forwarded or published, in the agent's
-    words; ``has_all_routes`` is False when there were too many to say. ``rights_code`` and
-    ``rights_reason`` say what mends missing rights. ``before`` are the settings (paths below
-    /proc/sys) that tunnels have changed on the server, with what they were.
-    """
-
-    protocol: int
-    user: str
-    uid: int
-    rights: Rights
-    rights_code: str
-    rights_reason: str
-    system: str
-    ip: str | None
-    firewall: str | None
-    device: Device | None
-    addresses: tuple[RemoteAddress, ...]
-    routes: tuple[RemoteRoute, ...]
-    adapters: tuple[Adapter, ...]
-    closed: tuple[str, ...]
-    has_all_routes: bool
-    before: tuple[tuple[str, int], ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Beat:
     """The answer to a heartbeat."""
@@ -329,18 +263,6 @@ class Ended:
 Message = Facts | Beat | Applied | Unit | Failed | Left | Ended
 
 
-@dataclass(slots=True)
-class _Collected:
-    words: dict[str, list[str]] = field(default_factory=dict)
-    device: Device | None = None
-    addresses: list[RemoteAddress] = field(default_factory=list)
-    routes: list[RemoteRoute] = field(default_factory=list)
-    adapters: list[Adapter] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
-    has_all_routes: bool = True
-    before: list[tuple[str, int]] = field(default_factory=list)
-
-
 class Reader:
     """Makes messages of the agent's lines; lines without the nonce are somebody else's noise.
 
@@ -349,7 +271,7 @@ class Reader:
 
     def __init__(self, nonce: str) -> None:
         self._mark = nonce + " "
-        self._facts = _Collected()
+        self._facts = Collected()
 
     def feed(self, line: str) -> Message | None:
         """Return the message that LINE completes, None if there is none yet.
@@ -366,12 +288,11 @@ class Reader:
             raise MalformedLineError(f"the server's agent said: {text}") from error
 
     def _understand(self, words: list[str], text: str) -> Message | None:
-        if words[0] in _FACTS:
-            _FACTS[words[0]](self._facts, words[1:])
+        if self._facts.take(words):
             return None
         if words == ["ready"]:
-            collected, self._facts = self._facts, _Collected()
-            return _finish(collected)
+            collected, self._facts = self._facts, Collected()
+            return collected.complete()
         message: Message
         match words:
             case ["beat", number]:
@@ -389,104 +310,3 @@ class Reader:
             case _:
                 raise ValueError(text)
         return message
-
-
-def _number(word: str) -> int | None:
-    return None if word == "-" else int(word)
-
-
-def _word(word: str) -> str | None:
-    return None if word == "-" else printable(word)
-
-
-def _take_words(facts: _Collected, name: str, words: list[str]) -> None:
-    facts.words[name] = [printable(word) for word in words]
-
-
-def _take_device(facts: _Collected, words: list[str]) -> None:
-    name, index, state, mtu, owner = words
-    facts.device = Device(printable(name), int(index), state == "up", int(mtu), _number(owner))
-
-
-def _take_address(facts: _Collected, words: list[str]) -> None:
-    interface, own, *peer = words
-    address = ipaddress.ip_interface(own)
-    network = ipaddress.ip_network(peer[0], strict=False) if peer else address.network
-    facts.addresses.append(RemoteAddress(printable(interface), address.ip, network))
-
-
-def _take_route(facts: _Collected, words: list[str]) -> None:
-    family, kind, prefix, via, interface, table = words
-    if prefix == "default":
-        prefix = "0.0.0.0/0" if family == "4" else "::/0"
-    facts.routes.append(
-        RemoteRoute(
-            printable(kind),
-            ipaddress.ip_network(prefix, strict=False),
-            _word(via),
-            _word(interface),
-            printable(table),
-        )
-    )
-
-
-def _take_adapter(facts: _Collected, words: list[str]) -> None:
-    name, *settings = words
-    forwarding, rp_filter, forwarding6, force6, disable6, accept_ra = map(_number, settings)
-    facts.adapters.append(
-        Adapter(printable(name), forwarding, rp_filter, forwarding6, force6, disable6, accept_ra)
-    )
-
-
-def _take_before(facts: _Collected, words: list[str]) -> None:
-    path, value = words
-    facts.before.append((printable(path), int(value)))
-
-
-def _take_closed(facts: _Collected, words: list[str]) -> None:
-    facts.closed.append(printable(" ".join(words)))
-
-
-def _take_cut(facts: _Collected, _: list[str]) -> None:
-    facts.has_all_routes = False
-
-
-_FACTS: Final = {
-    "hello": lambda facts, words: _take_words(facts, "hello", words),
-    "user": lambda facts, words: _take_words(facts, "user", words),
-    "rights": lambda facts, words: _take_words(facts, "rights", words),
-    "system": lambda facts, words: _take_words(facts, "system", words),
-    "tools": lambda facts, words: _take_words(facts, "tools", words),
-    "device": _take_device,
-    "address": _take_address,
-    "route": _take_route,
-    "routes-cut": _take_cut,
-    "adapter": _take_adapter,
-    "before": _take_before,
-    "closed": _take_closed,
-}
-
-
-def _finish(facts: _Collected) -> Facts:
-    words = facts.words
-    user, uid = words["user"]
-    rights, *reason = words["rights"]
-    tools = dict(word.split("=", 1) for word in words["tools"])
-    return Facts(
-        protocol=int(words["hello"][0]),
-        user=user,
-        uid=int(uid),
-        rights=Rights(rights),
-        rights_code=reason[0] if reason else "",
-        rights_reason=" ".join(reason[1:]),
-        system=" ".join(words["system"]),
-        ip=None if tools["ip"] == "none" else tools["ip"],
-        firewall=None if tools["firewall"] == "none" else tools["firewall"],
-        device=facts.device,
-        addresses=tuple(facts.addresses),
-        routes=tuple(facts.routes),
-        adapters=tuple(facts.adapters),
-        closed=tuple(facts.closed),
-        has_all_routes=facts.has_all_routes,
-        before=tuple(facts.before),
-    )

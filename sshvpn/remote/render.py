@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sshvpn.errors import RefusedError
+from sshvpn.errors import TunnelRefusedError
 from sshvpn.remote.protocol import (
     GROUP,
     Facts,
@@ -145,7 +145,9 @@ def _packet_filter(
     if facts.firewall == "nft":
         yield _nft(_table(ours, mark))
     elif facts.firewall is None and _needs_filter(end):
-        raise RefusedError("the server has neither nft nor iptables", "on it: install nftables")
+        raise TunnelRefusedError(
+            "the server has neither nft nor iptables", "on it: install nftables"
+        )
     for family in FAMILIES:
         if facts.firewall == "iptables":
             yield from _iptables(ours, family, mark)

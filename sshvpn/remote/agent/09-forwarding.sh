@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
-# Forwarding and reverse path filter.
+# Forwarding and reverse path filter. What is printed for people to type is made in settings.py;
+# tests/contract/test_agent_twin.py compares.
 
 # Where an adapter's IPv6 forwarding is switched: by itself on Linux 6.17 and newer.
 has_force() { [ -w "/proc/sys/net/ipv6/conf/$1/force_forwarding" ]; }

@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
-# The rules that a configuration means, for nft and for iptables.
+# The rules that a configuration means, for nft and for iptables. What is printed for people to
+# type is made in rules.py; tests/contract/test_agent_twin.py compares.
 
 # What the table is made of: lines for nft, and for iptables "FAMILY TABLE RULE".
 nft_rule() { # CHAIN RULE
