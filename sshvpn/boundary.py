@@ -19,7 +19,7 @@ from sshvpn.model import (
     Traffic,
     TunnelProfile,
 )
-from sshvpn.plan.request import Facts
+from sshvpn.plan.request import Bypass, Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
 from sshvpn.remote import protocol
@@ -121,6 +121,13 @@ class LocalEnd(Protocol):
 
     async def apply(self, steps: Sequence[Step]) -> None:
         """Make the steps, all or none. Raises an SshvpnError that names the one that failed."""
+        ...
+
+    async def bypass(self) -> Bypass:
+        """Let this process and all that it starts go around a default route; return how.
+
+        Raises PrivilegeError where that cannot be.
+        """
         ...
 
     async def close(self) -> Sequence[str]:

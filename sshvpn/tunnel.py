@@ -85,7 +85,6 @@ class Surroundings:
     interfaces: Interfaces
     sharing: LanSharing
     prober: Prober
-    bypass: Bypass | None = None
 
 
 class TunnelSession:
@@ -111,7 +110,7 @@ class TunnelSession:
         self._interfaces = outside.interfaces
         self._sharing = outside.sharing
         self._prober = outside.prober
-        self._bypass = outside.bypass
+        self._bypass: Bypass | None = None
         self._connection: TunnelConnection | None = None
         self._site: Site | None = None
         self._addresses: TunnelAddresses | None = None
@@ -245,6 +244,8 @@ class TunnelSession:
         """Make the device that ssh opens: it has no addresses yet."""
         if self._state.link is None:
             mtu = self.profile.mtu or self._carrier.largest_mtu
+            if self.profile.has_default:
+                self._bypass = await self._local.bypass()
             link = Link(self._local.unit, self._identity.label, self._identity.owner, mtu)
             await self._apply(NetworkState(self._identity.label, link=link))
 

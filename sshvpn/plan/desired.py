@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sshvpn.errors import TakenError, UsageError
 from sshvpn.plan import marks, prefixes
 from sshvpn.plan.request import BypassCgroup, BypassMark, BypassUser, Facts, TunnelPlan
-from sshvpn.plan.settings import wanted_sysctls
+from sshvpn.plan.settings import confined, wanted_sysctls
 from sshvpn.plan.state import (
     MAIN_TABLE,
     Accept,
@@ -38,6 +38,7 @@ def desired(tunnel: TunnelPlan, facts: Facts) -> NetworkState:
     reachable = [str(ipaddress.ip_interface(a).ip) for a in tunnel.addresses.remote]
     hosts = {str(ipaddress.ip_network(address)) for address in reachable}
     bypass = tunnel.bypass
+    sysctls = wanted_sysctls(tunnel, facts)
     return NetworkState(
         label=tunnel.label,
         link=Link(tunnel.unit, tunnel.label, tunnel.owner, tunnel.mtu),
@@ -55,11 +56,12 @@ def desired(tunnel: TunnelPlan, facts: Facts) -> NetworkState:
             routed=frozenset({r.prefix for r in routes if r.device} | hosts) - _at(tunnel),
             published=frozenset(tunnel.published),
             appearances=frozenset(tunnel.appearances),
+            confined=frozenset(confined(sysctls, facts)),
             has_nat=tunnel.has_nat,
             ssh_cgroup=bypass.path if isinstance(bypass, BypassCgroup) else None,
             mark=bypass.mark if isinstance(bypass, BypassCgroup) else None,
         ),
-        sysctls=wanted_sysctls(tunnel, facts),
+        sysctls=sysctls,
         accepts=frozenset(_accepts(tunnel, facts)),
     )
 

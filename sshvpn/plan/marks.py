@@ -84,6 +84,31 @@ def table_name(label: str) -> str:
     return f"sshvpn_{label}"
 
 
+HYBRID = "unified"
+"""Where systemd mounts cgroups of version 2 beside those of version 1, below /sys/fs/cgroup."""
+
+
+def cgroup_name(label: str) -> str:
+    """Return the name of the cgroup whose processes go around the tunnel's default route."""
+    return f"sshvpn_{label}"
+
+
+def is_cgroup_name(text: str) -> bool:
+    """Whether ``text`` is a name as :func:`cgroup_name` makes them."""
+    label = text.removeprefix("sshvpn_")
+    return label != text and is_label(label)
+
+
+def cgroup_level(path: str) -> int:
+    """Return how deep the cgroup ``path`` (below /sys/fs/cgroup) is in its hierarchy."""
+    return path.removeprefix(f"{HYBRID}/").count("/") + 1
+
+
+def bypass_mark(unit: int) -> int:
+    """Return the mark (``SO_MARK``) of what goes around the unit's default route."""
+    return BASE + unit
+
+
 def twin_metric(unit: int) -> int:
     """Return the metric of the unreachable twins of the unit's routes.
 

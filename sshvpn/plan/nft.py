@@ -22,6 +22,8 @@ from sshvpn.plan.state import Firewall, Gate, family
 _UNREACHABLE = "reject with icmpx type host-unreachable"
 _FORBIDDEN = "reject with icmpx type admin-prohibited"
 _ANSWERS = "ct state established,related accept"
+_DEVICES = "sshvpn*"
+"""The devices of all tunnels, as nft(8) has it."""
 # Of an IPv4 header without options: such a packet has no payload, and OpenSSH's tun dies of it.
 _EMPTY_PACKET = 20
 
@@ -52,6 +54,7 @@ def _chains(wall: Firewall) -> Iterator[tuple[str, list[str]]]:
             "type filter hook forward priority -5; policy accept;",
             f"iifname {device} jump from_server",
             f"oifname {device} jump to_server",
+            *_confined(wall),
         ],
     )
     yield (
@@ -79,7 +82,7 @@ def _chains(wall: Firewall) -> Iterator[tuple[str, list[str]]]:
             ],
         )
     if wall.ssh_cgroup is not None and wall.mark is not None:
-        level = wall.ssh_cgroup.count("/") + 1
+        level = marks.cgroup_level(wall.ssh_cgroup)
         yield (
             "ssh",
             [
@@ -115,6 +118,19 @@ def _to_server(wall: Firewall) -> Iterator[str]:
                     f"{source} ct status dnat ct original {kind} daddr {appearance.address} accept"
                 )
     yield _FORBIDDEN
+
+
+def _confined(wall: Firewall) -> Iterator[str]:
+    """Yield what keeps adapters that forward because of us from doing so between each other."""
+    for adapter in sorted(wall.confined, key=str):
+        protocol = "meta nfproto ipv6" if adapter.family == "ip6" else "meta nfproto ipv4"
+        others = f'{protocol} oifname != "{_DEVICES}"'
+        if adapter.interface is None:
+            yield f'{others} iifname != "{_DEVICES}" drop'
+        else:
+            # What stays on the adapter may be a bridge's own, seen here by br_netfilter.
+            name = f'"{adapter.interface}"'
+            yield f"{others} iifname {name} oifname != {name} drop"
 
 
 def _input(wall: Firewall, device: str) -> Iterator[str]:

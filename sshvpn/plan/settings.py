@@ -6,11 +6,11 @@ already: another tunnel may have raised it, and must not lower it while this one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sshvpn.plan import marks
 from sshvpn.plan.request import Facts, TunnelPlan
-from sshvpn.plan.state import Setting, Sysctl
+from sshvpn.plan.state import Confined, Setting, Sysctl
 
 _STRICT = "1"
 
@@ -23,6 +23,29 @@ def wanted_sysctls(tunnel: TunnelPlan, facts: Facts) -> frozenset[Sysctl]:
         Sysctl(setting, interface, value, _before(facts, setting, interface, device))
         for (setting, interface), value in wanted.items()
     )
+
+
+def confined(sysctls: Iterable[Sysctl], facts: Facts) -> Iterator[Confined]:
+    """Yield the adapters that forward only because of ``sysctls``: to others they must not.
+
+    Not where somebody has switched forwarding on for all since, as Docker does when it starts.
+    """
+    for sysctl in sysctls:
+        if sysctl.before != "0" or marks.unit_of(sysctl.interface) is not None:
+            continue
+        if sysctl.setting is Setting.FORWARDING6 and sysctl.interface == "all":
+            yield Confined(None, "ip6")
+        elif sysctl.setting in _FORWARDS:
+            family, switch = _FORWARDS[sysctl.setting]
+            if facts.settings.get(switch.value.format("all"), "0") == "0":
+                yield Confined(sysctl.interface, family)
+
+
+_FORWARDS = {
+    Setting.FORWARDING4: ("ip", Setting.FORWARDING4),
+    Setting.FORCE_FORWARDING6: ("ip6", Setting.FORWARDING6),
+}
+"""What makes one adapter forward: the family that it is of, and the switch of all adapters."""
 
 
 def _wanted(tunnel: TunnelPlan, facts: Facts) -> Iterator[tuple[Setting, str, str]]:

@@ -182,6 +182,17 @@ class Appearance:
 
 
 @dataclass(frozen=True, slots=True)
+class Confined:
+    """An adapter that forwards what comes in of a ``family`` (``ip``, ``ip6``) to tunnels only.
+
+    ``interface`` None is every adapter.
+    """
+
+    interface: str | None
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
 class Firewall:
     """Our nft table, as a description; :func:`sshvpn.plan.nft.ruleset` makes its text.
 
@@ -199,6 +210,7 @@ class Firewall:
     routed: frozenset[str] = frozenset()
     published: frozenset[Published] = frozenset()
     appearances: frozenset[Appearance] = frozenset()
+    confined: frozenset[Confined] = frozenset()
     has_nat: bool = True
     ssh_cgroup: str | None = None
     mark: int | None = None

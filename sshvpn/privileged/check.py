@@ -28,10 +28,10 @@ from sshvpn.plan.state import (
     UnknownTable,
 )
 
-_ADAPTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}")
-_CGROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]*(/[A-Za-z0-9_][A-Za-z0-9_.@:-]*)*")
-_SMALLEST_MTU, _LARGEST_MTU = 68, 65535
+_CGROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:\\-]*(/[A-Za-z0-9_][A-Za-z0-9_.@:\\-]*)*")
 _LONGEST_CGROUP = 512
+_ADAPTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}")
+_SMALLEST_MTU, _LARGEST_MTU = 68, 65535
 _VALUES = {
     Setting.FORWARDING4: {"1"},
     Setting.RP_FILTER: {"2"},
@@ -132,10 +132,16 @@ def _firewall(wall: Firewall, scope: Scope, _: Collection[str]) -> None:
     for appearance in wall.appearances:
         _name(appearance.interface)
         _pair(appearance.address, appearance.target)
+    for adapter in wall.confined:
+        _need(adapter.family in ("ip", "ip6"), "no family")
+        if adapter.interface is not None:
+            _name(adapter.interface)
     _need(wall.mark is None or 0 < wall.mark < 1 << 32, "no mark")
     cgroup = wall.ssh_cgroup
     if cgroup is not None:
         _need(len(cgroup) <= _LONGEST_CGROUP and bool(_CGROUP.fullmatch(cgroup)), "no cgroup")
+        name = cgroup.rpartition("/")[2]
+        _need(name == marks.cgroup_name(scope.label), "another cgroup")
 
 
 def _unknown_table(table: UnknownTable, scope: Scope, _: Collection[str]) -> None:

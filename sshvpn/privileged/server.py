@@ -6,6 +6,7 @@
     {"op": "facts"}                 {"ok": true, "facts": …}
     {"op": "read"}                  {"ok": true, "state": …}
     {"op": "apply", "steps": […]}   {"ok": true}                 all, or none
+    {"op": "enclose", "pid": P}     {"ok": true, "cgroup": PATH}  what P starts goes around
     {"op": "sweep"}                 {"ok": true, "swept": […], "failed": […]}
     {"op": "close"}                 {"ok": true, "failed": […]}  the tunnel's end is gone
 
@@ -26,7 +27,7 @@ from sshvpn.errors import SshvpnError, TakenError, printable
 from sshvpn.plan import marks
 from sshvpn.plan.codec import step_from_record, to_record
 from sshvpn.plan.steps import Step
-from sshvpn.privileged import firewall
+from sshvpn.privileged import cgroup, firewall
 from sshvpn.privileged.check import Scope, check
 from sshvpn.privileged.kernel import Kernel
 from sshvpn.privileged.netlink import adapters
@@ -45,6 +46,7 @@ class HelperServer:
         self._kernel = kernel
         self._units = units
         self._scope: Scope | None = None
+        self._cgroup: str | None = None
         self._is_over = False
 
     def serve(self) -> None:
@@ -121,6 +123,14 @@ class HelperServer:
         self._kernel.apply(scope.label, wanted)
         return {}
 
+    def _enclose(self, request: Mapping[str, Any]) -> dict[str, object]:
+        scope = self._need_scope()
+        pid = request.get("pid")
+        if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
+            raise ValueError("no process")
+        self._cgroup = cgroup.enclose(scope.label, pid, marks.owner_of(scope.label))
+        return {"cgroup": self._cgroup}
+
     def _sweep_all(self, _: Mapping[str, Any]) -> dict[str, object]:
         with self._units.locked():
             swept, failed = self._sweep(None)
@@ -140,6 +150,8 @@ class HelperServer:
             return []
         with self._units.locked():
             failed = self._kernel.tear_down(self._scope.label, self._scope.unit)
+            if self._cgroup is not None:
+                failed += cgroup.remove(self._cgroup)
             self._units.release()
         self._scope = None
         return failed
@@ -158,6 +170,9 @@ class HelperServer:
             for unit in units:
                 failed += self._kernel.tear_down(label, unit)
                 self._units.forget(unit)
+        if wanted is None and self._actor == 0:
+            for path in cgroup.left(set(living.values())):
+                failed += cgroup.remove(path)
         return swept, failed
 
     def _left(self, living: set[int]) -> dict[int, str]:
@@ -190,6 +205,7 @@ _OPERATIONS: dict[str, Operation] = {
     "facts": HelperServer._facts,  # noqa: SLF001
     "read": HelperServer._read,  # noqa: SLF001
     "apply": HelperServer._apply,  # noqa: SLF001
+    "enclose": HelperServer._enclose,  # noqa: SLF001
     "sweep": HelperServer._sweep_all,  # noqa: SLF001
     "close": HelperServer._close,  # noqa: SLF001
 }

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sshvpn.plan.request import Facts
+from sshvpn.errors import PrivilegeError
+from sshvpn.plan import marks
+from sshvpn.plan.request import Bypass, BypassCgroup, BypassUser, Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
+from sshvpn.privileged import cgroup
 from sshvpn.system.privilege import Helper
+
+log = logging.getLogger("sshvpn.local_end")
 
 T = TypeVar("T")
 
@@ -22,9 +29,11 @@ class HelperEnd:
     for is finished all the same, so that no answer is taken for the next one's.
     """
 
-    def __init__(self, helper: Helper, unit: int, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, helper: Helper, label: str, unit: int, thread: ThreadPoolExecutor) -> None:
         self._helper = helper
+        self._label = label
         self._unit = unit
+        self._own_group: str | None = None
         self._thread = thread
 
     @classmethod
@@ -32,7 +41,8 @@ class HelperEnd:
         """Begin with the tunnel ``label``. Raises TakenError where it is up."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="helper")
         loop = asyncio.get_running_loop()
-        return cls(helper, await loop.run_in_executor(thread, helper.open, label), thread)
+        unit = await loop.run_in_executor(thread, helper.open, label)
+        return cls(helper, label, unit, thread)
 
     @property
     def unit(self) -> int:
@@ -51,9 +61,28 @@ class HelperEnd:
         """Make the steps, all or none."""
         await self._ask(lambda: self._helper.apply(steps))
 
+    async def bypass(self) -> Bypass:
+        """Let this process and what it starts go around a default route, and return how."""
+        uid = os.getuid()
+        try:
+            # Where systemd has given the user a part of the tree, the helper may not change it.
+            path = self._own_group = cgroup.enclose(self._label, os.getpid(), uid)
+        except PrivilegeError:
+            try:
+                path = await self._ask(lambda: self._helper.enclose(os.getpid()))
+            except PrivilegeError as error:
+                if uid == 0:  # forwarded packets count as root's, too
+                    raise
+                log.warning("%s: all that this user sends goes around the tunnel", error)
+                return BypassUser(uid)
+        return BypassCgroup(path, marks.bypass_mark(self._unit))
+
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""
-        return await self._ask(self._helper.close)
+        failed = await self._ask(self._helper.close)
+        if self._own_group is not None:
+            failed += cgroup.remove(self._own_group)
+        return failed
 
     async def _ask(self, what: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, what)

@@ -131,6 +131,13 @@ class Helper:
         if steps:
             self._ask(op="apply", steps=[to_record(step) for step in steps])
 
+    def enclose(self, pid: int) -> str:
+        """Put a process of the tunnel's user, and all that it starts, into the tunnel's cgroup.
+
+        Returns its path below /sys/fs/cgroup. Raises PrivilegeError where there can be none.
+        """
+        return str(self._ask(op="enclose", pid=pid)["cgroup"])
+
     def sweep(self) -> tuple[list[str], list[str]]:
         """Remove what dead helpers of this user left: the labels, and what failed."""
         answer = self._ask(op="sweep")

@@ -59,7 +59,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "supervisor": NOUNS | {"boundary", "lifecycle"},
     "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "sharing"},
     "wire": NOUNS | {"spec"},
-    "system": NOUNS | {"boundary", "plan", "remote"},
+    "system": NOUNS | {"boundary", "plan", "privileged", "remote"},
     "privileged": NOUNS | {"boundary", "plan"},
     "lan": NOUNS | {"boundary"},
     "runner": CAPABILITIES,
