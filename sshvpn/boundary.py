@@ -200,6 +200,15 @@ class TunnelCarrier(Protocol):
         """Return the addresses that the connection is made to, as far as they are known."""
         ...
 
+    async def look(
+        self, profile: TunnelProfile, label: str, prompter: Prompter | None
+    ) -> protocol.Facts:
+        """Log in, and return what the server is like; nothing is changed there.
+
+        Raises as :meth:`connect`.
+        """
+        ...
+
     async def connect(
         self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
     ) -> TunnelConnection:

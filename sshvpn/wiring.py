@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sshvpn.runner import Front, Launcher
     from sshvpn.supervisor import Session
     from sshvpn.system.privilege import Helper
-    from sshvpn.tunnel import Identity, TunnelSession
+    from sshvpn.tunnel import Identity, Surroundings, TunnelSession
 
     Profile = ForwardProfile | TunnelProfile
 
@@ -100,20 +100,25 @@ def make_forward(profile: ForwardProfile, directory: Path | None = None) -> Forw
 
 def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
     """Return a session for ``profile``; ``local`` is this machine's end, open."""
+    from sshvpn.tunnel import TunnelSession
+
+    return TunnelSession(profile, _identity(profile), _surroundings(profile, directory, local))
+
+
+def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
     from sshvpn.sharing import LanSharing
     from sshvpn.system.openssh_tunnel import OpensshCarrier
     from sshvpn.system.prober import SystemProber
-    from sshvpn.tunnel import Surroundings, TunnelSession
+    from sshvpn.tunnel import Surroundings
 
     interfaces = make_interfaces()
-    outside = Surroundings(
+    return Surroundings(
         local=local,
         carrier=OpensshCarrier(directory, paths.state_dir() / "hosts.json"),
         interfaces=interfaces,
         sharing=LanSharing(interfaces, make_trust_store(), only=profile.lan_interfaces),
         prober=SystemProber(),
     )
-    return TunnelSession(profile, _identity(profile), outside)
 
 
 def _identity(profile: TunnelProfile) -> Identity:
@@ -275,10 +280,24 @@ def _spawn(profile: Profile, helper: socket.socket | None, *, verbose: bool) -> 
 
 
 def dry_run(profile: TunnelProfile) -> list[str]:
-    """Return all that :func:`run_tunnel` would change on both machines, as commands."""
-    from sshvpn.errors import UsageError
+    """Return all that :func:`run_tunnel` would change on both machines, as commands.
 
-    raise UsageError(f"up {profile.name} --dry-run is not in this version", "leave it out")
+    It looks as one who may change everything, so the helper is started as for that.
+    """
+    import asyncio
+
+    from sshvpn.rehearsal import rehearse
+    from sshvpn.system.local_end import HelperEnd
+
+    async def main() -> list[str]:
+        local = await HelperEnd.open(_start_helper(), _identity(profile).label)
+        try:
+            outside = _surroundings(profile, None, local)
+            return await rehearse(profile, _identity(profile), outside, terminal_prompter())
+        finally:
+            await local.close()
+
+    return asyncio.run(main())
 
 
 _helpers: list[Helper] = []

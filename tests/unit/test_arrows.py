@@ -35,8 +35,8 @@ PACKAGE = Path(sshvpn.__file__).parent
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "spec"}
 CAPABILITIES = PURE | {
-    "config", "control", "ends", "forwarding", "pulse", "remote", "sharing", "supervisor",
-    "tunnel", "wire",
+    "config", "control", "ends", "forwarding", "pulse", "rehearsal", "remote", "sharing",
+    "supervisor", "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -53,6 +53,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "ends": NOUNS | {"plan", "remote"},
     "pulse": NOUNS,
     "tunnel": NOUNS | {"boundary", "ends", "listeners", "plan", "pulse", "remote", "sharing"},
+    "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "tunnel"},
     "sharing": NOUNS | {"boundary"},
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
@@ -92,6 +93,7 @@ REASONS = {
     "ends": "it is pure: both sides' facts in, what each shall be out",
     "pulse": "it is pure: what was seen and when in, dead or alive out",
     "tunnel": "it must run over every transport and over fakes alike",
+    "rehearsal": "it looks at what a session would do, through the same boundary",
     "sharing": "both kinds of session share the LAN by the same rules",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
