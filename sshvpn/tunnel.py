@@ -47,7 +47,7 @@ from sshvpn.plan.diff import diff
 from sshvpn.plan.render import render
 from sshvpn.plan.request import Bypass, TunnelAddresses
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
-from sshvpn.remote import protocol
+from sshvpn.remote import protocol, render as remote_render
 from sshvpn.sharing import LanSharing, tell_untrusted
 from sshvpn.tunnel_record import Standing, record
 
@@ -287,6 +287,7 @@ class TunnelSession:
                 # Both at once: neither end needs the other's for its own.
                 await asyncio.gather(self._apply(wanted), connection.configure(remote))
                 self._remote_end = remote
+                self._tell_remote(site, remote)
             else:
                 await self._apply(wanted)
             self._site, self._addresses, self._services = site, addresses, services
@@ -294,6 +295,15 @@ class TunnelSession:
             if gate is Gate.OPEN:
                 await self._reconcile_listeners(connection, site, services)
             return before != (self._state, self._remote_end, tuple(self._listeners))
+
+    def _tell_remote(self, site: Site, end: protocol.RemoteEnd) -> None:
+        facts = site.remote
+        if facts is None or facts.device is None or not log.isEnabledFor(CHANGE):
+            return
+        label = self._identity.remote_label
+        for command in remote_render.render(end, facts, label, facts.device.name, None):
+            for line in command.splitlines():
+                log.log(CHANGE, "[remote] %s", line)
 
     async def _look(self, connection: TunnelConnection) -> Site:
         shared: Sequence[InterfaceAddress] = ()
