@@ -31,7 +31,7 @@ from sshvpn.boundary import (
     TunnelConnection,
 )
 from sshvpn.ends import Service, Site
-from sshvpn.errors import NoAnswerError, NotRunningError, SshvpnError, TakenError, UsageError
+from sshvpn.errors import NoAnswerError, PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.model import (
     LOOPBACK4,
     Direction,
@@ -123,6 +123,7 @@ class TunnelSession:
         self._rtt_s: float | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._one_at_a_time = asyncio.Lock()
+        self._lost_at: float | None = None
         self._has_run = False
 
     # supervisor.Session -----------------------------------------------------------------
@@ -141,6 +142,10 @@ class TunnelSession:
     def timeout_s(self) -> float | None:
         """The bound of the first start."""
         return self.profile.timeout_s
+
+    @property
+    def _can_configure(self) -> bool:
+        return self._site is not None and self._site.can_configure
 
     @property
     def _may_share(self) -> bool:
@@ -214,6 +219,7 @@ class TunnelSession:
         self._remote_end = None
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._lost_at = time.time()
             await connection.close()
 
     async def close(self) -> None:
@@ -227,6 +233,15 @@ class TunnelSession:
         if connection is not None:
             await connection.close()
         await removing
+        self._tell_lease(connection)
+
+    def _tell_lease(self, connection: TunnelConnection | None) -> None:
+        """Tell when the server's end goes, where it could not be told to."""
+        if connection is None and self._lost_at is not None and self._can_configure:
+            end = time.strftime("%H:%M", time.localtime(self._lost_at + protocol.DEFAULT_LEASE_S))
+            log.warning(
+                "the server cannot be reached; what it has of this tunnel goes by itself by %s", end
+            )
 
     async def _remove(self) -> None:
         for text in await self._local.close():
@@ -263,7 +278,7 @@ class TunnelSession:
         if not isinstance(table, Firewall):
             return
         closed = replace(self._state, table=replace(table, gate=Gate.AWAY))
-        with contextlib.suppress(NotRunningError):  # the helper has gone, and all with it
+        with contextlib.suppress(PrivilegeError):  # the helper has gone, and all with it
             await self._apply(closed)
 
     # Both ends --------------------------------------------------------------------------

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -36,15 +34,17 @@ from sshvpn.plan.codec import from_record, to_record
 from sshvpn.plan.request import Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
+from sshvpn.system.sudo import Sudo
 
-PROMPT = "sshvpn makes a network device, routes and firewall rules; [sudo] password for %p: "
-_SUDO = ("/usr/bin/sudo", "/bin/sudo", "/usr/local/bin/sudo")
 _MAIN = Path(sshvpn.__file__).resolve().parent / "privileged" / "main.py"
 _END_TIMEOUT_S = 30.0
-_KEPT = ("LANG", "PATH", "HOME", "TERM")
 _KINDS: Mapping[str, type[SshvpnError]] = {
-    kind.code: kind for kind in (UsageError, PrivilegeError, TakenError, NotRunningError)
+    kind.code: kind for kind in (UsageError, PrivilegeError, TakenError)
 }
+
+
+class HelperGoneError(PrivilegeError):
+    """The helper has ended before its time: killed, most likely."""
 
 
 class Helper:
@@ -61,41 +61,33 @@ class Helper:
         """The helper's process; None in one that was handed on."""
 
     @classmethod
-    def start(
-        cls,
-        *,
-        at_terminal: bool = False,
-        askpass: Mapping[str, str] | None = None,
-        uid: int | None = None,
-    ) -> Helper:
-        """Start it, and return it when it answers; blocks for as long as a person types.
+    def start(cls, *, at_terminal: bool = False, uid: int | None = None) -> Helper:
+        """Start it, and return it when it greets; blocks for as long as a person types.
 
         As root it is started at once and acts for user ``uid`` (default: root). Else by sudo,
-        which asks ``at_terminal``, or by the program of ``askpass`` (SUDO_ASKPASS and the
-        variables that it wants; default: the caller's), else nobody. Raises PrivilegeError.
+        which asks ``at_terminal``, or by the program of ``$SUDO_ASKPASS``, else nobody. Raises
+        PrivilegeError. Interrupted, nothing is left.
         """
+        # -I, -S: nothing of the caller's environment or directory decides what root imports.
+        program = [sys.executable, "-I", "-S", str(_MAIN)]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        words, environment = _command(askpass, uid, at_terminal=at_terminal)
-        with theirs:
-            process = subprocess.Popen(
-                words,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                # What sudo says while it asks is for the person who is asked.
-                stderr=None if at_terminal else subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                start_new_session=not at_terminal,
-            )
         helper = cls(ours)
         try:
-            helper.pid = int(helper._receive()["pid"])
-        except (SshvpnError, OSError) as error:
+            with theirs:
+                sudo = Sudo(program, theirs, {"SUDO_UID": str(uid or 0)}, at_terminal=at_terminal)
+            try:
+                sudo.wait_for(ours)
+                helper.pid = int(helper._receive()["pid"])
+            except NotRunningError as error:
+                raise sudo.why() from error
+            except BaseException:
+                helper._let_go()
+                sudo.interrupted()
+                raise
+            sudo.end()
+        except BaseException:
             helper._let_go()
-            raise _why(process, can_ask=at_terminal or "-A" in words) from error
-        process.wait(_END_TIMEOUT_S)  # it has left whatever started it
-        if process.stderr is not None:
-            process.stderr.close()
+            raise
         return helper
 
     @classmethod
@@ -149,7 +141,7 @@ class Helper:
         if self._peer.fileno() >= 0:
             try:
                 failed = list(self._ask(op="close")["failed"])
-            except NotRunningError:
+            except HelperGoneError:
                 failed = ["the helper was gone: what it left is removed by sshvpn clean"]
             else:
                 # It closes its end when all is gone.
@@ -182,32 +174,5 @@ class Helper:
         return answer
 
 
-def _why(process: subprocess.Popen[bytes], *, can_ask: bool) -> PrivilegeError:
-    """Return why it did not start, in sudo's words where it said any that were not shown."""
-    _, said = process.communicate()
-    lines = (said or b"").decode(errors="replace").strip().splitlines()
-    reason = lines[-1] if lines else "sudo did not give it"
-    hint = "" if can_ask else "run it at a terminal, or let sudo run it without a password"
-    return PrivilegeError(f"no privilege to change the network: {reason}", hint)
-
-
-def _command(
-    askpass: Mapping[str, str] | None, uid: int | None, *, at_terminal: bool
-) -> tuple[list[str], dict[str, str]]:
-    # -I: nothing of the caller's environment or directory decides what root imports.
-    program = [sys.executable, "-I", str(_MAIN)]
-    environment = {k: v for k, v in os.environ.items() if k in _KEPT}
-    if os.geteuid() == 0:
-        return program, {**environment, "SUDO_UID": str(uid or 0)}
-    sudo = next((path for path in _SUDO if os.access(path, os.X_OK)), None)
-    if sudo is None:
-        raise PrivilegeError("changing the network needs root, and there is no sudo", "run as root")
-    if askpass is None and "SUDO_ASKPASS" in os.environ:
-        askpass = os.environ
-    how = [] if at_terminal else ["-n"] if askpass is None else ["-A"]
-    words = [sudo, *how, "-p", PROMPT, "--", *program]
-    return words, {**environment, **(askpass or {})}
-
-
-def _gone() -> NotRunningError:
-    return NotRunningError("the privileged helper has ended", "sshvpn clean removes what it left")
+def _gone() -> HelperGoneError:
+    return HelperGoneError("the privileged helper has ended", "sshvpn clean removes what it left")
