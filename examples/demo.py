@@ -1,12 +1,13 @@
 """The main job, shown: a notebook on a remote host, opened by every machine of a small office.
 
 `make demo` runs this. It builds the office out of network namespaces (tests/lab draws it), runs
-the real commands as alice, an ordinary user, and takes everything down. Each step is a function;
-`main` is the story.
+the real commands as alice, an ordinary user, and takes everything down: first with a forward,
+then with the VPN. Each step is a function; `main` is the story.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,7 +18,9 @@ import textwrap
 import time
 from typing import Final, NoReturn
 
-from tests.lab import Child, CommandError, Lab, LabMachine, Service, wait_until
+from pexpect import EOF
+
+from tests.lab import ALICE_PASSWORD, Child, CommandError, Lab, LabMachine, Service, wait_until
 from tests.lab.machine import USER_PATH, read_line
 
 COLOURS: Final = ("\033[1m", "\033[32m", "\033[2m", "\033[0m")
@@ -29,17 +32,24 @@ OFFICE: Final = """\
   │ lan  ├────────────┤ gateway ├───────────────────────────┤ server                 │
   └──────┘         .1 └─────────┘        SSH only           │ Jupyter on its own     │
   a tablet,           alice's machine                       │ localhost:8888         │
-  say                                                       └────────────────────────┘
+  say                                                       └───────────┬────────────┘
+                                      the server's network, 10.20.0.0/24 │
+                                                                    ┌───┴───┐
+                                                                    │ inner │ .10
+                                                                    └───────┘
 """
 # alice has the `sshvpn` of this checkout on her PATH, as after `pipx install .`.
 PATH: Final = {"PATH": f"{os.path.dirname(sys.executable)}:{USER_PATH}"}  # noqa: PTH120
 TITLE: Final = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 TOKEN: Final = "letmein"  # noqa: S105 -- of a notebook that lives for a minute
+INNER: Final = "http://10.20.0.10/"
+SHARING: Final = ("--lan", "--publish", "8888", "--route", "10.20.0.0/24")
 
 
 def say(text: str) -> None:
     """Tell the reader TEXT, wrapped to the screen."""
-    print("\n" + textwrap.fill(textwrap.dedent(text).strip(), 88), flush=True)
+    filled = textwrap.fill(" ".join(text.split()), 88, break_on_hyphens=False)
+    print(f"\n{filled}", flush=True)
 
 
 def show_command(machine: LabMachine, argv: list[str]) -> None:
@@ -61,10 +71,20 @@ def run(machine: LabMachine, *argv: str) -> str:
     return result.stdout
 
 
+def read(machine: LabMachine, *argv: str) -> str:
+    """Return what a command prints on MACHINE, for alice; raises if it fails."""
+    return machine.run(list(argv), env=PATH, timeout=60).stdout
+
+
+def visit_notebook(machine: LabMachine, url: str) -> str | None:
+    """Open the notebook at URL on MACHINE, as `visit` does."""
+    return visit(machine, f"{url}/lab?token={TOKEN}")
+
+
 def visit(machine: LabMachine, url: str) -> str | None:
     """Open URL on MACHINE as a browser would; show and return the page's title, None if none."""
-    show_command(machine, ["curl", "-L", f"{url}?token={TOKEN}"])
-    fetch = ["curl", "-sSL", "--max-time", "5", "-w", "\n%{http_code}", f"{url}?token={TOKEN}"]
+    show_command(machine, ["curl", "-L", url])
+    fetch = ["curl", "-sSL", "--max-time", "5", "-w", "\n%{http_code}", url]
     result = machine.run(fetch, check=False)
     if result.returncode != 0:
         show_output(result.stderr)
@@ -105,7 +125,7 @@ def start_notebook(lab: Lab) -> Service:
     show_command(lab.server, ["jupyter", "lab", "--no-browser", "--port=8888"])
     notebook = lab.server.start_jupyter(8888, token=TOKEN)
     print("  (it answers, on the server)", flush=True)
-    title = visit(lab.gateway, "http://server:8888/lab")
+    title = visit_notebook(lab.gateway, "http://server:8888")
     expect(truth=title is None, otherwise="the notebook should not be reachable yet")
     return notebook
 
@@ -119,10 +139,10 @@ def forward_here(lab: Lab) -> None:
     child = lab.gateway.popen(argv, env=PATH, stderr=subprocess.STDOUT)
     try:
         show_until_it_runs(child)
-        title = visit(lab.gateway, "http://localhost:9999/lab")
+        title = visit_notebook(lab.gateway, "http://localhost:9999")
         expect(truth=title is not None, otherwise="the notebook should be at localhost:9999")
         say("The LAN machine cannot open it: it was not shared with anybody.")
-        title = visit(lab.lan, "http://gateway:9999/lab")
+        title = visit_notebook(lab.lan, "http://gateway:9999")
         expect(truth=title is None, otherwise="the LAN machine should not reach localhost:9999")
         say("alice presses Ctrl-C, and it is gone.")
         child.send_signal(signal.SIGINT)
@@ -146,8 +166,7 @@ def share_with_the_lan(lab: Lab) -> None:
         there, and -b leaves it running in the background.""")
     run(lab.gateway, "sshvpn", "forward", "-b", "--lan", "9999:8888", "--host", "alice@server")
     say("On the LAN machine nothing is installed and nothing is set up. Its browser opens:")
-    url = f"http://{lab.gateway.address}:9999/lab"
-    title = visit(lab.lan, url)
+    title = visit_notebook(lab.lan, f"http://{lab.gateway.address}:9999")
     expect(truth=title is not None, otherwise="the LAN machine should see the notebook")
     say("What is running:")
     run(lab.gateway, "sshvpn", "status")
@@ -161,22 +180,78 @@ def survive_a_cut(lab: Lab) -> None:
     url = f"http://{lab.gateway.address}:9999/api/status"
     fetch = ["curl", "-sf", "-o", "/dev/null", "--max-time", "2", f"{url}?token={TOKEN}"]
     wait_until(lambda: lab.lan.run(fetch, check=False).returncode == 0, 30, every=0.1)
-    title = visit(lab.lan, f"http://{lab.gateway.address}:9999/lab")
+    title = visit_notebook(lab.lan, f"http://{lab.gateway.address}:9999")
     expect(truth=title is not None, otherwise="the notebook should be back")
 
 
-def take_down(lab: Lab) -> None:
-    """End the forward, and show that nothing is left."""
+def end_the_forward(lab: Lab) -> None:
+    """End the forward."""
     say("alice ends it:")
     run(lab.gateway, "sshvpn", "down")
-    title = visit(lab.lan, f"http://{lab.gateway.address}:9999/lab")
+    title = visit_notebook(lab.lan, f"http://{lab.gateway.address}:9999")
     expect(truth=title is None, otherwise="nothing should listen any more")
+
+
+def bring_the_vpn_up(lab: Lab) -> None:
+    """Show the third case: not one port, but the server and its whole network."""
+    lab.inner.http_server(80, lab.inner.address, title="the intranet")
+    lab.server.sshd.restart(PermitTunnel="point-to-point")
+    lab.server.allow_sudo("alice")
+    say("""That was one port. Now the VPN: behind the server there is a network, and in it a
+        machine called inner with a web page. From here nobody gets there:""")
+    expect(truth=visit(lab.lan, INNER) is None, otherwise="inner should not be reachable yet")
+    say("""The server's administrator has put one line into its sshd_config, "PermitTunnel
+        point-to-point", and alice may use sudo there. On her own machine she may too, with her
+        password, and sshvpn says what for:""")
+    up_with_a_password(lab, "sshvpn", "up", "alice@server", *SHARING)
+
+
+def up_with_a_password(lab: Lab, *argv: str) -> None:
+    """Type a command on the gateway as alice, and her password when sudo asks for it."""
+    show_command(lab.gateway, list(argv))
+    terminal = lab.gateway.pty(argv, env=PATH, timeout=60)
+    terminal.expect("password for alice: ")
+    show_output(terminal.before + terminal.after + "********")
+    terminal.sendline(ALICE_PASSWORD)
+    terminal.expect(EOF)
+    show_output(terminal.before.strip("\r\n"))
+    terminal.close()
+    expect(truth=terminal.exitstatus == 0, otherwise="the VPN should be up")
+
+
+def use_the_vpn(lab: Lab) -> None:
+    """Show what a machine of the LAN sees of it."""
+    say("""Again nothing is installed or set up on the LAN machine; the gateway is its router, as
+        the box at the wall is at home. It opens the notebook, at the gateway:""")
+    title = visit_notebook(lab.lan, f"http://{lab.gateway.address}:8888")
+    expect(truth=title is not None, otherwise="the LAN machine should see the notebook")
+    say("And the machine in the network behind the server, by its own address there:")
+    expect(truth=visit(lab.lan, INNER) is not None, otherwise="inner should be reachable")
+    say("""Nobody comes in the other way. The server knows the gateway's end of the tunnel, and
+        gets no answer from it:""")
+    (tunnel,) = json.loads(read(lab.gateway, "sshvpn", "status", "--json"))["tunnels"]
+    gateway = tunnel["local_address"].partition("/")[0]
+    ping = ["ping", "-q", "-c", "1", "-W", "1", gateway]
+    show_command(lab.server, ping)
+    result = lab.server.run(ping, check=False)
+    show_output(result.stdout.strip())
+    expect(truth=result.returncode != 0, otherwise="the gateway should not answer")
+    say("What is up, and how it does:")
+    run(lab.gateway, "sshvpn", "status", "alice@server")
+
+
+def take_down(lab: Lab) -> None:
+    """End the VPN, and show that nothing is left."""
+    say("alice ends it:")
+    run(lab.gateway, "sshvpn", "down")
+    expect(truth=visit(lab.lan, INNER) is None, otherwise="inner should be out of reach again")
     try:
         lab.check()
     except AssertionError as error:
         fail(str(error))
-    say("""Every machine is as it was before: the same addresses, routes and firewall rules, no
-        process and no file left. The office itself is taken down now.""")
+    say("""Every machine is as it was before, the server too: the same devices, addresses, routes,
+        firewall rules and settings, no process and no file left. The office itself is taken down
+        now.""")
 
 
 def main() -> None:
@@ -187,6 +262,9 @@ def main() -> None:
             forward_here(lab)
             share_with_the_lan(lab)
             survive_a_cut(lab)
+            end_the_forward(lab)
+            bring_the_vpn_up(lab)
+            use_the_vpn(lab)
             take_down(lab)
     except KeyboardInterrupt:
         print("\nInterrupted; everything has been taken down.", file=sys.stderr)
