@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import Set as AbstractSet
 
-from sshvpn.errors import PrivilegeError
+from sshvpn.privileged.programs import path_of
 
 NET_ADMIN = 12
 NET_RAW = 13
@@ -29,11 +29,19 @@ class _Data(ctypes.Structure):
     )
 
 
+def needed() -> set[int]:
+    """Return what the helper cannot do without."""
+    iptables = path_of("iptables")
+    # The old one looks into the kernel through a raw socket.
+    is_legacy = iptables is not None and "legacy" in os.path.realpath(iptables)
+    return {NET_ADMIN, NET_RAW} if is_legacy else {NET_ADMIN}
+
+
 def keep_only(kept: AbstractSet[int]) -> None:
     """Drop all capabilities but ``kept``, also for what is run later, and take no new ones.
 
     A root process that runs a program gets what the bounding set holds, so that is cut first
-    (it needs a capability that goes with the rest). Raises PrivilegeError.
+    (it needs a capability that goes with the rest). Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     for number in range(_LAST + 1):
@@ -50,5 +58,5 @@ def keep_only(kept: AbstractSet[int]) -> None:
 
 def _checked(result: int) -> None:
     if result != 0:
-        said = os.strerror(ctypes.get_errno())
-        raise PrivilegeError(f"cannot give up capabilities: {said}")
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot give up capabilities: {os.strerror(number)}")

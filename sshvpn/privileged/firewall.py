@@ -7,7 +7,6 @@ made here from typed descriptions.
 from __future__ import annotations
 
 import itertools
-import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from collections.abc import Sequence
 from sshvpn.errors import SshvpnError
 from sshvpn.plan import marks, nft, render
 from sshvpn.plan.state import Accept, Firewall, ForeignChain, UnknownTable
+from sshvpn.privileged.programs import PLACES, path_of
 
-_PLACES = ("/usr/sbin", "/sbin", "/usr/bin", "/bin", "/usr/local/sbin")
-_ENVIRONMENT = {"PATH": ":".join(_PLACES), "LC_ALL": "C"}
+_ENVIRONMENT = {"PATH": ":".join(PLACES), "LC_ALL": "C"}
 _TIMEOUT_S = 20.0
 
 
@@ -128,12 +127,6 @@ def foreign_chains() -> frozenset[ForeignChain]:
     return frozenset(found)
 
 
-def is_iptables_legacy() -> bool:
-    """Whether the system's iptables is the one that wants raw sockets (CAP_NET_RAW)."""
-    path = _path("iptables")
-    return path is not None and "legacy" in os.path.realpath(path)
-
-
 def _iptables_words(accept: Accept, label: str) -> Sequence[str]:
     return shlex.split(render.iptables_rule(accept, label))
 
@@ -152,7 +145,7 @@ def _iptables_rules(program: str) -> list[tuple[Accept, str]]:
 
 
 def _iptables_lines(program: str) -> list[list[str]]:
-    if _path(program) is None:
+    if path_of(program) is None:
         return []
     try:
         text = _run(program, "-w", "-S")
@@ -185,14 +178,9 @@ def _firewalld_rules() -> list[tuple[str, Accept, str]]:
 # -- programs ------------------------------------------------------------------------------------
 
 
-def _path(program: str) -> str | None:
-    candidates = (f"{place}/{program}" for place in _PLACES)
-    return next((path for path in candidates if os.access(path, os.X_OK)), None)
-
-
 def _run(program: str, *words: str, text: str = "") -> str:
     """Run ``program`` and return what it printed. Raises SshvpnError with its first complaint."""
-    path = _path(program)
+    path = path_of(program)
     if path is None:
         raise SshvpnError(
             f"{program} is not installed", f"install it: apt install {_PACKAGE[program]}"

@@ -1,20 +1,27 @@
-"""The privileged helper's entry: ``python -I …/privileged/main.py``, as root, by sudo.
+"""The privileged helper's entry: ``python -I -S …/privileged/main.py``, as root, by sudo.
 
 Its standard input is a unix socket, over which the tunnel's supervisor sends typed steps. It
 takes no words, no environment but the user for whom it acts, and no file of that user.
+
+::
+
+    sudo ── main, root ── fork ── a session of its own ── few capabilities ── hello ── serves
+                 └── ends, and sudo with it
+
+What greets the supervisor is little and quick; the rest is loaded while that goes on.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 import sys
-from pathlib import Path
 from types import FrameType
 
 _OK, _FAILED, _USAGE = 0, 1, 2
+_PEER = 3
+_ROOM = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 (pathlib takes 5 ms)
 
 
 def main() -> int:
@@ -26,22 +33,26 @@ def main() -> int:
     if os.geteuid() != 0 or actor is None:
         _say("must be started by sudo")
         return _USAGE
-    peer = socket.socket(fileno=os.dup(0))
-    if os.fork():
-        # sudo ends with this one: no process with all of root's power lives as long as a tunnel.
-        os._exit(_OK)
-    os.setsid()
+    _leave_starter()
     _seclude()
-    # -I keeps the directory of this file, and all that the caller says, off the path.
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from sshvpn.errors import SshvpnError
+    # -I keeps the directory of this file, and all that the caller says, off the path; -S what
+    # other packages want to be run at each start.
+    sys.path.append(os.path.dirname(os.path.dirname(_ROOM)))  # noqa: PTH120
+    from sshvpn.privileged import capabilities
 
     try:
-        _serve(peer, actor)
-    except SshvpnError as error:
-        _say(str(error))
+        capabilities.keep_only(capabilities.needed())
+    except OSError as error:
+        told = f'"code": "privilege", "message": "{error.strerror}", "hint": ""'
+        _greet(f'"ok": false, "error": {{{told}}}')
         return _FAILED
-    return _OK
+    _greet(f'"ok": true, "hello": 1, "actor": {actor}, "pid": {os.getpid()}')
+    return _serve(actor)
+
+
+def _greet(words: str) -> None:
+    # A line of JSON, made without the library, which would take a third of the time to here.
+    os.write(_PEER, f"{{{words}}}\n".encode())
 
 
 def _actor() -> int | None:
@@ -54,31 +65,55 @@ def _actor() -> int | None:
     )
 
 
+def _leave_starter() -> None:
+    """Go on in a process that sudo and its terminal know nothing of, in a session of its own.
+
+    So no process with all of root's power lives as long as a tunnel. The first one ends only
+    when the other has left: sudo hangs up on what its command leaves behind (use_pty).
+    """
+    # Ctrl-C at the caller's terminal is the caller's business: the socket's end says enough.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(_OK)
+    os.setsid()
+    os.close(reader)
+    os.close(writer)
+
+
 def _seclude() -> None:
-    """Leave the caller's descriptors, directory, environment, signals and terminal."""
+    """Leave the caller's descriptors, directory and environment; keep the socket."""
+    os.dup2(0, _PEER, inheritable=False)
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
+    # Errors too: from here on the socket tells everything.
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.closerange(_PEER + 1, max(null + 1, 256))
     os.chdir("/")
     os.umask(0o077)
     os.environ.clear()
     os.environ.update({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"})
-    # Ctrl-C at the caller's terminal is the caller's business: the socket's end says enough.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
 
 
-def _serve(peer: socket.socket, actor: int) -> None:
-    from sshvpn.privileged import capabilities, firewall
+def _serve(actor: int) -> int:
+    import site
+    import socket
+
+    site.main()  # what -S left out: where the libraries are
+    from sshvpn.errors import SshvpnError
     from sshvpn.privileged.kernel import Kernel
-    from sshvpn.privileged.server import HelperServer
+    from sshvpn.privileged.server import HelperServer, refuse
     from sshvpn.privileged.units import Units, state_directory
 
-    directory = state_directory()
-    kept = {capabilities.NET_ADMIN}
-    if firewall.is_iptables_legacy():
-        kept.add(capabilities.NET_RAW)
-    capabilities.keep_only(kept)
+    peer = socket.socket(fileno=_PEER)
+    try:
+        directory = state_directory()
+    except SshvpnError as error:
+        refuse(peer, error)
+        return _FAILED
     kernel = Kernel(directory)
 
     def end(_: int, __: FrameType | None) -> None:
@@ -86,15 +121,9 @@ def _serve(peer: socket.socket, actor: int) -> None:
         peer.shutdown(socket.SHUT_RD)
 
     signal.signal(signal.SIGTERM, end)
-    _quiet()
     HelperServer(peer, actor, kernel, Units(directory)).serve()
     kernel.close()
-
-
-def _quiet() -> None:
-    # From here on the socket tells everything; whoever read the errors may close them.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    return _OK
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import socket
 import struct
@@ -40,14 +41,22 @@ _GONE = {errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENX
 class Netlink:
     """One netlink socket in this process's network namespace. Close it; one thread at a time."""
 
-    def __init__(self) -> None:
+    def prepare(self) -> None:
+        """Load what is slow to load, so that the first question need not wait; may be left out."""
+        # What cannot be loaded is told when it is needed.
+        with contextlib.suppress(Exception):
+            _ = self._ip
+
+    @functools.cached_property
+    def _ip(self) -> Any:
         from pyroute2 import IPRoute
 
-        self._ip: Any = IPRoute(ext_ack=True)
+        return IPRoute(ext_ack=True)
 
     def close(self) -> None:
         """Close the socket; twice is fine."""
-        self._ip.close()
+        if "_ip" in vars(self):
+            self._ip.close()
 
     # -- links -----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 ::
 
+                                    {"ok": true, "hello": 1, "actor": UID, "pid": P}
     {"op": "open", "label": L}      {"ok": true, "unit": N}     once; then the others
     {"op": "facts"}                 {"ok": true, "facts": …}
     {"op": "read"}                  {"ok": true, "state": …}
@@ -17,8 +18,8 @@ When the socket ends, however it does, the tunnel's local end is torn down.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -52,7 +53,7 @@ class HelperServer:
     def serve(self) -> None:
         """Answer until the socket ends or the client closes; leaves nothing behind."""
         try:
-            self._send({"ok": True, "hello": 1, "actor": self._actor, "pid": os.getpid()})
+            self._kernel.netlink.prepare()
             with self._peer.makefile("rb") as lines:
                 while not self._is_over:
                     line = lines.readline(LONGEST_LINE)
@@ -65,7 +66,7 @@ class HelperServer:
             self._tear_down()
 
     def _send(self, record: Mapping[str, object]) -> None:
-        self._peer.sendall(json.dumps(record).encode() + b"\n")
+        self._peer.sendall(_line(record))
 
     def _answer(self, line: bytes) -> dict[str, object]:
         try:
@@ -184,6 +185,17 @@ class HelperServer:
         found |= self._units.left()
         found |= {link.unit: link.label for link in self._kernel.netlink.links() if link.label}
         return {unit: label for unit, label in found.items() if unit not in living}
+
+
+def refuse(peer: socket.socket, error: SshvpnError) -> None:
+    """Answer the first request with ``error``, and no other."""
+    with contextlib.suppress(OSError), peer.makefile("rwb") as lines:
+        if lines.readline(LONGEST_LINE):
+            lines.write(_line(_refusal(error.code, str(error), error.hint)))
+
+
+def _line(record: Mapping[str, object]) -> bytes:
+    return json.dumps(record).encode() + b"\n"
 
 
 def _operation(request: object) -> Operation:

@@ -24,7 +24,6 @@ from typing import Any
 
 import sshvpn
 from sshvpn.errors import (
-    NotRunningError,
     PrivilegeError,
     SshvpnError,
     TakenError,
@@ -78,7 +77,7 @@ class Helper:
             try:
                 sudo.wait_for(ours)
                 helper.pid = int(helper._receive()["pid"])
-            except NotRunningError as error:
+            except HelperGoneError as error:
                 raise sudo.why() from error
             except BaseException:
                 helper._let_go()

@@ -86,18 +86,18 @@ class Driver:
     def __init__(
         self, machine: LabMachine, user: str = "alice", *, askpass: str | None = "askpass"
     ) -> None:
+        env = {"PYTHONPATH": str(CHECKOUT)}
+        if user != "root" and askpass is not None:
+            env["SUDO_ASKPASS"] = f"/home/alice/{askpass}"
         self._child = machine.popen(
             machine_python("-m", "tests.contract.privileged_driver"),
             user=user,
-            env={"PYTHONPATH": str(CHECKOUT)},
+            env=env,
             cwd=str(CHECKOUT),
             stdin=-1,
         )
-        words: dict[str, Any] = {}
-        if user != "root" and askpass is not None:
-            words["askpass"] = {"SUDO_ASKPASS": f"/home/alice/{askpass}"}
         try:
-            self.pid = self._say(words)["pid"]
+            self.pid = self._say({})["pid"]
         except BaseException:
             self.end()
             raise
