@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sshvpn import ends, pulse
+from sshvpn import ends
 from sshvpn.boundary import (
     Interfaces,
     LocalEnd,
@@ -31,13 +31,9 @@ from sshvpn.boundary import (
     TunnelConnection,
 )
 from sshvpn.ends import Service, Site
-from sshvpn.errors import NoAnswerError, PrivilegeError, SshvpnError, TakenError, UsageError
+from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.model import (
-    LOOPBACK4,
-    Direction,
     InterfaceAddress,
-    Listener,
-    TcpEndpoint,
     Traffic,
     TunnelProfile,
 )
@@ -49,6 +45,8 @@ from sshvpn.plan.request import Bypass, TunnelAddresses
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol, render as remote_render
 from sshvpn.sharing import LanSharing, tell_untrusted
+from sshvpn.tunnel_life import TunnelLife
+from sshvpn.tunnel_listeners import SshListeners
 from sshvpn.tunnel_record import Standing, record
 
 log = logging.getLogger("sshvpn.tunnel")
@@ -57,9 +55,6 @@ CHANGE = 15
 """The log level of a change that is made, as a command: above DEBUG, below INFO."""
 logging.addLevelName(CHANGE, "CHANGE")
 
-FIRST_PROBE_S = 0.2
-"""How long the first probes wait for an answer; each waits longer than the one before."""
-PROVEN_WITHIN_S = 8.0
 LOOK_AGAIN_S = 2.0
 """How often is looked again while a network waits for its trust."""
 
@@ -118,9 +113,9 @@ class TunnelSession:
         self._peers: tuple[str, ...] = ()
         self._state = nothing(identity.label)
         self._remote_end: protocol.RemoteEnd | None = None
-        self._listeners: dict[Listener, TcpEndpoint] = {}
+        self._listeners = SshListeners()
         self._gate = Gate.AWAY
-        self._rtt_s: float | None = None
+        self._life = TunnelLife(outside.prober, self._received)
         self._tasks: list[asyncio.Task[Any]] = []
         self._one_at_a_time = asyncio.Lock()
         self._lost_at: float | None = None
@@ -179,7 +174,8 @@ class TunnelSession:
             # They never go into the tunnel, whatever the routes say.
             self._peers = tuple(await self._carrier.peers(self.profile))
             await self._reconcile(Gate.PROBING)
-            await self._prove()
+            assert self._addresses is not None  # noqa: S101 (they were just given)
+            await self._life.prove(self._addresses)
             await self._reconcile(Gate.OPEN)
         except BaseException:
             looking.cancel()
@@ -194,7 +190,8 @@ class TunnelSession:
         if self._connection is None:
             raise RuntimeError("there is no connection to wait for")
         closed = asyncio.create_task(self._connection.wait_closed())
-        silent = asyncio.create_task(self._watch_pulse(self._connection))
+        assert self._addresses is not None  # noqa: S101 (a connection that stands has them)
+        silent = asyncio.create_task(self._life.watch(self._addresses, self._connection))
         racing = {closed, silent}
         try:
             done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
@@ -215,7 +212,7 @@ class TunnelSession:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await self._close_gate()
-        self._listeners.clear()
+        self._listeners.forget()
         self._remote_end = None
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -293,7 +290,7 @@ class TunnelSession:
             site = await self._look(connection)
             addresses = self._addresses_for(site)
             services = ends.services_of(site)
-            before = (self._state, self._remote_end, tuple(self._listeners))
+            before = (self._state, self._remote_end, tuple(self._listeners.open))
             self._refuse_taken_ports(site, services)
             plan = ends.local_plan(site, addresses, services, gate)
             wanted = desired(plan, site.local)
@@ -308,8 +305,8 @@ class TunnelSession:
             self._site, self._addresses, self._services = site, addresses, services
             self._gate = gate
             if gate is Gate.OPEN:
-                await self._reconcile_listeners(connection, site, services)
-            return before != (self._state, self._remote_end, tuple(self._listeners))
+                await self._listeners.reconcile(connection, site, services)
+            return before != (self._state, self._remote_end, tuple(self._listeners.open))
 
     def _tell_remote(self, site: Site, end: protocol.RemoteEnd) -> None:
         facts = site.remote
@@ -381,58 +378,7 @@ class TunnelSession:
                 if service.port is not None and isinstance(service.spec.listen, int):
                     self._prober.check_free(here.address, service.spec.listen)
 
-    async def _reconcile_listeners(
-        self, connection: TunnelConnection, site: Site, services: Sequence[Service]
-    ) -> None:
-        wanted = dict.fromkeys(_wanted_listeners(site, services))
-        for gone in [one for one in self._listeners if one not in wanted]:
-            del self._listeners[gone]
-            await connection.close_listener(gone)
-        for listener in wanted:
-            if listener not in self._listeners:
-                where = await connection.open_listener(listener)
-                if isinstance(where, TcpEndpoint):
-                    self._listeners[listener] = where
-
     # Life -------------------------------------------------------------------------------
-
-    async def _prove(self) -> None:
-        """Return when a packet has crossed and come back. Raises NoAnswerError."""
-        assert self._addresses is not None  # noqa: S101 (they were just given)
-        deadline = time.monotonic() + PROVEN_WITHIN_S
-        wait = FIRST_PROBE_S
-        while (now := time.monotonic()) < deadline:
-            if await self._probe(wait):
-                return
-            # Where no answer can come, that is known at once: what is in the way may go.
-            await asyncio.sleep(max(now + wait - time.monotonic(), 0.0))
-            wait = min(wait * 2, 2.0)
-        raise NoAnswerError(
-            f"the tunnel stands, but nothing comes back from {_host(self._addresses.remote4)}",
-            "see whether the server's firewall drops what comes out of the tunnel",
-        )
-
-    async def _probe(self, timeout_s: float) -> bool:
-        assert self._addresses is not None  # noqa: S101 (only what is configured is probed)
-        remote, source = _host(self._addresses.remote4), _host(self._addresses.local4)
-        rtt_s = await self._prober.round_trip_s(remote, source, timeout_s)
-        if rtt_s is not None:
-            self._rtt_s = rtt_s
-        return rtt_s is not None
-
-    async def _watch_pulse(self, connection: TunnelConnection) -> SshvpnError:
-        """Return an error when nothing comes through any more."""
-        seen = pulse.begin(time.monotonic(), self._received(), connection.life())
-        while True:
-            await asyncio.sleep(pulse.PROBE_EVERY_S)
-            received = self._received()
-            answered = received > seen.received or await self._probe(pulse.PROBE_TIMEOUT_S)
-            now = time.monotonic()
-            seen = pulse.look(seen, now, self._received(), connection.life(), answered=answered)
-            if pulse.is_dead(seen, now):
-                return NoAnswerError(
-                    "nothing comes through the tunnel any more", "a new connection is made"
-                )
 
     def _received(self) -> int:
         return self.traffic().rx_bytes or 0
@@ -471,40 +417,9 @@ class TunnelSession:
             addresses=self._addresses,
             services=self._services,
             routes=frozenset(r.prefix for r in self._state.routes if r.device is not None),
-            listeners=self._listeners,
-            rtt_s=self._rtt_s,
+            listeners=self._listeners.open,
+            rtt_s=self._life.rtt_s,
             received=traffic.rx_bytes,
             sent=traffic.tx_bytes,
         )
         return [{**record(self.profile, self._carrier.name, standing), "last_error": None}]
-
-
-def _wanted_listeners(site: Site, services: Sequence[Service]) -> list[Listener]:
-    """Return what ssh itself listens on, for services that the kernel cannot lead to."""
-    wanted = []
-    for index, service in enumerate(services):
-        spec = service.spec
-        if service.port is not None or not isinstance(spec.listen, int):
-            continue
-        places = ends.listen_addresses(spec, site.shared)
-        for here in places:
-            where = TcpEndpoint(here.address, spec.listen)
-            wanted.append(
-                Listener(
-                    Direction.LOCAL,
-                    where,
-                    service.target,
-                    here.interface,
-                    index,
-                    here.interface_index,
-                )
-            )
-        if not places:
-            host = LOOPBACK4 if spec.bind in (None, "*", "localhost") else spec.bind
-            where = TcpEndpoint(host, spec.listen)
-            wanted.append(Listener(Direction.LOCAL, where, service.target, spec=index))
-    return wanted
-
-
-def _host(cidr: str) -> str:
-    return cidr.partition("/")[0]

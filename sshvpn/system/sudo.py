@@ -99,7 +99,7 @@ class Sudo:
             self._process.stdout.close()
 
     def interrupted(self) -> None:
-        """The same, after Ctrl-C, which sudo has had too: not for long."""
+        """Wait as :meth:`end` does, but not for long: sudo has had the Ctrl-C, too."""
         self.end(_INTERRUPTED_S)
 
     def why(self) -> PrivilegeError:

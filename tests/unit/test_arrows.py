@@ -74,7 +74,12 @@ ALLOWED: Mapping[str, set[str]] = {
 }
 """What each room may import; a room may import itself."""
 
-ROOM_OF = {"control_server": "control", "tunnel_record": "tunnel"}
+ROOM_OF = {
+    "control_server": "control",
+    "tunnel_life": "tunnel",
+    "tunnel_listeners": "tunnel",
+    "tunnel_record": "tunnel",
+}
 """Modules that belong to a room of another name."""
 
 REASONS = {

@@ -1,0 +1,69 @@
+"""Asks a tunnel whether packets cross it: once before it is up, and while it is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from sshvpn import pulse
+from sshvpn.boundary import Prober, TunnelConnection
+from sshvpn.errors import NoAnswerError, SshvpnError
+from sshvpn.plan.request import TunnelAddresses
+
+FIRST_PROBE_S = 0.2
+"""How long the first probe waits for an answer; each waits longer than the one before."""
+LONGEST_PROBE_S = 2.0
+PROVEN_WITHIN_S = 8.0
+
+
+class TunnelLife:
+    """The life of one tunnel. ``received`` returns the bytes that came out of its device.
+
+    ``rtt_s`` is the last round trip, in seconds.
+    """
+
+    def __init__(self, prober: Prober, received: Callable[[], int]) -> None:
+        self._prober = prober
+        self._received = received
+        self.rtt_s: float | None = None
+
+    async def prove(self, addresses: TunnelAddresses) -> None:
+        """Return when a packet has crossed and come back. Raises NoAnswerError."""
+        deadline = time.monotonic() + PROVEN_WITHIN_S
+        wait = FIRST_PROBE_S
+        while (started := time.monotonic()) < deadline:
+            if await self._probe(addresses, wait):
+                return
+            # Where nothing can come the answer is at once, and would be so again.
+            await asyncio.sleep(max(0.0, started + wait - time.monotonic()))
+            wait = min(wait * 2, LONGEST_PROBE_S)
+        raise NoAnswerError(
+            f"the tunnel stands, but nothing comes back from {_host(addresses.remote4)}",
+            "see whether the server's firewall drops what comes out of the tunnel",
+        )
+
+    async def watch(self, addresses: TunnelAddresses, connection: TunnelConnection) -> SshvpnError:
+        """Return an error when nothing comes through any more."""
+        seen = pulse.begin(time.monotonic(), self._received(), connection.life())
+        while True:
+            await asyncio.sleep(pulse.PROBE_EVERY_S)
+            is_heard = self._received() > seen.received
+            answered = is_heard or await self._probe(addresses, pulse.PROBE_TIMEOUT_S)
+            now = time.monotonic()
+            seen = pulse.look(seen, now, self._received(), connection.life(), answered=answered)
+            if pulse.is_dead(seen, now):
+                return NoAnswerError(
+                    "nothing comes through the tunnel any more", "a new connection is made"
+                )
+
+    async def _probe(self, addresses: TunnelAddresses, timeout_s: float) -> bool:
+        remote, source = _host(addresses.remote4), _host(addresses.local4)
+        rtt_s = await self._prober.round_trip_s(remote, source, timeout_s)
+        if rtt_s is not None:
+            self.rtt_s = rtt_s
+        return rtt_s is not None
+
+
+def _host(cidr: str) -> str:
+    return cidr.partition("/")[0]
