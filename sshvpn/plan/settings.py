@@ -26,26 +26,17 @@ def wanted_sysctls(tunnel: TunnelPlan, facts: Facts) -> frozenset[Sysctl]:
 
 
 def confined(sysctls: Iterable[Sysctl], facts: Facts) -> Iterator[Confined]:
-    """Yield the adapters that forward only because of ``sysctls``: to others they must not.
-
-    Not where somebody has switched forwarding on for all since, as Docker does when it starts.
-    """
+    """Yield the adapters that forward only because of ``sysctls``: to others they must not."""
+    all6 = facts.settings.get(Setting.FORWARDING6.value.format("all"), "0")
     for sysctl in sysctls:
         if sysctl.before != "0" or marks.unit_of(sysctl.interface) is not None:
             continue
-        if sysctl.setting is Setting.FORWARDING6 and sysctl.interface == "all":
+        if sysctl.setting is Setting.FORWARDING4:
+            yield Confined(sysctl.interface, "ip")
+        elif sysctl.setting is Setting.FORCE_FORWARDING6 and all6 == "0":
+            yield Confined(sysctl.interface, "ip6")
+        elif sysctl.setting is Setting.FORWARDING6 and sysctl.interface == "all":
             yield Confined(None, "ip6")
-        elif sysctl.setting in _FORWARDS:
-            family, switch = _FORWARDS[sysctl.setting]
-            if facts.settings.get(switch.value.format("all"), "0") == "0":
-                yield Confined(sysctl.interface, family)
-
-
-_FORWARDS = {
-    Setting.FORWARDING4: ("ip", Setting.FORWARDING4),
-    Setting.FORCE_FORWARDING6: ("ip6", Setting.FORWARDING6),
-}
-"""What makes one adapter forward: the family that it is of, and the switch of all adapters."""
 
 
 def _wanted(tunnel: TunnelPlan, facts: Facts) -> Iterator[tuple[Setting, str, str]]:

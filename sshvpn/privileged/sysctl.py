@@ -43,6 +43,8 @@ class Settings:
             fresh: dict[str, Any] = {"before": actual, "value": sysctl.value, "holders": []}
             if path == _ALL6:  # writing it writes every adapter's
                 fresh["others"] = _forwarding6_of_adapters()
+            elif (switch := _switch_of(path)) is not None:
+                fresh["switch"] = _read(switch)
             record = records.setdefault(path, fresh)
             if label not in record["holders"]:
                 record["holders"].append(label)
@@ -58,7 +60,10 @@ class Settings:
                 raise SshvpnError(f"cannot set {path}: {error.strerror}") from error
 
     def release(self, label: str, path: str) -> None:
-        """Hold it no longer. The last to do so puts back what was, unless others changed it."""
+        """Hold it no longer. The last to do so puts back what was, unless others changed it.
+
+        Forwarding that somebody has meanwhile switched on for all adapters is theirs, too.
+        """
         with self._records() as records:
             record = records.get(path)
             if record is None or label not in record["holders"]:
@@ -67,7 +72,8 @@ class Settings:
             if record["holders"]:
                 return
             # Put back before it is forgotten: a crash in between does it twice at worst.
-            if _read(path) == record["value"] != record["before"]:
+            is_ours = _read(path) == record["value"] and not _is_switched_since(path, record)
+            if is_ours and record["value"] != record["before"]:
                 with contextlib.suppress(OSError):  # it goes with its adapter
                     _write(path, record["before"])
                 for other, value in record.get("others", {}).items():
@@ -83,7 +89,8 @@ class Settings:
                 if label in record["holders"]:
                     setting, interface = _parsed(path)
                     value = _read(path) or "gone"
-                    found.append(Sysctl(setting, interface, value, record["before"]))
+                    before = value if _is_switched_since(path, record) else record["before"]
+                    found.append(Sysctl(setting, interface, value, before))
             return frozenset(found)
 
     def labels(self) -> set[str]:
@@ -96,7 +103,8 @@ class Settings:
         found = settings()
         with self._records() as records:
             for path, record in records.items():
-                if found.get(path) == record["value"]:
+                is_ours = found.get(path) == record["value"]
+                if is_ours and not _is_switched_since(path, record):
                     found[path] = record["before"]
         return found
 
@@ -138,6 +146,22 @@ def settings() -> dict[str, str]:
 def has_ipv6() -> bool:
     """Whether new adapters of this machine have IPv6."""
     return all(_read(f"net/ipv6/conf/{name}/disable_ipv6") == "0" for name in ("all", "default"))
+
+
+def _switch_of(path: str) -> str | None:
+    """Return the setting whose writing writes this one, too, and which we never write, or None.
+
+    It is ip_forward by its other name (ip-sysctl.rst).
+    """
+    setting, interface = _parsed(path)
+    is_written = setting is Setting.FORWARDING4 and interface != "all"
+    return setting.value.format("all") if is_written else None
+
+
+def _is_switched_since(path: str, record: dict[str, Any]) -> bool:
+    """Whether somebody has given all adapters the value that we gave to one."""
+    switch = _switch_of(path)
+    return switch is not None and record.get("switch") != _read(switch) == record["value"]
 
 
 def _parsed(path: str) -> tuple[Setting, str]:

@@ -134,9 +134,10 @@ def _forward(
             if not forwarded_before[family, name]:
                 yield Rule(
                     "forward",
-                    f'meta nfproto ipv{family} iifname "{name}" oifgroup != {GROUP} drop',
+                    f'meta nfproto ipv{family} iifname "{name}" oifname != "{name}"'
+                    f" oifgroup != {GROUP} drop",
                     (family,), "mangle", "FORWARD",
-                    f"-i {name} -m devgroup ! --dst-group {GROUP}", "DROP",
+                    f"-i {name} ! -o {name} -m devgroup ! --dst-group {GROUP}", "DROP",
                 )  # fmt: skip
 
 

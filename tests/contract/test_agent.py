@@ -375,6 +375,18 @@ def test_a_setting_that_somebody_changed_meanwhile_is_theirs(lab: Lab) -> None:
     lab.server.run(["sysctl", "-q", "net.ipv4.conf.inner0.rp_filter=2"], user="root")
 
 
+def test_forwarding_that_somebody_switched_on_for_all_is_theirs(lab: Lab) -> None:
+    before = lab.server.dump()
+    agent, _ = serve(lab)
+    agent.configure(END)
+    lab.server.run(["sysctl", "-q", "net.ipv4.ip_forward=1"], user="root")
+    agent.end()
+    for adapter in ("inner0", "wan0", "default"):
+        assert setting_of(lab, f"ipv4/conf/{adapter}/forwarding") == "1"
+    lab.server.run(["sysctl", "-q", "net.ipv4.ip_forward=0"], user="root")
+    assert_same(before, lab.server.dump())
+
+
 def test_ipv6_forwards_on_kernels_that_switch_all_adapters_at_once(lab: Lab) -> None:
     before = lab.server.dump()
     old = "\n".join(

@@ -213,6 +213,17 @@ def test_a_setting_that_somebody_changed_is_theirs(
     )
 
 
+def test_forwarding_that_somebody_switched_on_for_all_is_theirs(
+    gateway: LabMachine, driver: Callable[..., Driver]
+) -> None:
+    client = driver()
+    client.apply(diff(nothing(ALICE), full_state(client, client.open())))
+    gateway.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"], user="root")
+    assert client.close() == []
+    off = "grep -L 1 /proc/sys/net/ipv4/conf/*/forwarding"
+    assert gateway.run(["sh", "-c", off], user="root", check=False).stdout == ""
+
+
 def test_without_force_forwarding_the_one_switch_is_put_back_exactly(
     gateway: LabMachine, driver: Callable[..., Driver]
 ) -> None:

@@ -37,6 +37,15 @@ value_of() { # PATH: sets value, empty if there is no such setting
   [ ! -r "/proc/sys/$1" ] || read -r value <"/proc/sys/$1"
 }
 
+of_all() { # PATH: sets value to what its switch of all adapters has, "-" if it has none
+  # To write ip_forward writes every adapter's; we never do.
+  case $1 in
+  net/ipv4/conf/all/*) value=- ;;
+  net/ipv4/conf/*/forwarding) value_of net/ipv4/conf/all/forwarding ;;
+  *) value=- ;;
+  esac
+}
+
 ensure_setting() { # PATH VALUE
   setting_entry "$1"
   lock
@@ -46,12 +55,15 @@ ensure_setting() { # PATH VALUE
       unlock
       return
     fi
+    before=$value
     setting_index "$1"
-    mkdir -p "$entry" && printf '%s\n' "$value" >"$entry/old" &&
-      printf '%s\n' "$2 $index" >"$entry/ours" || {
+    of_all "$1"
+    mkdir -p "$entry" && printf '%s\n' "$before" >"$entry/old" &&
+      printf '%s\n' "$2 $index $value" >"$entry/ours" || {
       unlock
       fail no_state "cannot write below $base"
     }
+    value=$before
   fi
   note "setting $1"
   : >"$entry/by.$label"
@@ -62,6 +74,16 @@ ensure_setting() { # PATH VALUE
   unlock
 }
 
+is_ours() { # PATH, whose entry is set: nobody has changed it since, nor all adapters' at once
+  read -r ours ours_index ours_all <"$entry/ours" || return 1
+  setting_index "$1"
+  of_all "$1"
+  [ "$index" = "$ours_index" ] || return 1
+  [ "$value" = "$ours_all" ] || [ "$value" != "$ours" ] || return 1
+  value_of "$1"
+  [ "$value" = "$ours" ]
+}
+
 undo_setting() { # PATH: the last label puts back the old value, if the value is still ours
   setting_entry "$1"
   lock
@@ -70,11 +92,8 @@ undo_setting() { # PATH: the last label puts back the old value, if the value is
   set -- "$1" "$entry"/by.*
   set -f
   if [ ! -e "$2" ] && [ -e "$entry/ours" ]; then
-    read -r ours ours_index <"$entry/ours"
     read -r old_value <"$entry/old"
-    setting_index "$1"
-    value_of "$1"
-    if [ "$index" = "$ours_index" ] && [ "$value" = "$ours" ]; then
+    if is_ours "$1"; then
       printf '%s\n' "$old_value" >"/proc/sys/$1" || problem "/proc/sys/$1"
     fi
     rm -rf "$entry"
@@ -84,6 +103,7 @@ undo_setting() { # PATH: the last label puts back the old value, if the value is
 
 was_off() { # PATH: it is 0, or only we made it something else
   setting_entry "$1"
-  if [ -e "$entry/old" ]; then read -r value <"$entry/old"; else value_of "$1"; fi
+  value_of "$1"
+  if [ -e "$entry/old" ] && is_ours "$1"; then read -r value <"$entry/old"; fi
   [ "$value" = 0 ]
 }

@@ -54,14 +54,15 @@ plan_forward() { # from the device to the adapters named, and nowhere else
   done
   nft_rule forward "iifname \"$device\" drop"
   tables_rule 46 mangle "-A FORWARD -i $device -j DROP"
-  # An adapter that only we made forward does so for tunnels, and not between others.
+  # An adapter that only we made forward does so for tunnels, and not between others. What stays on
+  # it may be a bridge's own, seen here by br_netfilter.
   for adapter in $forwards; do
     for forward_family in 4 6; do
       forwards_before "$forward_family" "$adapter" && continue
       nft_rule forward \
-        "meta nfproto ipv$forward_family iifname \"$adapter\" oifgroup != $group drop"
+        "meta nfproto ipv$forward_family iifname \"$adapter\" oifname != \"$adapter\" oifgroup != $group drop"
       tables_rule "$forward_family" mangle \
-        "-A FORWARD -i $adapter -m devgroup ! --dst-group $group -j DROP"
+        "-A FORWARD -i $adapter ! -o $adapter -m devgroup ! --dst-group $group -j DROP"
     done
   done
 }

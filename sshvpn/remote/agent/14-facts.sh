@@ -95,10 +95,10 @@ say_before() { # settings that tunnels have changed, and what they were
   set -- "$base"/settings/*/old
   set -f
   for old; do
-    read -r value <"$old" || continue
-    old=${old%/old}
-    slashed "${old##*/}"
-    say "before $path $value"
+    [ -e "$old" ] || continue
+    entry=${old%/old}
+    slashed "${entry##*/}"
+    is_ours "$path" && read -r value <"$old" && say "before $path $value"
   done
 }
 

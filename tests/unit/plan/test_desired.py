@@ -65,11 +65,11 @@ def commands(facts: Facts = FACTS, **changes: Any) -> list[str]:
     return [*head.splitlines(), "nft …", *tail.splitlines()]
 
 
-def table_of(**changes: Any) -> str:
+def table_of(facts: Facts = FACTS, **changes: Any) -> str:
     from sshvpn.plan.nft import ruleset
     from sshvpn.plan.state import Firewall
 
-    table = desired(plan(**changes), FACTS).table
+    table = desired(plan(**changes), facts).table
     assert isinstance(table, Firewall)
     return ruleset(table)
 
@@ -108,6 +108,29 @@ def test_sharing_raises_forwarding_on_the_two_adapters_and_nowhere_else() -> Non
         " -j ACCEPT",
     ]
     assert "ip_forward" not in "\n".join(made)
+
+
+LANS = (Lan("lan0", "192.168.77.0/24"), Lan("lan0", "fd77::/64"))
+
+
+def test_an_adapter_that_forwards_because_of_us_forwards_to_tunnels_only() -> None:
+    table = table_of(lans=LANS)
+    for version in (4, 6):
+        rule = 'oifname != "sshvpn*" iifname "lan0" oifname != "lan0" drop'
+        assert f"meta nfproto ipv{version} {rule}" in table
+    assert "wan0" not in table
+
+
+def test_older_kernels_forward_ipv6_to_tunnels_only_whatever_the_adapter() -> None:
+    older = {k: v for k, v in SETTINGS.items() if "force_" not in k}
+    table = table_of(lans=LANS, facts=Facts(settings=older))
+    assert 'meta nfproto ipv6 oifname != "sshvpn*" iifname != "sshvpn*" drop' in table
+
+
+@pytest.mark.parametrize("ipv6", ["all/forwarding", "lan0/force_forwarding"])
+def test_a_machine_that_forwards_already_goes_on_doing_so(ipv6: str) -> None:
+    already = {"net/ipv4/conf/lan0/forwarding": "1", f"net/ipv6/conf/{ipv6}": "1"}
+    assert "oifname !=" not in table_of(lans=LANS, facts=Facts(settings={**SETTINGS, **already}))
 
 
 def test_older_kernels_forward_ipv6_by_one_switch_and_keep_their_routers() -> None:

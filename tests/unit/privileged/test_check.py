@@ -16,6 +16,7 @@ from sshvpn.plan.request import Facts
 from sshvpn.plan.state import (
     Accept,
     Address,
+    Confined,
     Firewall,
     ForeignChain,
     Gate,
@@ -120,6 +121,10 @@ def test_facts_survive_the_wire() -> None:
         steps.LoadTable(
             dataclasses.replace(WALL, published=frozenset({Published("::2", 1, "10.0.0.2", 80)})),
             None,
+        ),
+        *(
+            steps.LoadTable(dataclasses.replace(WALL, confined=frozenset({confined})), None)
+            for confined in (Confined('x" accept', "ip"), Confined("lan0", "ip6 accept"))
         ),
         steps.LoadTable(WALL, UnknownTable("3e8_0000000000")),
         steps.DropTable(UnknownTable("3e8_0000000000")),

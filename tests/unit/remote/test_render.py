@@ -59,8 +59,8 @@ table inet sshvpn_3e8_0123456789 {
 		type filter hook forward priority -5; policy accept;
 		iifname "tun0" oifname "eth0" accept
 		iifname "tun0" drop
-		meta nfproto ipv4 iifname "eth0" oifgroup != 21587 drop
-		meta nfproto ipv6 iifname "eth0" oifgroup != 21587 drop
+		meta nfproto ipv4 iifname "eth0" oifname != "eth0" oifgroup != 21587 drop
+		meta nfproto ipv6 iifname "eth0" oifname != "eth0" oifgroup != 21587 drop
 	}
 	chain nat_out {
 		type nat hook postrouting priority 95; policy accept;
@@ -111,12 +111,14 @@ def test_iptables_where_there_is_no_nft() -> None:
         "iptables -w -t mangle -A POSTROUTING -o tun0 -m length --length 0:20 -j DROP",
         "iptables -w -t mangle -A FORWARD -i tun0 -o eth0 -j ACCEPT",
         "iptables -w -t mangle -A FORWARD -i tun0 -j DROP",
-        "iptables -w -t mangle -A FORWARD -i eth0 -m devgroup ! --dst-group 21587 -j DROP",
+        "iptables -w -t mangle -A FORWARD -i eth0 ! -o eth0 -m devgroup ! --dst-group 21587"
+        " -j DROP",
         "iptables -w -t nat -A POSTROUTING -s 10.83.0.1/32 -o lo -j ACCEPT",
         "iptables -w -t nat -A POSTROUTING -s 10.83.0.1/32 ! -o tun0 -j MASQUERADE",
         "ip6tables -w -t mangle -A FORWARD -i tun0 -o eth0 -j ACCEPT",
         "ip6tables -w -t mangle -A FORWARD -i tun0 -j DROP",
-        "ip6tables -w -t mangle -A FORWARD -i eth0 -m devgroup ! --dst-group 21587 -j DROP",
+        "ip6tables -w -t mangle -A FORWARD -i eth0 ! -o eth0 -m devgroup ! --dst-group 21587"
+        " -j DROP",
         "ip6tables -w -t nat -A PREROUTING -i tun0 -d fd83::2 -p tcp --dport 80"
         " -j DNAT --to-destination '[fd20::10]:8080'",
     ]
@@ -153,8 +155,8 @@ def test_an_adapter_that_only_tunnels_made_forward_is_closed_to_others() -> None
     adapters = (*FACTS.adapters[:2], Adapter("eth0", 1, 0, 0, 1, 0, 1))
     before = (("net/ipv4/conf/eth0/forwarding", 0),)
     text = "\n".join(rendered(adapters=adapters, before=before))
-    assert 'meta nfproto ipv4 iifname "eth0" oifgroup != 21587 drop' in text
-    assert 'meta nfproto ipv6 iifname "eth0" oifgroup != 21587 drop' not in text
+    assert 'meta nfproto ipv4 iifname "eth0" oifname != "eth0" oifgroup != 21587 drop' in text
+    assert 'meta nfproto ipv6 iifname "eth0" oifname != "eth0" oifgroup != 21587 drop' not in text
 
 
 @pytest.mark.parametrize(
