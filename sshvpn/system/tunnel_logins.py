@@ -96,7 +96,10 @@ class TunnelLogins:
     # Any other login --------------------------------------------------------------------
 
     async def _by_trying(self, host: str, dial: Dial) -> tuple[AgentLogin, Facts | None]:
-        order = [ANY, PREPARE] if self._memory.login_of(host) == ANY else [PREPARE, ANY]
+        # The agent of the middle one ends a stale session that may have kept the first one out.
+        order = [PREPARE, ANY]
+        if self._memory.login_of(host) == ANY:
+            order.insert(0, ANY)
         refusals: dict[str, TunnelRefusedError] = {}
         for way in order:
             made = await _try(way, dial, refusals)
