@@ -42,6 +42,7 @@ from sshvpn.plan.desired import desired
 from sshvpn.plan.diff import diff
 from sshvpn.plan.render import render
 from sshvpn.plan.request import Bypass, TunnelAddresses
+from sshvpn.plan.settings import device_sysctls
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol, render as remote_render
 from sshvpn.sharing import LanSharing, tell_untrusted
@@ -259,7 +260,8 @@ class TunnelSession:
             if self.profile.has_default:
                 self._bypass = await self._local.bypass()
             link = Link(self._local.unit, self._identity.label, self._identity.owner, mtu)
-            await self._apply(NetworkState(self._identity.label, link=link))
+            own = device_sysctls(self._local.unit, await self._local.facts())
+            await self._apply(NetworkState(self._identity.label, link=link, sysctls=own))
 
     async def _apply(self, wanted: NetworkState) -> None:
         steps = diff(await self._local.read(), wanted)

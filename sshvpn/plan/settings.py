@@ -39,13 +39,26 @@ def confined(sysctls: Iterable[Sysctl], facts: Facts) -> Iterator[Confined]:
             yield Confined(None, "ip6")
 
 
-def _wanted(tunnel: TunnelPlan, facts: Facts) -> Iterator[tuple[Setting, str, str]]:
-    device = marks.device_name(tunnel.unit)
+def device_sysctls(unit: int, facts: Facts) -> frozenset[Sysctl]:
+    """Return those settings of the unit's device that it must have before it is up."""
+    device = marks.device_name(unit)
+    return frozenset(
+        Sysctl(setting, device, value, _before(facts, setting, device, device))
+        for setting, _, value in _of_device(device, facts)
+    )
+
+
+def _of_device(device: str, facts: Facts) -> Iterator[tuple[Setting, str, str]]:
     if facts.has_ipv6:
         # No address of its own making, and no questions for routers into the tunnel.
         yield Setting.ADDR_GEN_MODE, device, "1"
         yield Setting.ACCEPT_RA, device, "0"
         yield Setting.ROUTER_SOLICITATIONS, device, "0"
+
+
+def _wanted(tunnel: TunnelPlan, facts: Facts) -> Iterator[tuple[Setting, str, str]]:
+    device = marks.device_name(tunnel.unit)
+    yield from _of_device(device, facts)
     if tunnel.has_default:
         # ssh's own answers come in where the routing table, which does not know of its mark,
         # would not send to: loose is enough, and only strict refuses them (RFC 3704).

@@ -1,0 +1,115 @@
+"""What the tests of `sshvpn up` have in common: an office whose server takes tunnels.
+
+::
+
+    lan ── lan0 gateway wan0 ══ssh══ server ── inner
+                                     :8080 all addresses      :8000 all addresses
+                                     127.0.0.1:8888
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tests.lab import Lab, LabMachine, wait_until
+from tests.lab.machine import ALICE
+
+INNER: Final = ("10.20.0.0/24", "fd20::/64")
+SHARED: Final = (
+    "server", "--lan", "--publish", "8888", *(word for net in INNER for word in ("--route", net))
+)  # fmt: skip
+"""What `up` is told to share all that the drawing shows."""
+
+
+class Vpn:
+    """A laboratory with alice at the gateway, and services at the server and behind it.
+
+    LOGIN is who alice is at the server: "root", or "alice" with passwordless sudo. SUDO: hers at
+    the gateway wants no password.
+    """
+
+    def __init__(self, lab: Lab, *, login: str = "root", sudo: bool = True) -> None:
+        """Prepare LAB, which is as it was made; what is changed here is left by `Lab.check`."""
+        self.lab = lab
+        lab.server.sshd.restart(PermitTunnel="yes")
+        if login == "root":
+            lab.server.authorize("root")
+        else:
+            lab.server.allow_sudo(login)
+        lab.gateway.write(f"{ALICE.home}/.ssh/config", f"Host server\n  User {login}\n")
+        if sudo:
+            lab.gateway.allow_sudo()
+        self.serve()
+
+    def serve(self) -> None:
+        """Start the services; each says on its page where it is."""
+        self.lab.server.http_server(8080, "::", title="server")
+        self.lab.server.http_server(8888, title="notebook")
+        self.lab.inner.http_server(8000, "::", title="inner")
+
+    # -- what a person types -------------------------------------------------------------------
+
+    def up(self, *args: str) -> str:
+        """Run `sshvpn up ARGS` and return what it printed."""
+        return self.lab.sshvpn("up", *(args or SHARED)).stdout
+
+    def down(self) -> None:
+        """Run `sshvpn down`."""
+        self.lab.sshvpn("down")
+
+    def record(self) -> dict[str, Any]:
+        """Return the only tunnel of `status --json`."""
+        (record,) = json.loads(self.lab.sshvpn("status", "--json").stdout)["tunnels"]
+        return dict(record)
+
+    # -- what a machine of the LAN sees --------------------------------------------------------
+
+    def published(self, address: str = "192.168.77.1") -> dict[str, str]:
+        """Return the URL of the published service at the gateway's ADDRESS, with its page."""
+        return {f"http://{address}:8888/": "notebook"}
+
+    def inner(self) -> dict[str, str]:
+        """Return the URLs of the machine behind the server, with its page."""
+        return {"http://10.20.0.10:8000/": "inner", "http://[fd20::10]:8000/": "inner"}
+
+    def remote(self) -> dict[str, str]:
+        """Return the URLs of the server at its tunnel addresses, with its page."""
+        four, six = (cidr.partition("/")[0] for cidr in self.record()["remote_addresses"])
+        return {f"http://{four}:8080/": "server", f"http://[{six}]:8080/": "server"}
+
+    def everything(self) -> dict[str, str]:
+        """Return all of these."""
+        return {**self.published(), **self.inner(), **self.remote()}
+
+    def unreachable(
+        self, pages: dict[str, str], machine: LabMachine | None = None, timeout: float = 2
+    ) -> list[str]:
+        """Return those of PAGES' URLs at which MACHINE (default: lan) does not find the page."""
+        return [
+            url for url, title in pages.items()
+            if f"<title>{title}</title>" not in fetch(machine or self.lab.lan, url, timeout)
+        ]  # fmt: skip
+
+    def wait_reachable(self, pages: dict[str, str], timeout: float = 30) -> float:
+        """Return the seconds until all PAGES are found from lan; raises TimeoutError."""
+        started = time.monotonic()
+        try:
+            wait_until(lambda: not self.unreachable(pages, timeout=0.5), timeout)
+        except TimeoutError as error:
+            message = f"not within {timeout} s: {self.unreachable(pages)}\n{self.log()}"
+            raise TimeoutError(message) from error
+        return time.monotonic() - started
+
+    def log(self) -> str:
+        """Return the log of the tunnel."""
+        path = f"{ALICE.home}/.local/state/sshvpn/log/tunnel-server.log"
+        return self.lab.gateway.read(path) if self.lab.gateway.exists(path) else ""
+
+
+def fetch(machine: LabMachine, url: str, timeout: float = 2) -> str:
+    """Return the page at URL, "" where nobody answers within TIMEOUT seconds."""
+    curl: Sequence[str] = ["curl", "-s", "--max-time", str(timeout), "--noproxy", "*", url]
+    return machine.run(curl, check=False).stdout
