@@ -45,8 +45,11 @@ def log_file(kind: str, name: str) -> Path:
 
 
 def session_path(profile: Profile) -> Path:
-    """Return the run-time directory of ``profile``'s session, there or not."""
-    return paths.runtime_dir() / f"{_kind(profile)}-{session_id(profile)}"
+    """Return the run-time directory of ``profile``'s session, there or not; makes nothing."""
+    base = paths.runtime_dirs()[0]
+    if base.exists():
+        base = paths.runtime_dir()  # which looks whose it is
+    return base / f"{_kind(profile)}-{session_id(profile)}"
 
 
 def _kind(profile: Profile) -> str:

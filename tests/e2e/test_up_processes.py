@@ -1,0 +1,260 @@
+"""Who runs while a tunnel is up, with which rights, and what is left when one of them ends.
+
+alice's terminal ── sshvpn up ── sudo (asks, ends)
+                        │           ╲
+                        │            helper        root, CAP_NET_ADMIN, until its socket ends
+                        └ supervisor ═══╝          alice, nothing
+                              └ ssh ══ server:22   alice, nothing; ends with the supervisor
+                                       server:2222 takes passwords
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import pytest
+
+from tests.e2e.office import HOME, INTERRUPTED, RUNTIME, exit_code
+from tests.e2e.vpn import Vpn
+from tests.lab import ALICE_PASSWORD, Lab, LabMachine, Terminal, wait_until
+
+CAP_NET_ADMIN = 1 << 12
+WHY = "sshvpn makes a network device, routes and firewall rules; [sudo] password for alice: "
+SUPERVISOR, HELPER, SSH = "sshvpn.background", "privileged/main.py", "ssh -"
+PASSWORDS = {
+    "PasswordAuthentication": "yes", "PubkeyAuthentication": "no", "PermitTunnel": "yes",
+}  # fmt: skip
+BY_PASSWORD = "ssh://alice@server:2222"
+
+
+@pytest.fixture
+def vpn(lab: Lab) -> Vpn:
+    """Return an office where alice's sudo wants her password."""
+    return Vpn(lab, sudo=False)
+
+
+def at_terminal(vpn: Vpn, *args: str, password: str = ALICE_PASSWORD) -> Terminal:
+    """Start `sshvpn up ARGS` at a terminal, and give sudo the password it asks for."""
+    terminal = vpn.lab.sshvpn_pty("up", *(args or ("server", "--no-lan")))
+    terminal.expect_exact(WHY)
+    terminal.sendline(password)
+    return terminal
+
+
+def up(vpn: Vpn, *args: str) -> dict[str, Any]:
+    """Bring it up at a terminal that is closed then, and return its status."""
+    terminal = at_terminal(vpn, *args)
+    assert exit_code(terminal, 30) == 0, terminal.before
+    return vpn.record()
+
+
+def pids(machine: LabMachine, word: str) -> list[int]:
+    """Return the processes of MACHINE with WORD in their command lines, sudo's own aside."""
+    found = machine.processes().items()
+    return [pid for pid, line in found if word in line and "sudo " not in line]
+
+
+def only(machine: LabMachine, word: str) -> int:
+    """Return the one process of MACHINE with WORD in its command line."""
+    (pid,) = pids(machine, word)
+    return pid
+
+
+def rights(machine: LabMachine, pid: int) -> tuple[set[int], dict[str, int]]:
+    """Return the user numbers of a process (all four kinds), and its sets of capabilities."""
+    text = machine.read(f"/proc/{pid}/status")
+    (users,) = re.findall(r"^Uid:(.*)$", text, re.MULTILINE)
+    sets = re.findall(r"^Cap(Eff|Prm|Inh|Amb):\t(\w+)$", text, re.MULTILINE)
+    return {int(user) for user in users.split()}, {kind: int(bits, 16) for kind, bits in sets}
+
+
+def is_bare(lab: Lab) -> bool:
+    """Whether nothing of a tunnel is in the kernels, and no process of ours runs."""
+    kernels = "ip -o link; ip rule; ip -6 rule; ip route show table all; nft list tables"
+    for machine in (lab.gateway, lab.server):
+        seen = machine.run(["sh", "-c", kernels], user="root").stdout
+        if "sshvpn" in seen or "tun" in seen or "proto 83" in seen:
+            return False
+    return not any(pids(lab.gateway, word) for word in (SUPERVISOR, HELPER, SSH))
+
+
+def tidy(vpn: Vpn) -> None:
+    """Remove the files that a killed supervisor cannot remove, as a person would."""
+    vpn.lab.sshvpn("clean")
+
+
+# Rights ---------------------------------------------------------------------------------------
+
+
+def test_only_the_helper_has_a_right_and_just_one(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    before = set(gateway.processes())
+    record = up(vpn)
+    ours = {pid: line for pid, line in gateway.processes().items() if pid not in before}
+    assert set(ours) == {only(gateway, word) for word in (SUPERVISOR, HELPER, SSH)}, ours
+    assert record["pid"] == only(gateway, SUPERVISOR)
+    nothing = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
+    for word in (SUPERVISOR, SSH):
+        assert rights(gateway, only(gateway, word)) == ({1000}, nothing)
+    net_admin = {**nothing, "Eff": CAP_NET_ADMIN, "Prm": CAP_NET_ADMIN}
+    assert rights(gateway, only(gateway, HELPER)) == ({0}, net_admin)
+    vpn.down()
+
+
+def test_the_helper_has_nothing_of_the_caller(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    up(vpn)
+    helper = f"/proc/{only(gateway, HELPER)}"
+    variables = gateway.read(f"{helper}/environ").split("\0")
+    status = gateway.read(f"{helper}/status")
+    assert "NoNewPrivs:\t1" in status
+    opened = [str(path.readlink()) for path in gateway.host_path(f"{helper}/fd").iterdir()]
+    assert not [path for path in opened if "/pts/" in path], "the terminal is not held"
+    assert not [word for word in variables if word.startswith("SSH_AUTH_SOCK")]
+    vpn.down()
+
+
+def test_it_outlives_its_terminal(vpn: Vpn) -> None:
+    record = up(vpn)  # the terminal is closed: what held it would have had a hang-up
+    assert vpn.record()["pid"] == record["pid"]
+    address = record["remote_address"].partition("/")[0]
+    assert "server" in vpn.lab.gateway.run(["curl", "-sS", f"http://{address}:8080/"]).stdout
+    vpn.down()
+
+
+# Ends -----------------------------------------------------------------------------------------
+
+
+def test_a_supervisor_that_is_killed_takes_all_with_it(vpn: Vpn) -> None:
+    record = up(vpn, "server", "--lan", "--publish", "8888", "--route", "10.20.0.0/24")
+    vpn.lab.gateway.kill(record["pid"])
+    wait_until(lambda: is_bare(vpn.lab), 5)
+    assert vpn.lab.sshvpn("status").stdout.strip() == "nothing is up"
+    tidy(vpn)
+    vpn.lab.check()
+
+
+def test_a_helper_that_is_killed_is_swept_by_the_next_up(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    up(vpn)
+    gateway.kill(only(gateway, HELPER))
+    result = vpn.lab.sshvpn("down", check=False)
+    assert result.returncode in (0, 1), result
+    up(vpn)
+    vpn.down()
+    assert is_bare(vpn.lab)
+
+
+def test_an_ssh_that_is_killed_is_started_anew_without_a_question(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    before = up(vpn)
+    gateway.kill(only(gateway, SSH))
+    wait_until(lambda: vpn.record()["reconnects"] == 1, 20, every=0.1)
+    wait_until(lambda: vpn.record()["state"] == "running", 20, every=0.1)
+    assert vpn.record()["pid"] == before["pid"]
+    vpn.down()
+
+
+# sudo -----------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_for_sudo_is_no_privilege(vpn: Vpn) -> None:
+    terminal = at_terminal(vpn, password="wrong")
+    for _ in range(2):  # sudo asks three times
+        terminal.expect_exact(WHY)
+        terminal.sendline("wrong")
+    assert exit_code(terminal) == 4
+    assert "no privilege to change the network" in terminal.before
+    assert is_bare(vpn.lab)
+
+
+def test_without_a_terminal_sudo_that_asks_is_no_privilege(vpn: Vpn) -> None:
+    result = vpn.lab.sshvpn("up", "server", check=False)
+    assert result.returncode == 4, result
+    assert "password" in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert not vpn.lab.gateway.exists(RUNTIME)
+
+
+def test_under_sudo_it_is_the_callers_tunnel(lab: Lab) -> None:
+    vpn = Vpn(lab)
+    gateway = lab.gateway
+    sudo = ["sudo", "-n", "--preserve-env=SSH_AUTH_SOCK", sys.executable, "-m", "sshvpn"]
+    gateway.run([*sudo, "up", "server", "--no-lan"])
+    for word in (SUPERVISOR, SSH):
+        users, sets = rights(gateway, only(gateway, word))
+        assert (users, sets["Eff"], sets["Prm"]) == ({1000}, 0, 0)
+    users, sets = rights(gateway, only(gateway, HELPER))
+    assert (users, sets["Eff"]) == ({0}, CAP_NET_ADMIN)
+    assert vpn.record()["uid"] == 1000, "alice sees it without sudo"
+    for place in (HOME, RUNTIME):
+        strangers = gateway.run(["find", place, "!", "-user", "alice"], user="root").stdout
+        assert strangers == ""
+    vpn.down()
+    assert is_bare(lab)
+
+
+def test_a_second_up_says_so_and_asks_nobody(vpn: Vpn) -> None:
+    first = up(vpn)
+    result = vpn.lab.sshvpn("up", "server", "--no-lan")  # without a terminal sudo would refuse
+    assert "server is up already" in result.stderr
+    terminal = vpn.lab.sshvpn_pty("up", "server")
+    assert exit_code(terminal) == 0
+    assert "is up already" in terminal.before
+    assert "password" not in terminal.before
+    assert vpn.record()["pid"] == first["pid"]
+    vpn.down()
+
+
+# Interrupted ----------------------------------------------------------------------------------
+
+
+def test_ctrl_c_at_sudos_prompt_leaves_nothing(vpn: Vpn) -> None:
+    terminal = vpn.lab.sshvpn_pty("up", "server")
+    terminal.expect_exact(WHY)
+    terminal.sendintr()
+    assert exit_code(terminal) == INTERRUPTED
+    assert "Traceback" not in terminal.before
+    wait_until(lambda: not pids(vpn.lab.gateway, "sudo"))
+    assert is_bare(vpn.lab)
+
+
+def test_ctrl_c_while_ssh_logs_in_leaves_nothing(vpn: Vpn) -> None:
+    vpn.lab.server.tcp_server(2200, "203.0.113.20", kind="mute")
+    terminal = at_terminal(vpn, "ssh://server:2200")
+    wait_until(lambda: pids(vpn.lab.gateway, SSH), what="no ssh")
+    terminal.sendintr()
+    assert exit_code(terminal) == INTERRUPTED
+    assert "Traceback" not in terminal.before
+    wait_until(lambda: is_bare(vpn.lab), what="something is left")
+    assert json.loads(vpn.lab.sshvpn("status", "--json").stdout)["tunnels"] == []
+
+
+# Logins that ask ------------------------------------------------------------------------------
+
+
+def test_the_servers_password_is_asked_at_the_terminal(lab: Lab) -> None:
+    vpn = Vpn(lab, login="alice", sudo=False)
+    lab.know(lab.server.start_sshd(2222, PASSWORDS), lab.server.sshd)
+    terminal = at_terminal(vpn, BY_PASSWORD, "--no-lan")
+    # Without root's rights there are two logins: one has the device made, one opens it.
+    while terminal.expect_exact(["alice@server's password: ", "is up\r\n"], timeout=30) == 0:
+        terminal.sendline(ALICE_PASSWORD)
+    assert exit_code(terminal) == 0, terminal.before
+    assert vpn.record()["state"] == "running"
+    vpn.down()
+
+
+def test_ctrl_c_at_the_servers_prompt_leaves_nothing(lab: Lab) -> None:
+    vpn = Vpn(lab, login="alice", sudo=False)
+    sshd = lab.server.start_sshd(2222, PASSWORDS)
+    lab.know(sshd, lab.server.sshd)
+    terminal = at_terminal(vpn, BY_PASSWORD, "--no-lan")
+    terminal.expect_exact("alice@server's password: ")
+    terminal.sendintr()
+    assert exit_code(terminal) == INTERRUPTED
+    wait_until(lambda: is_bare(lab), what="something is left")
+    assert "Failed password" not in sshd.log, "an empty one was tried"
