@@ -111,6 +111,12 @@ class TcpServer(socketserver.ThreadingTCPServer):
     request_queue_size = 1024
 
 
+class UdpServer(socketserver.UDPServer):
+    """Datagrams of any size."""
+
+    max_packet_size = CHUNK
+
+
 class WebServer(TcpServer, http.server.HTTPServer):
     """The same, with the page's handler."""
 
@@ -123,7 +129,7 @@ class WebServer(TcpServer, http.server.HTTPServer):
 def main() -> None:
     """Serve for ever."""
     kind, address, port, *title = sys.argv[1:]
-    server: type[socketserver.BaseServer] = {"http": WebServer, "udp": socketserver.UDPServer}.get(
+    server: type[socketserver.BaseServer] = {"http": WebServer, "udp": UdpServer}.get(
         kind, TcpServer
     )
     where: object = (address, int(port))
