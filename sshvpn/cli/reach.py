@@ -55,7 +55,7 @@ def _for_clients(record: Record) -> Iterator[str]:
     destinations = destinations_of(routed, ())
     commands = one_line_per_system(destinations, lans_of(record["lan"]))
     if commands and all(len(lines) <= _LINES_A_SYSTEM for lines in commands.values()):
-        yield "  A machine there needs one line, as root or administrator:"
+        yield "  A machine there that has another router needs one line, as administrator:"
         yield from aligned(commands.items(), "    ")
     else:
         yield "  What a machine there needs, or the router for all of them:"
