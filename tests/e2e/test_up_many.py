@@ -61,7 +61,8 @@ def ip_lines(machine: LabMachine) -> list[str]:
 def add_adapter(machine: LabMachine, name: str) -> None:
     """Give MACHINE an adapter that is up, without an address."""
     machine.ip("link", "add", name, "type", "bridge")
-    machine.ip("link", "set", name, "addrgenmode", "none", "up")
+    machine.ip("link", "set", name, "addrgenmode", "none")
+    machine.ip("link", "set", name, "up")
 
 
 # Many -----------------------------------------------------------------------------------------
