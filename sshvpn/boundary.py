@@ -123,6 +123,10 @@ class LocalEnd(Protocol):
         """Make the steps, all or none. Raises an SshvpnError that names the one that failed."""
         ...
 
+    def changes(self) -> AsyncIterator[None]:
+        """Yield once at the start, and after every change of the firewall (coalesced)."""
+        ...
+
     async def bypass(self) -> Bypass:
         """Let this process and all that it starts go around a default route; return how.
 

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -386,9 +386,12 @@ class TunnelSession:
         return self.traffic().rx_bytes or 0
 
     async def _follow(self) -> None:
-        """Reconcile after every change of an adapter, an address or a route."""
+        """Reconcile after every change of an adapter, an address, a route or the firewall."""
         changed = asyncio.Event()
-        watcher = asyncio.create_task(self._watch(changed))
+        watchers = [
+            asyncio.create_task(_note(self._interfaces.changes(), changed)),
+            asyncio.create_task(_note(self._local.changes(), changed)),
+        ]
         try:
             while True:
                 wait = LOOK_AGAIN_S if self._sharing.untrusted else None
@@ -401,12 +404,9 @@ class TunnelSession:
                 except SshvpnError as error:
                     log.warning("%s", error)
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
-
-    async def _watch(self, changed: asyncio.Event) -> None:
-        async for _ in self._interfaces.changes():
-            changed.set()
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
 
     # What is told -----------------------------------------------------------------------
 
@@ -425,3 +425,11 @@ class TunnelSession:
             sent=traffic.tx_bytes,
         )
         return [{**record(self.profile, self._carrier.name, standing), "last_error": None}]
+
+
+async def _note(changes: AsyncIterator[None], changed: asyncio.Event) -> None:
+    try:
+        async for _ in changes:
+            changed.set()
+    except SshvpnError as error:
+        log.warning("changes are not followed: %s", error)

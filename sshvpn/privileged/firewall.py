@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
+import socket
 import subprocess
 from collections.abc import Sequence
 
@@ -173,6 +174,27 @@ def _firewalld_rules() -> list[tuple[str, Accept, str]]:
             accept = Accept(ForeignChain.FIREWALLD, pairs["iifname"], pairs["oifname"])
             found.append((pairs["handle"], accept, label))
     return found
+
+
+# -- changes -------------------------------------------------------------------------------------
+
+_NETLINK_NETFILTER = 12
+_NFTABLES_GROUP = 7
+"""NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h."""
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+
+
+def monitor() -> socket.socket:
+    """Return a socket that hears of every change of nftables, iptables-nft's too, by anybody.
+
+    Whoever has it may read: to change anything it takes a capability of the one who writes, too
+    (netlink_capable of the kernel). iptables-legacy is not heard.
+    """
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    heard = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+    heard.bind((0, 0))
+    heard.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFTABLES_GROUP)
+    return heard
 
 
 # -- programs ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@
     {"op": "read"}                  {"ok": true, "state": …}
     {"op": "apply", "steps": […]}   {"ok": true}                 all, or none
     {"op": "enclose", "pid": P}     {"ok": true, "cgroup": PATH}  what P starts goes around
+    {"op": "watch"}                 {"ok": true}  with a socket that hears of the firewall
     {"op": "sweep"}                 {"ok": true, "swept": […], "failed": […]}
     {"op": "close"}                 {"ok": true, "failed": […]}  the tunnel's end is gone
 
@@ -48,6 +49,7 @@ class HelperServer:
         self._units = units
         self._scope: Scope | None = None
         self._cgroup: str | None = None
+        self._handed: socket.socket | None = None
         self._is_over = False
 
     def serve(self) -> None:
@@ -59,14 +61,19 @@ class HelperServer:
                     line = lines.readline(LONGEST_LINE)
                     if not line.endswith(b"\n"):
                         break  # the end, or a line that nobody of ours sends
-                    self._send(self._answer(line))
+                    self._send(self._answer(line), self._handed)
+                    self._handed = None
         except OSError:  # the client is gone
             pass
         finally:
             self._tear_down()
 
-    def _send(self, record: Mapping[str, object]) -> None:
-        self._peer.sendall(_line(record))
+    def _send(self, record: Mapping[str, object], handed: socket.socket | None) -> None:
+        if handed is None:
+            self._peer.sendall(_line(record))
+            return
+        with handed:
+            socket.send_fds(self._peer, [_line(record)], [handed.fileno()])
 
     def _answer(self, line: bytes) -> dict[str, object]:
         try:
@@ -131,6 +138,11 @@ class HelperServer:
             raise ValueError("no process")
         self._cgroup = cgroup.enclose(scope.label, pid, marks.owner_of(scope.label))
         return {"cgroup": self._cgroup}
+
+    def _watch(self, _: Mapping[str, Any]) -> dict[str, object]:
+        self._need_scope()
+        self._handed = firewall.monitor()
+        return {}
 
     def _sweep_all(self, _: Mapping[str, Any]) -> dict[str, object]:
         with self._units.locked():
@@ -218,6 +230,7 @@ _OPERATIONS: dict[str, Operation] = {
     "read": HelperServer._read,  # noqa: SLF001
     "apply": HelperServer._apply,  # noqa: SLF001
     "enclose": HelperServer._enclose,  # noqa: SLF001
+    "watch": HelperServer._watch,  # noqa: SLF001
     "sweep": HelperServer._sweep_all,  # noqa: SLF001
     "close": HelperServer._close,  # noqa: SLF001
 }

@@ -6,9 +6,7 @@ addresses of a named adapter stays cheap.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
 import ipaddress
 import socket
 import time
@@ -20,6 +18,7 @@ from typing import Any, TypeVar
 from sshvpn.model import InterfaceAddress, LanNetwork
 from sshvpn.system import neighbours
 from sshvpn.system.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
+from sshvpn.system.monitor import changes
 
 T = TypeVar("T")
 
@@ -111,11 +110,8 @@ class SystemInterfaces:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         with socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as monitor:
             monitor.bind((0, _CHANGES))
-            while True:
+            async for _ in changes(monitor, _COALESCE_S):
                 yield None
-                await _readable(monitor)
-                await asyncio.sleep(_COALESCE_S)
-                _drain(monitor)
 
 
 # Addresses ---------------------------------------------------------------------------------
@@ -167,36 +163,6 @@ def _unusable_ipv6() -> set[str]:
             if int(flags, 16) & _IFA_F_UNUSABLE:
                 unusable.add(str(ipaddress.IPv6Address(int(digits, 16))))
     return unusable
-
-
-# Changes -----------------------------------------------------------------------------------
-
-
-async def _readable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(sock, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(sock)
-
-
-def _drain(sock: socket.socket) -> None:
-    """Read all that waits; what it says does not matter."""
-    while _has_read(sock):
-        pass
-
-
-def _has_read(sock: socket.socket) -> bool:
-    try:
-        sock.recv(1 << 16)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno != errno.ENOBUFS:
-            raise
-    return True
 
 
 # Links, routes, neighbours: rtnetlink(7) ---------------------------------------------------

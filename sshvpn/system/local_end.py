@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,11 +15,15 @@ from sshvpn.plan.request import Bypass, BypassCgroup, BypassUser, Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
 from sshvpn.privileged import cgroup
+from sshvpn.system.monitor import changes
 from sshvpn.system.privilege import Helper
 
 log = logging.getLogger("sshvpn.local_end")
 
 T = TypeVar("T")
+
+_COALESCE_S = 0.2
+"""A firewall that is loaded anew changes some hundred times."""
 
 
 class HelperEnd:
@@ -60,6 +64,12 @@ class HelperEnd:
     async def apply(self, steps: Sequence[Step]) -> None:
         """Make the steps, all or none."""
         await self._ask(lambda: self._helper.apply(steps))
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Yield once at the start, and after every change of the firewall (coalesced)."""
+        with await self._ask(self._helper.watch) as monitor:
+            async for _ in changes(monitor, _COALESCE_S):
+                yield None
 
     async def bypass(self) -> Bypass:
         """Let this process and what it starts go around a default route, and return how."""

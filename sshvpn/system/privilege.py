@@ -37,6 +37,7 @@ from sshvpn.system.sudo import Sudo
 
 _MAIN = Path(sshvpn.__file__).resolve().parent / "privileged" / "main.py"
 _END_TIMEOUT_S = 30.0
+_LONGEST_ANSWER = 4096
 _KINDS: Mapping[str, type[SshvpnError]] = {
     kind.code: kind for kind in (UsageError, PrivilegeError, TakenError)
 }
@@ -129,6 +130,23 @@ class Helper:
         """
         return str(self._ask(op="enclose", pid=pid)["cgroup"])
 
+    def watch(self) -> socket.socket:
+        """Return a socket that has something to read after every change of the firewall.
+
+        It does not block. The caller closes it.
+        """
+        with self._lock:
+            try:
+                self._peer.sendall(_request(op="watch"))
+                # The answer and the socket come in one message, and nothing else is on its way.
+                data, handed, *_ = socket.recv_fds(self._peer, _LONGEST_ANSWER, 1)
+            except OSError as error:
+                raise _gone() from error
+        _checked(data)
+        monitor = socket.socket(fileno=handed[0])
+        monitor.set_inheritable(False)
+        return monitor
+
     def sweep(self) -> tuple[list[str], list[str]]:
         """Remove what dead helpers of this user left: the labels, and what failed."""
         answer = self._ask(op="sweep")
@@ -157,20 +175,28 @@ class Helper:
     def _ask(self, **request: object) -> dict[str, Any]:
         with self._lock:
             try:
-                self._peer.sendall(json.dumps(request).encode() + b"\n")
+                self._peer.sendall(_request(**request))
                 return self._receive()
             except (OSError, ValueError) as error:
                 raise _gone() from error
 
     def _receive(self) -> dict[str, Any]:
-        line = self._lines.readline()
-        if not line.endswith(b"\n"):
-            raise _gone()
-        answer: dict[str, Any] = json.loads(line)
-        if not answer["ok"]:
-            error = answer["error"]
-            raise _KINDS.get(error["code"], SshvpnError)(error["message"], error["hint"])
-        return answer
+        return _checked(self._lines.readline())
+
+
+def _request(**request: object) -> bytes:
+    return json.dumps(request).encode() + b"\n"
+
+
+def _checked(line: bytes) -> dict[str, Any]:
+    """Return the answer that ``line`` is. Raises the error that it tells of."""
+    if not line.endswith(b"\n"):
+        raise _gone()
+    answer: dict[str, Any] = json.loads(line)
+    if not answer["ok"]:
+        error = answer["error"]
+        raise _KINDS.get(error["code"], SshvpnError)(error["message"], error["hint"])
+    return answer
 
 
 def _gone() -> HelperGoneError:
