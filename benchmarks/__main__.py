@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import sshvpn
-from benchmarks import crowd, idle, speed, start
+from benchmarks import crowd, idle, speed, start, tunnel
 from benchmarks.office import Office
 from benchmarks.table import Row, render
 
@@ -30,6 +30,8 @@ def main() -> int:
         "idle": idle.measure,
         "speed": partial(speed.measure, rounds=options.rounds, size=options.mib << 20),
         "crowd": crowd.measure,
+        "up": tunnel.measure_times,
+        "tunnel": partial(tunnel.measure_speed, rounds=options.rounds, size=options.mib << 20),
     }
     rows: list[Row] = []
     with Office() as office:
@@ -43,10 +45,12 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    choices = ("start", "login", "idle", "speed", "crowd")
+    choices = ("start", "login", "idle", "speed", "crowd", "up", "tunnel")
     parser.add_argument("measures", nargs="*", choices=[*choices, []], metavar="MEASURE",
                         help=f"only these: {', '.join(choices)}")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=9, help="of speed (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="of speed and tunnel (default: %(default)s)"
+    )
     parser.add_argument("--mib", type=int, default=1024, help="a transfer (default: %(default)s)")
     return parser
 

@@ -2,10 +2,12 @@
 
 Runs by itself inside a machine of the laboratory, with nothing but the standard library::
 
-    load.py serve PORT
-    load.py push|pull PORT BYTES      prints the seconds that BYTES took to or from the server
-    load.py crowd PORT COUNT BYTES    prints the seconds; COUNT connections, all open at once,
+    load.py serve WHERE
+    load.py push|pull WHERE BYTES     prints the seconds that BYTES took to or from the server
+    load.py crowd WHERE COUNT BYTES   prints the seconds; COUNT connections, all open at once,
                                       each BYTES there and back; exit 1 where one byte is wrong
+
+WHERE is a port of loopback, or ADDRESS:PORT.
 
 A client says what it wants in nine bytes, a letter and a number (``!cQ``), and gets one byte
 back; then the clock starts. Bulk data is sent by sendfile(2) from memory and thrown away by
@@ -31,21 +33,23 @@ TIMEOUT_S = 300.0
 
 def main() -> int:
     """Do what the command line says."""
-    verb, port, *numbers = sys.argv[1:]
+    verb, text, *numbers = sys.argv[1:]
+    address, _, port = text.rpartition(":")
+    where = (address or "127.0.0.1", int(port))
     if verb == "serve":
-        serve(int(port))
+        serve(where)
     if verb == "crowd":
-        return crowd(int(port), *map(int, numbers))
-    print(transfer(verb, int(port), *map(int, numbers)))
+        return crowd(where, *map(int, numbers))
+    print(transfer(verb, where, *map(int, numbers)))
     return 0
 
 
 # The server ---------------------------------------------------------------------------------
 
 
-def serve(port: int) -> None:
-    """Serve for ever on loopback; one thread a connection."""
-    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
+def serve(where: tuple[str, int]) -> None:
+    """Serve for ever; one thread a connection."""
+    with socket.create_server(where, backlog=1024) as listener:
         print("ready", flush=True)
         while True:
             connection, _ = listener.accept()
@@ -80,9 +84,9 @@ def echo(connection: socket.socket) -> None:
 # The clients --------------------------------------------------------------------------------
 
 
-def transfer(verb: str, port: int, count: int) -> float:
+def transfer(verb: str, where: tuple[str, int], count: int) -> float:
     """Move ``count`` bytes, ``push`` to the server or ``pull`` from it; return the seconds."""
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
+    with socket.create_connection(where, TIMEOUT_S) as connection:
         connection.sendall(REQUEST.pack(b"u" if verb == "push" else b"l", count))
         receive(connection, 1)
         connection.settimeout(None)  # a blocking socket needs one system call less a piece
@@ -95,13 +99,13 @@ def transfer(verb: str, port: int, count: int) -> float:
         return time.perf_counter() - start
 
 
-def crowd(port: int, count: int, size: int) -> int:
+def crowd(where: tuple[str, int], count: int, size: int) -> int:
     """Echo ``size`` random bytes over each of ``count`` connections, all at once.
 
     Each is half closed after the last byte, and must bring all of them back and then end.
     """
     begin = time.perf_counter()
-    members = [Member(port, size) for _ in range(count)]
+    members = [Member(where, size) for _ in range(count)]
     for member in members:
         receive(member.socket, 1)
         member.socket.settimeout(0)
@@ -125,8 +129,8 @@ def crowd(port: int, count: int, size: int) -> int:
 class Member:
     """One of the crowd."""
 
-    def __init__(self, port: int, size: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+    def __init__(self, where: tuple[str, int], size: int) -> None:
+        self.socket = socket.create_connection(where, TIMEOUT_S)
         self.socket.sendall(REQUEST.pack(b"e", size))
         self._rest = memoryview(os.urandom(size))
         self._expected = hashlib.sha256(self._rest).digest()

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from tests.lab import Child, Lab
+from tests.lab import Child, Lab, LabMachine
 from tests.lab.machine import read_line, wait_until
 
 HERE = Path(__file__).resolve().parent
@@ -48,7 +48,8 @@ class Office:
         self.lab.close()
 
     def _start_load(self) -> None:
-        server = self.lab.server.popen([*PLAIN_PYTHON, f"{HERE}/load.py", "serve", str(LOAD_PORT)])
+        words = [*PLAIN_PYTHON, f"{HERE}/load.py", "serve", f"0.0.0.0:{LOAD_PORT}"]
+        server = self.lab.server.popen(words)
         self._children.append(server)
         if read_line(server, timeout=10) != "ready\n":
             raise RuntimeError("the load's server did not start")
@@ -100,6 +101,12 @@ class Office:
         seconds = self._load(verb, self.port(way), size)
         assert seconds is not None
         return size / seconds
+
+    def transfer_to(self, machine: LabMachine, address: str, verb: str, size: int) -> float:
+        """Move ``size`` bytes from MACHINE straight to the server; return bytes a second."""
+        where = f"{address}:{LOAD_PORT}"
+        words = [*PLAIN_PYTHON, f"{HERE}/load.py", verb, where, str(size)]
+        return size / float(machine.run(words, timeout=600).stdout)
 
     def cpu_s(self, way: str) -> float:
         """Return the CPU time of the processes at this end of ``way`` so far."""
