@@ -1,7 +1,8 @@
 """The background process of ``forward -b`` and ``up``: ``python -m sshvpn.background NAME``.
 
 Its standard input is the socket of the command that started it: the first line is the profile,
-then both speak the control protocol. The name on its command line is for people who read ps(1).
+for a tunnel a line follows that brings the helper's socket, then both speak the control protocol.
+The name on its command line is for people who read ps(1).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import sys
 
 from sshvpn.control import VERSION
-from sshvpn.errors import SshvpnError
+from sshvpn.errors import PrivilegeError, SshvpnError
 
 
 def main() -> int:
@@ -32,8 +33,9 @@ def main() -> int:
         waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
         verbose = bool(request["verbose"])
         if isinstance(profile, TunnelProfile):
-            helper = socket.socket(fileno=request["helper"])
-            helper.set_inheritable(False)
+            helper = wiring.take_helper(launcher)
+            if helper is None:  # sudo refused, or a person gave up: the launcher tells
+                return PrivilegeError.exit_code
             return wiring.run_tunnel(profile, None, waiting, helper, verbose=verbose)
         return wiring.run_forward(profile, None, waiting, verbose=verbose)
     except SshvpnError as error:

@@ -261,6 +261,16 @@ class Client:
         """Let :meth:`receive` wait so long and then raise TimeoutError; None: without a bound."""
         self._socket.settimeout(seconds)
 
+    def wait_end(self, seconds: float) -> None:
+        """Say that nobody is here any more, and wait at most so long for the other side's end."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                if not self._socket.recv(1 << 16):
+                    return
+
     def close(self) -> None:
         """End the conversation."""
         self._reader.close()

@@ -252,23 +252,44 @@ def start_background(profile: ForwardProfile, *, verbose: bool = False) -> socke
     It is a control socket that is attached from the start (docs/control-protocol.md): closing
     it before the first ``running`` undoes everything.
     """
-    return _spawn(profile, None, verbose=verbose)
+    return _spawn(profile, verbose=verbose)
 
 
 def start_tunnel(profile: TunnelProfile, *, verbose: bool = False) -> socket.socket:
     """Start a process of its own that runs ``profile``, as :func:`start_background` does.
 
-    First the privileged helper is started here, where sudo may ask at the terminal. Raises
-    AlreadyUpError without asking anybody, and PrivilegeError.
+    While it loads, the privileged helper is started here, where sudo may ask at the terminal;
+    it begins when it gets the helper. Raises AlreadyUpError without asking anybody, and
+    PrivilegeError; interrupted, nothing is left.
     """
+    from sshvpn.system import daemon
+
     if is_alive(session_path(profile)):
         raise AlreadyUpError(session_path(profile))
-    helper = _start_helper().detach()
-    with helper:
-        return _spawn(profile, helper, verbose=verbose)
+    launched = _spawn(profile, verbose=verbose)
+    try:
+        with _start_helper().detach() as helper:
+            daemon.hand(launched, helper.fileno())
+    except BaseException:
+        launched.close()
+        raise
+    return launched
 
 
-def _spawn(profile: Profile, helper: socket.socket | None, *, verbose: bool) -> socket.socket:
+def take_helper(launcher: socket.socket) -> socket.socket | None:
+    """Return the helper's socket once :func:`start_tunnel` has it; None where it gave up.
+
+    What :func:`run_tunnel` needs is imported meanwhile: sudo may be asking just now.
+    """
+    from sshvpn import runner, sharing, tunnel
+    from sshvpn.system import daemon, interfaces, local_end, openssh_tunnel, privilege, prober
+
+    del runner, sharing, tunnel, interfaces, local_end, openssh_tunnel, privilege, prober
+    descriptor = daemon.take(launcher)
+    return None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+def _spawn(profile: Profile, *, verbose: bool) -> socket.socket:
     from sshvpn.system.daemon import spawn
     from sshvpn.wire import profile_to_json
 
@@ -276,10 +297,8 @@ def _spawn(profile: Profile, helper: socket.socket | None, *, verbose: bool) -> 
         "profile": profile_to_json(profile),
         "can_answer": terminal_prompter() is not None,
         "verbose": verbose,
-        "helper": None if helper is None else helper.fileno(),
     }
-    pass_fds = () if helper is None else (helper.fileno(),)
-    return spawn(request, profile.name, pass_fds=pass_fds)
+    return spawn(request, profile.name)
 
 
 def dry_run(profile: TunnelProfile) -> list[str]:

@@ -23,6 +23,7 @@ CHANGE = "change"
 QUIET = ("debug", CHANGE, "info")
 """The levels of notices that are shown only to who wants to know more."""
 _ANSWER_WITHIN_S = 5.0
+_UNDONE_WITHIN_S = 10.0
 _POLL_S = 0.05
 
 
@@ -57,13 +58,14 @@ def follow_start(launched: socket.socket, hidden: Collection[str]) -> Snapshot |
 
     ``launched`` is the socket to a process that was just started, and is closed in the end;
     notices of the levels ``hidden`` are not shown. None: another process has the session.
-    Raises Ended where it does not come to ``running``.
+    Raises Ended where it does not come to ``running``; all that it made is undone then.
     """
     client = Client(launched)
     try:
         return _Follower(client, hidden).follow(None)
-    except Ended as ended:
-        if ended.code == AlreadyUpError.code:
+    except BaseException as error:
+        client.wait_end(_UNDONE_WITHIN_S)
+        if isinstance(error, Ended) and error.code == AlreadyUpError.code:
             return None
         raise
     finally:

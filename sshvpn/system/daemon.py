@@ -7,19 +7,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import sshvpn
 
 
-def spawn(request: dict[str, object], title: str, *, pass_fds: Sequence[int] = ()) -> socket.socket:
+def spawn(request: dict[str, object], title: str) -> socket.socket:
     """Start ``python -m sshvpn.background TITLE``, hand it ``request``, return the socket.
 
     The process has a session of its own, the root directory as its working directory (so that
     no module of somebody else's is imported from there), and the socket as its standard input.
-    What it would print goes nowhere: it speaks over the socket, and into its log. Of the
-    descriptors open here it gets ``pass_fds``, under the same numbers.
+    What it would print goes nowhere: it speaks over the socket, and into its log.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs:
@@ -29,12 +27,22 @@ def spawn(request: dict[str, object], title: str, *, pass_fds: Sequence[int] = (
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=pass_fds,
             cwd="/",
             env=_environment(),
         )
     ours.sendall(json.dumps(request).encode() + b"\n")
     return ours
+
+
+def hand(launched: socket.socket, descriptor: int) -> None:
+    """Give what :func:`spawn` started a copy of ``descriptor``, for which it waits."""
+    socket.send_fds(launched, [b"\n"], [descriptor])
+
+
+def take(launcher: socket.socket) -> int | None:
+    """Wait for what :func:`hand` gives, and return it; None where the launcher has gone."""
+    said, descriptors, _, _ = socket.recv_fds(launcher, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    return descriptors[0] if said and descriptors else None
 
 
 def _environment() -> dict[str, str]:
