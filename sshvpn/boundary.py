@@ -6,23 +6,25 @@ contract suite runs over both. Nothing here does anything.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sshvpn.errors import SshvpnError
-from sshvpn.model import (
-    Endpoint,
-    ForwardProfile,
-    InterfaceAddress,
-    LanNetwork,
-    Listener,
-    Traffic,
-    TunnelProfile,
-)
-from sshvpn.plan.request import Bypass, Facts
-from sshvpn.plan.state import NetworkState
-from sshvpn.plan.steps import Step
-from sshvpn.remote import protocol
+if TYPE_CHECKING:  # the command line passes by here too: plans take a while to import
+    from collections.abc import AsyncIterator, Sequence
+
+    from sshvpn.errors import SshvpnError
+    from sshvpn.model import (
+        Endpoint,
+        ForwardProfile,
+        InterfaceAddress,
+        LanNetwork,
+        Listener,
+        Traffic,
+        TunnelProfile,
+    )
+    from sshvpn.plan.request import Bypass, Facts
+    from sshvpn.plan.state import NetworkState
+    from sshvpn.plan.steps import Step
+    from sshvpn.remote import protocol
 
 
 class Prompter(Protocol):

@@ -114,6 +114,7 @@ class TunnelSession:
         self._peers: tuple[str, ...] = ()
         self._state = nothing(identity.label)
         self._remote_end: protocol.RemoteEnd | None = None
+        self._is_fresh = True
         self._listeners = SshListeners()
         self._gate = Gate.AWAY
         self._life = TunnelLife(outside.prober, self._received)
@@ -177,7 +178,7 @@ class TunnelSession:
             await self._reconcile(Gate.PROBING)
             assert self._addresses is not None  # noqa: S101 (they were just given)
             await self._life.prove(self._addresses)
-            await self._reconcile(Gate.OPEN)
+            await self._reconcile(Gate.OPEN, as_seen=True)
         except BaseException:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
@@ -261,10 +262,12 @@ class TunnelSession:
                 self._bypass = await self._local.bypass()
             link = Link(self._local.unit, self._identity.label, self._identity.owner, mtu)
             own = device_sysctls(self._local.unit, await self._local.facts())
-            await self._apply(NetworkState(self._identity.label, link=link, sysctls=own))
+            # An end that was just opened has nothing that would have to be read.
+            now, self._is_fresh = nothing(self._identity.label) if self._is_fresh else None, False
+            await self._apply(NetworkState(self._identity.label, link=link, sysctls=own), now)
 
-    async def _apply(self, wanted: NetworkState) -> None:
-        steps = diff(await self._local.read(), wanted)
+    async def _apply(self, wanted: NetworkState, now: NetworkState | None = None) -> None:
+        steps = diff(now or await self._local.read(), wanted)
         await self._local.apply(steps)
         for step in steps:
             for line in render(step).splitlines():
@@ -282,14 +285,19 @@ class TunnelSession:
 
     # Both ends --------------------------------------------------------------------------
 
-    async def _reconcile(self, gate: Gate | None = None) -> bool:
-        """Make both ends what they shall be now; return whether anything had to change."""
+    async def _reconcile(self, gate: Gate | None = None, *, as_seen: bool = False) -> bool:
+        """Make both ends what they shall be now; return whether anything had to change.
+
+        ``as_seen`` trusts what was seen the last time, which must be moments ago.
+        """
         async with self._one_at_a_time:
             connection = self._connection
             if connection is None:
                 return False
             gate = gate or self._gate
-            site = await self._look(connection)
+            last = self._site if as_seen else None
+            site = last or await self._look(connection)
+            now = self._state if last else None
             addresses = self._addresses_for(site)
             services = ends.services_of(site)
             before = (self._state, self._remote_end, tuple(self._listeners.open))
@@ -299,11 +307,11 @@ class TunnelSession:
             remote = ends.remote_end(site, addresses, services)
             if site.can_configure and remote != self._remote_end:
                 # Both at once: neither end needs the other's for its own.
-                await asyncio.gather(self._apply(wanted), connection.configure(remote))
+                await asyncio.gather(self._apply(wanted, now), connection.configure(remote))
                 self._remote_end = remote
                 self._tell_remote(site, remote)
             else:
-                await self._apply(wanted)
+                await self._apply(wanted, now)
             self._site, self._addresses, self._services = site, addresses, services
             self._gate = gate
             if gate is Gate.OPEN:
@@ -388,6 +396,7 @@ class TunnelSession:
     async def _follow(self) -> None:
         """Reconcile after every change of an adapter, an address, a route or the firewall."""
         changed = asyncio.Event()
+        changed.set()  # whatever has changed since the last look
         watchers = [
             asyncio.create_task(_note(self._interfaces.changes(), changed)),
             asyncio.create_task(_note(self._local.changes(), changed)),

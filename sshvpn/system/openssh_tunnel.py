@@ -25,7 +25,7 @@ from sshvpn.system.login_memory import LoginMemory
 from sshvpn.system.openssh_listeners import OpensshListeners
 from sshvpn.system.openssh_peers import peers_of, prefixes_of
 from sshvpn.system.process import find_ssh
-from sshvpn.system.ssh_config import resolve
+from sshvpn.system.ssh_config import Config, resolve
 from sshvpn.system.tunnel_dial import KEEP_FORWARDS, TunnelDial
 from sshvpn.system.tunnel_logins import TunnelLogins
 
@@ -56,6 +56,8 @@ class OpensshCarrier:
         self._ways = TunnelLogins(HostMemory(hosts))
         self._remote_sockets: set[str] = set()
         self._connection: OpensshTunnel | None = None
+        self._checked: Config | None = None  # by check(), for the first login
+        self._config: Config | None = None  # of the last login
 
     async def check(self, profile: TunnelProfile) -> None:
         """Raise UsageError where there is no ssh, or what is asked for cannot be."""
@@ -74,7 +76,7 @@ class OpensshCarrier:
                 f"remote_device {device}: ssh opens devices called tun and a number",
                 f"on the server, as root: ip link property add dev {device} altname tun8",
             )
-        await resolve(profile.destination, profile.ssh, KEEP_FORWARDS)
+        self._checked = await self._resolved(profile)
 
     async def peers(self, profile: TunnelProfile) -> Sequence[str]:
         """Return the addresses that are connected to; see boundary.TunnelCarrier.
@@ -83,7 +85,7 @@ class OpensshCarrier:
         be a proxy's.
         """
         try:
-            config = await resolve(profile.destination, profile.ssh, KEEP_FORWARDS)
+            config = self._config or await self._resolved(profile)
         except SshvpnError:
             return ()
         found = await peers_of(config, profile.ssh)
@@ -122,9 +124,13 @@ class OpensshCarrier:
     async def _dial(
         self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
     ) -> TunnelDial:
-        config = await resolve(profile.destination, profile.ssh, KEEP_FORWARDS)
+        config, self._checked = self._checked or await self._resolved(profile), None
+        self._config = config
         device = marks.ssh_unit(unit)
         return TunnelDial(profile, config, label, device, prompter, self._directory, self._timings)
+
+    async def _resolved(self, profile: TunnelProfile) -> Config:
+        return await resolve(profile.destination, profile.ssh, KEEP_FORWARDS)
 
     async def wait_login_possible(self) -> None:
         """Return when the agent is back; see boundary.ForwardEngine."""
