@@ -139,12 +139,18 @@ def _input(wall: Firewall, device: str) -> Iterator[str]:
     yield f"iifname {device} drop"
     # The weak host model would answer a neighbour under the tunnel's address (RFC 1122, 3.3.4.2).
     for address in sorted(wall.own):
-        yield f'iifname != "lo" {family(address)} daddr {address} drop'
+        here = f'iifname != "lo" {family(address)} daddr {address}'
+        if wall.mark is not None:  # what ssh was answered, see _postrouting
+            yield f"{here} ct status snat {_ANSWERS}"
+        yield f"{here} drop"
 
 
 def _output(wall: Firewall, device: str) -> Iterator[str]:
     yield "type filter hook output priority -5; policy accept;"
     if wall.gate is Gate.AWAY:
+        if wall.mark is not None:
+            # The adapter that a hook is told is the one from before the mark changed the way.
+            yield f"meta mark {wall.mark:#x} accept"
         yield f"oifname {device} {_UNREACHABLE}"
 
 
@@ -180,6 +186,11 @@ def _translations(wall: Firewall, kind: str, interface: str | None) -> Iterator[
 
 def _postrouting(wall: Firewall, device: str) -> Iterator[str]:
     yield "type nat hook postrouting priority 95; policy accept;"
+    if wall.mark is not None:
+        # connect(2) chose the source for a way into the tunnel: the mark comes with the packet.
+        for address in sorted(wall.own):
+            out = f"oifname != {device} meta mark {wall.mark:#x}"
+            yield f"{out} {family(address)} saddr {address} masquerade"
     if not wall.has_nat:
         return
     for kind in ("ip", "ip6"):

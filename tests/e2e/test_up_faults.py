@@ -7,21 +7,18 @@ lan ── lan0 gateway wan0 ══ssh══ server ── inner
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
 from tests.e2e.office import Office, Talk
-from tests.e2e.test_up_lan import DATAGRAMS, INNER_HOSTS, answers_udp
-from tests.e2e.vpn import SHARED, Vpn
-from tests.lab import Lab, LabMachine, wait_until
+from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn, answers_udp, counted
+from tests.lab import Lab, wait_until
 
 pytestmark = pytest.mark.lab
 
 ECHO: Final = 7
-SEEN: Final = "table inet seen"
 EMPTY: Final = 20
 """The length of an IPv4 header: a packet without payload."""
 
@@ -79,22 +76,6 @@ def standing() -> Iterator[Vpn]:
 
 
 # -- packets that kill OpenSSH's tun channel ---------------------------------------------------
-
-
-@contextlib.contextmanager
-def counted(machine: LabMachine, hook: str, *rules: str) -> Iterator[list[int]]:
-    """Count the packets at HOOK of MACHINE, for each of RULES; the numbers are there at the end."""
-    lines = [f"type filter hook {hook} priority -350;", *(f"{rule} counter" for rule in rules)]
-    machine.nft("\n".join([f"{SEEN} {{", "chain passing {", *lines, "}", "}", ""]))
-    found: list[int] = []
-    try:
-        yield found
-    finally:
-        argv = ["nft", "-j", "list", "table", "inet", "seen"]
-        listed = json.loads(machine.run(argv, user="root").stdout)["nftables"]
-        expressions = [e for one in listed if "rule" in one for e in one["rule"]["expr"]]
-        found += [e["counter"]["packets"] for e in expressions if "counter" in e]
-        machine.nft(f"delete {SEEN}")
 
 
 @contextlib.contextmanager

@@ -16,42 +16,23 @@ from typing import Final
 import pytest
 
 from tests.e2e.office import Office
-from tests.e2e.vpn import INNER, SHARED, Vpn, fetch
-from tests.lab import Lab, LabMachine, Wan
+from tests.e2e.vpn import (
+    DATAGRAMS,
+    INNER,
+    INNER_HOSTS,
+    SHARED,
+    Vpn,
+    answers_ping,
+    answers_udp,
+    fetch,
+)
+from tests.lab import Lab, Wan
 
 pytestmark = pytest.mark.lab
 
 APPEARANCE: Final = "192.168.77.50"
 APPEARANCE6: Final = "fd77::50"
-INNER_HOSTS: Final = ("10.20.0.10", "fd20::10")
-DATAGRAMS: Final = 7007
 DELAY_MS: Final = 20.0
-
-_ASK_UDP: Final = """
-import socket, sys
-host, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-family = socket.AF_INET6 if ":" in host else socket.AF_INET
-with socket.socket(family, socket.SOCK_DGRAM) as sock:
-    sock.settimeout(1)
-    for _ in range(3):
-        sock.sendto(bytes(size), (host, port))
-        try:
-            print(len(sock.recv(65535)))
-            break
-        except OSError:
-            pass
-"""
-
-
-def answers_ping(machine: LabMachine, address: str) -> bool:
-    """Whether ADDRESS answers one of two pings within a second each."""
-    argv = ["ping", "-n", "-q", "-c2", "-i0.2", "-W1", address]
-    return machine.run(argv, check=False).returncode == 0
-
-
-def answers_udp(machine: LabMachine, address: str, size: int = 100) -> bool:
-    """Whether the echo service at ADDRESS sends back a datagram of SIZE bytes."""
-    return machine.python(_ASK_UDP, address, str(DATAGRAMS), str(size)).strip() == str(size)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from tests.lab import Lab, LabMachine, wait_until
@@ -22,6 +23,24 @@ SHARED: Final = (
     "server", "--lan", "--publish", "8888", *(word for net in INNER for word in ("--route", net))
 )  # fmt: skip
 """What `up` is told to share all that the drawing shows."""
+INNER_HOSTS: Final = ("10.20.0.10", "fd20::10")
+DATAGRAMS: Final = 7007
+"""The UDP port of the echo services, where a test starts some."""
+
+_ASK_UDP: Final = """
+import socket, sys
+host, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+with socket.socket(family, socket.SOCK_DGRAM) as sock:
+    sock.settimeout(1)
+    for _ in range(3):
+        sock.sendto(bytes(size), (host, port))
+        try:
+            print(len(sock.recv(65535)))
+            break
+        except OSError:
+            pass
+"""
 
 
 class Vpn:
@@ -113,3 +132,30 @@ def fetch(machine: LabMachine, url: str, timeout: float = 2) -> str:
     """Return the page at URL, "" where nobody answers within TIMEOUT seconds."""
     curl: Sequence[str] = ["curl", "-s", "--max-time", str(timeout), "--noproxy", "*", url]
     return machine.run(curl, check=False).stdout
+
+
+def answers_ping(machine: LabMachine, address: str) -> bool:
+    """Whether ADDRESS answers one of two pings within a second each."""
+    argv = ["ping", "-n", "-q", "-c2", "-i0.2", "-W1", address]
+    return machine.run(argv, check=False).returncode == 0
+
+
+def answers_udp(machine: LabMachine, address: str, size: int = 100) -> bool:
+    """Whether the echo service at ADDRESS sends back a datagram of SIZE bytes."""
+    return machine.python(_ASK_UDP, address, str(DATAGRAMS), str(size)).strip() == str(size)
+
+
+@contextlib.contextmanager
+def counted(machine: LabMachine, hook: str, *rules: str) -> Iterator[list[int]]:
+    """Count the packets at HOOK of MACHINE, for each of RULES; the numbers are there at the end."""
+    lines = [f"type filter hook {hook} priority -350;", *(f"{rule} counter" for rule in rules)]
+    machine.nft("\n".join(["table inet seen {", "chain passing {", *lines, "}", "}", ""]))
+    found: list[int] = []
+    try:
+        yield found
+    finally:
+        argv = ["nft", "-j", "list", "table", "inet", "seen"]
+        listed = json.loads(machine.run(argv, user="root").stdout)["nftables"]
+        expressions = [e for one in listed if "rule" in one for e in one["rule"]["expr"]]
+        found += [e["counter"]["packets"] for e in expressions if "counter" in e]
+        machine.nft("delete table inet seen")

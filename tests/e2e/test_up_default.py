@@ -1,0 +1,143 @@
+"""`sshvpn up --route default`: everything goes through the tunnel, but ssh itself.
+
+    lan ── lan0 gateway wan0 ─────── internet ──┬── server, at 198.51.100.20
+                   ╚══ssh══════════════════════ │ ═══╝
+                                                └── jump, at 198.51.100.30
+    "world" is 198.51.100.1 and 2001:db8:198::1, at the internet itself
+
+The server and the jump host are where only the gateway's default route leads, so that ssh would
+loop if it took the tunnel's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.e2e.test_up_faults import ssh_pids
+from tests.e2e.vpn import Vpn, answers_ping, counted
+from tests.lab import WORLD, WORLD6, Lab, LabMachine, wait_until
+from tests.lab.machine import ALICE
+
+pytestmark = pytest.mark.lab
+
+FAR: Final = {"server": "198.51.100.20", "jump": "198.51.100.30"}
+DEFAULT: Final = ("server", "--lan", "--route", "default")
+LEAK6: Final = f'oifname "wan0" ip6 daddr {WORLD6}'
+GROUP: Final = f"/sys/fs/cgroup/sshvpn-lab-{os.getpid()}"
+"""The hierarchy is the host's own, whatever the namespaces, so the name must be of these tests."""
+
+
+@pytest.fixture
+def group(lab: Lab) -> Iterator[str]:
+    """Return a cgroup of version 2, which the gateway finds where systemd would have it."""
+    gateway = lab.gateway
+    gateway.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"], user="root")
+    gateway.run(["mkdir", GROUP], user="root")
+    yield GROUP
+    kill = f"test ! -d {GROUP} || echo 1 >{GROUP}/cgroup.kill"
+    gateway.run(["sh", "-c", kill], user="root")
+    remove = ["find", GROUP, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]
+    wait_until(lambda: gateway.run(remove, user="root", check=False).returncode == 0, 5)
+
+
+def far_away(lab: Lab) -> Vpn:
+    """Return an office whose server, and jump host if there is one, are beyond a default route."""
+    vpn = Vpn(lab)
+    path = f"{ALICE.home}/.ssh/config"
+    # It forwards, and tells nobody of shorter ways.
+    settings = ["ip_forward=1", *(f"conf.{name}.send_redirects=0" for name in ("all", "wan"))]
+    lab.internet.run(["sysctl", "-qw", *(f"net.ipv4.{one}" for one in settings)], user="root")
+    for name in sorted(FAR.keys() & lab.machines.keys()):
+        machine, address = lab.machines[name], FAR[name]
+        machine.ip("address", "add", address, "dev", "lo")
+        lab.internet.ip("route", "add", address, "via", machine.address)
+        user = "root" if name == "server" else "alice"
+        more = f"Host {name}\n  User {user}\n  HostName {address}\n  HostKeyAlias {name}\n"
+        lab.gateway.write(path, more + lab.gateway.read(path))
+    lab.checkpoint()
+    return vpn
+
+
+def up_in(group: str, lab: Lab, *args: str) -> None:
+    """Run `sshvpn up ARGS` as alice's login shell would, were it in GROUP."""
+    environment = {**lab.gateway.env("alice"), "HOME": ALICE.home}
+    words = [f"{name}={value}" for name, value in environment.items()]
+    script = f'echo $$ >{group}/cgroup.procs && exec runuser -u alice -- env "$@"'
+    argv = ["sh", "-c", script, "sh", *words, *lab.sshvpn_argv("up", *args)]
+    lab.gateway.run(argv, user="root", cwd=ALICE.home)
+
+
+def below(group: str, machine: LabMachine) -> list[str]:
+    """Return the cgroups in GROUP."""
+    found = machine.run(["find", group, "-mindepth", "1", "-type", "d"], user="root").stdout
+    return found.split()
+
+
+def assert_all_goes_through(vpn: Vpn, *machines: LabMachine) -> None:
+    """Assert that what MACHINES send to the world comes out of the tunnel, and nothing else."""
+    lab = vpn.lab
+    leaks = [f'oifname "wan0" ip daddr {WORLD}', LEAK6]
+    crossing = [f'iifname "tun0" ip daddr {WORLD}', f'iifname "tun0" ip6 daddr {WORLD6}']
+    with (
+        counted(lab.gateway, "postrouting", *leaks) as leaked,
+        counted(lab.server, "prerouting", *crossing) as crossed,
+    ):
+        for machine in machines:
+            assert answers_ping(machine, WORLD), machine
+            assert answers_ping(machine, WORLD6), machine
+    assert leaked == [0, 0]
+    assert crossed == [2 * len(machines)] * 2
+
+
+def redial(vpn: Vpn) -> None:
+    """End ssh, and wait for the next one: it must find its way while the routes stand."""
+    (ssh,) = ssh_pids(vpn)
+    vpn.lab.gateway.kill(ssh)
+    wait_until(lambda: (vpn.record()["reconnects"], vpn.record()["state"]) == (1, "running"), 20)
+
+
+@pytest.mark.parametrize("is_jumping", [False, True], ids=["direct", "-J"])
+def test_everything_goes_through_the_tunnel_but_ssh(lab: Lab, group: str, is_jumping: bool) -> None:
+    jump = ["-J", lab.jump.name] if is_jumping else []
+    vpn = far_away(lab)
+    gateway = lab.gateway
+    up_in(group, lab, *DEFAULT, *jump)
+    assert_all_goes_through(vpn, lab.lan, gateway)
+    assert len(below(group, gateway)) == 1
+    redial(vpn)
+    assert_all_goes_through(vpn, lab.lan, gateway)
+    vpn.down()
+    assert below(group, gateway) == []
+
+
+def test_ipv6_does_not_leak_where_the_server_has_no_way_for_it(lab: Lab, group: str) -> None:
+    vpn = far_away(lab)
+    lab.server.ip("-6", "route", "delete", "default")
+    lab.checkpoint()
+    assert answers_ping(lab.gateway, WORLD6)
+    up_in(group, lab, *DEFAULT)
+    with counted(lab.gateway, "postrouting", LEAK6) as leaked:
+        for machine in (lab.lan, lab.gateway):
+            assert answers_ping(machine, WORLD)
+            told = machine.run(["ping", "-n", "-c1", "-W2", WORLD6], check=False)
+            assert re.search("unreachable|No route", told.stdout + told.stderr), machine
+    assert leaked == [0]
+    vpn.down()
+    assert answers_ping(lab.gateway, WORLD6)
+
+
+def test_without_a_cgroup_the_lan_goes_through_and_the_user_does_not(lab: Lab) -> None:
+    vpn = far_away(lab)
+    vpn.up(*DEFAULT)
+    assert_all_goes_through(vpn, lab.lan)
+    with counted(lab.gateway, "postrouting", f'oifname "wan0" ip daddr {WORLD}') as direct:
+        assert answers_ping(lab.gateway, WORLD)
+    assert direct == [2]
+    redial(vpn)
+    assert_all_goes_through(vpn, lab.lan)
+    vpn.down()
