@@ -156,6 +156,10 @@ class TunnelConnection(Protocol):
         """
         ...
 
+    def changes(self) -> AsyncIterator[None]:
+        """Yield when something at the server may have undone what was configured."""
+        ...
+
     async def open_listener(self, listener: Listener) -> Endpoint:
         """As :meth:`Connection.open_listener`, over the same connection."""
         ...

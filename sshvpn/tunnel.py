@@ -114,6 +114,7 @@ class TunnelSession:
         self._peers: tuple[str, ...] = ()
         self._state = nothing(identity.label)
         self._remote_end: protocol.RemoteEnd | None = None
+        self._is_remote_stale = False
         self._is_fresh = True
         self._listeners = SshListeners()
         self._gate = Gate.AWAY
@@ -185,7 +186,7 @@ class TunnelSession:
             await self.tear_down()
             raise
         self._has_run = True
-        self._tasks = [asyncio.create_task(self._follow())]
+        self._tasks = [asyncio.create_task(self._follow(self._connection))]
 
     async def wait_lost(self) -> SshvpnError:
         """Wait until the connection ends, or nothing comes through it, and return why."""
@@ -305,7 +306,8 @@ class TunnelSession:
             plan = ends.local_plan(site, addresses, services, gate)
             wanted = desired(plan, site.local)
             remote = ends.remote_end(site, addresses, services)
-            if site.can_configure and remote != self._remote_end:
+            is_stale, self._is_remote_stale = self._is_remote_stale, False
+            if site.can_configure and (is_stale or remote != self._remote_end):
                 # Both at once: neither end needs the other's for its own.
                 await asyncio.gather(self._apply(wanted, now), connection.configure(remote))
                 self._remote_end = remote
@@ -393,13 +395,14 @@ class TunnelSession:
     def _received(self) -> int:
         return self.traffic().rx_bytes or 0
 
-    async def _follow(self) -> None:
+    async def _follow(self, connection: TunnelConnection) -> None:
         """Reconcile after every change of an adapter, an address, a route or the firewall."""
         changed = asyncio.Event()
         changed.set()  # whatever has changed since the last look
         watchers = [
             asyncio.create_task(_note(self._interfaces.changes(), changed)),
             asyncio.create_task(_note(self._local.changes(), changed)),
+            asyncio.create_task(self._note_remote(connection, changed)),
         ]
         try:
             while True:
@@ -416,6 +419,11 @@ class TunnelSession:
             for watcher in watchers:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def _note_remote(self, connection: TunnelConnection, changed: asyncio.Event) -> None:
+        async for _ in connection.changes():
+            self._is_remote_stale = True
+            changed.set()
 
     # What is told -----------------------------------------------------------------------
 

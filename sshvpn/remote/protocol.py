@@ -227,6 +227,11 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """Somebody has changed the server's packet filters: what was configured may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """The configuration stands."""
 
@@ -260,7 +265,7 @@ class Ended:
     reason: str
 
 
-Message = Facts | Beat | Applied | Unit | Failed | Left | Ended
+Message = Facts | Beat | Changed | Applied | Unit | Failed | Left | Ended
 
 
 class Reader:
@@ -299,6 +304,8 @@ class Reader:
                 message = Beat(int(number))
             case ["ok"]:
                 message = Applied()
+            case ["changed"]:
+                message = Changed()
             case ["unit", number]:
                 message = Unit(int(number))
             case ["error", code, *rest]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from sshvpn.boundary import Prompter
@@ -161,6 +161,14 @@ class OpensshTunnel:
         """
         if self._facts is not None:
             await self._login.agent.configure(end)
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Yield when the agent has seen a change of the server's firewall."""
+        changed = self._login.agent.changed
+        while True:
+            await changed.wait()
+            changed.clear()
+            yield None
 
     async def open_listener(self, listener: Listener) -> Endpoint:
         """Open one; see boundary.Connection."""

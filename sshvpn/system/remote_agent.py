@@ -25,13 +25,13 @@ from collections import deque
 
 from sshvpn.errors import ConnectionLostError, SshvpnError, printable
 from sshvpn.remote import agent_script, protocol
-from sshvpn.remote.protocol import Applied, Beat, Ended, Facts, Failed, Left, Unit
+from sshvpn.remote.protocol import Applied, Beat, Changed, Ended, Facts, Failed, Left, Unit
 from sshvpn.system.process import ChildLines
 from sshvpn.system.remote_agent_errors import error_of
 
 log = logging.getLogger("sshvpn.agent")
 
-BEAT_S = 20.0
+BEAT_S = 10.0
 _MOST_FACTS = 20_000
 """Lines between two messages; the agent itself stops at 2000 routes of a family."""
 
@@ -54,7 +54,8 @@ class RemoteAgent:
 
     ``facts`` and ``unit`` are done when the agent has told them, ``gone`` when it is there no
     more (or was never), with why: ``has_failed`` says that it told of a failure, ``has_ended``
-    that it ended as it should.
+    that it ended as it should. ``changed`` is set when it has seen that the server's packet
+    filters are not what they were.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class RemoteAgent:
         self.facts: asyncio.Future[Facts] = loop.create_future()
         self.unit: asyncio.Future[int] = loop.create_future()
         self.gone: asyncio.Future[SshvpnError] = loop.create_future()
+        self.changed = asyncio.Event()
         self.has_spoken = False
         self.has_failed = False
         self.has_ended = False
@@ -170,9 +172,9 @@ class RemoteAgent:
             if not self.unit.done():
                 self.unit.set_result(message.number)
         elif isinstance(message, Applied):
-            commit = self._commits.popleft() if self._commits else None
-            if commit is not None and not commit.done():
-                commit.set_result(None)
+            self._applied()
+        elif isinstance(message, Changed):
+            self.changed.set()
         elif isinstance(message, Left):
             log.warning("the server could not undo: %s", message.text)
         elif isinstance(message, Failed):
@@ -182,6 +184,11 @@ class RemoteAgent:
             self._end(ConnectionLostError(f"the agent on the server has ended: {message.reason}"))
         else:
             assert isinstance(message, Beat)  # noqa: S101 (mypy: that is all of them)
+
+    def _applied(self) -> None:
+        commit = self._commits.popleft() if self._commits else None
+        if commit is not None and not commit.done():
+            commit.set_result(None)
 
     def _fail(self, why: SshvpnError) -> None:
         self.has_failed = self.has_failed or not self.gone.done()

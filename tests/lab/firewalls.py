@@ -71,7 +71,7 @@ def docker(machine: LabMachine) -> Firewall:
 
     Its `reload` is a restart of the daemon.
     """
-    _undone(machine)
+    kept(machine)
     _at_undo(machine, "ip link delete docker0")
     addresses = "".join(
         f"ip address add {address} dev docker0 {'nodad' if family == 'ip6' else ''}\n"
@@ -110,7 +110,7 @@ def _docker_rules(family: str, *, again: bool = False) -> str:
 
 def ufw(machine: LabMachine, ports: Sequence[int] = SSH_PORTS) -> Firewall:
     """Enable the real ufw of MACHINE as its manual does, with ssh allowed on PORTS."""
-    _undone(machine)
+    kept(machine)
     _at_undo(machine, "ufw --force disable")
     allowed = "\n".join(f"ufw allow {port}/tcp" for port in ports)
     _shell(machine, f"ufw --force reset\n{allowed}\nufw --force enable")
@@ -139,7 +139,7 @@ def firewalld(machine: LabMachine, ports: Sequence[int] = SSH_PORTS) -> Firewall
     All adapters are in the zone `public`, where NetworkManager puts them, and nothing is forwarded
     between them.
     """
-    _undone(machine)
+    kept(machine)
     machine.write(_BUS_FILE, _BUS, "root", 0o644)
     adapters = machine.ip("-o", "link", "show").splitlines()
     names = [line.split()[1].rstrip(":").partition("@")[0] for line in adapters]
@@ -182,14 +182,14 @@ def _log_of(program: str) -> str:
 
 def strict_rp_filter(machine: LabMachine) -> None:
     """Let MACHINE take packets only from where it would answer them to (RFC 3704, strict)."""
-    _undone(machine)
+    kept(machine)
     _shell(machine, 'for path in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 >"$path"; done')
 
 
 # -- what all have in common ---------------------------------------------------------------------
 
 
-def _undone(machine: LabMachine) -> None:
+def kept(machine: LabMachine) -> None:
     """From here on `undo` of MACHINE ends with the tables of iptables and the settings as now."""
     machine._undo.callback(_put_back, machine, _settings(machine), _tables(machine))
 

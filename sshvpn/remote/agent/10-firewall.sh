@@ -14,6 +14,13 @@ choose_firewall() { # sets firewall; an nft that cannot do NAT in an inet table 
 }
 
 
+note_filters() { # sets filters: what all packet filters hold now, but for their counters
+  filters=$({
+    ! has nft || nft -s list ruleset
+    for save in iptables-save ip6tables-save; do ! has "$save" || "$save"; done
+  } | sed -e 's/^#.*//' -e 's/\[[0-9]*:[0-9]*\]//' | cksum)
+}
+
 # Every iptables that is there, by family: both of its backends can hold rules at once. Their
 # -save shows only tables in use, and brings none into use.
 find_tables() { # FAMILY: sets programs, and own, the one that the plain name means

@@ -102,6 +102,8 @@ commit() {
   for_each_wanted route ensure_route
   undo_unwanted
   wanted=
+  note_filters
+  filters_made=$filters
   arm
   say ok
 }

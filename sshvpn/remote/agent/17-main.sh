@@ -7,7 +7,7 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other ha
   shift 5
   state=$base/labels/$label
   watch= held= session= end_session= problems= wanted= journal=$nl kept= rights_code= rights_reason=
-  firewall=none
+  firewall=none filters_made=
   set -f
   umask 077
   # What a tool has to say is in our own lines, not between those of ssh.
@@ -41,6 +41,14 @@ look() { # says what serve would; makes nothing, ends nobody, and waits for no w
   finish 0 "bye looked"
 }
 
+tell_change() { # a firewall that was loaded anew has none of our rules: the client says them again
+  [ -n "$filters_made" ] || return 0
+  note_filters
+  [ "$filters" != "$filters_made" ] || return 0
+  filters_made=$filters
+  say changed
+}
+
 serve() {
   has ip || fail no_ip "no ip on this server: install iproute2 (or busybox)"
   [ "$mode" != look ] || look
@@ -67,6 +75,7 @@ serve() {
       is_number "$2" 0 999999999 || usage "$*"
       arm
       say "beat $2"
+      tell_change
       ;;
     end/1) finish 0 "bye end" ;;
     commit/1) commit ;;
