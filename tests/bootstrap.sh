@@ -26,6 +26,8 @@ ufw:ufw:the VPN is tested where it drops what is forwarded
 firewalld:firewalld:the VPN is tested where it rejects what is forwarded
 dbus-daemon:dbus:firewalld speaks by it
 tmux:tmux:a terminal for the live view
+chromium:chromium:a real browser opens the notebook from the local network
+chromedriver:chromium-driver:and is driven, of the same version
 zsh:zsh:completion, and login shells of a server
 fish:fish:completion, and login shells of a server
 tcsh:tcsh:login shells of a server
