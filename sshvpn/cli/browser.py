@@ -79,7 +79,8 @@ def _open(url: str) -> None:
         time.sleep(_POLL_S)
     import webbrowser
 
-    webbrowser.open(url)
+    if not webbrowser.open(url):
+        click.echo(f"sshvpn: no browser was found; open {url} yourself", err=True)
 
 
 def answers(url: str) -> bool:

@@ -77,12 +77,14 @@ says otherwise.
     help="How long the first start may take, prompts not counted; with -b 30 unless said.",
 )
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
+@click.option("-f", "forks", is_flag=True, hidden=True)  # ssh's word for it
 @click.option("-n", "-N", "-T", "ignored", is_flag=True, hidden=True, expose_value=False)
 @verbose_option
 @ssh_options
 @click.pass_context
 def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
     """Build the profile, and run it here or in a process of its own."""
+    is_background = given["background"] or given["forks"]
     words = ForwardWords(
         words=given["words"],
         local=given["local"],
@@ -94,13 +96,13 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         lan=given["lan"],
         engine=None if given["engine"] is None else EngineName(given["engine"]),
         timeout_s=checked_timeout(given["timeout_s"]),
-        default_timeout_s=START_WITHIN_S if given["background"] else None,
+        default_timeout_s=START_WITHIN_S if is_background else None,
         ssh=ssh,
     )
     profile = build_profile(words)
     verbose = given["verbose"]
     extras = ForwardExtras(qr=given["qr"], browser=given["browser"])
-    if given["background"]:
+    if is_background:
         context.exit(_run_background(profile, extras, verbose=verbose))
     try:
         code = wiring.run_forward(

@@ -11,7 +11,7 @@ import click
 
 from sshvpn.errors import UsageError
 from sshvpn.model import SshOptions
-from sshvpn.spec import check_jump, parse_ssh_option
+from sshvpn.spec import check_jump, check_user, parse_port, parse_ssh_option
 
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Tell more: what ssh says of itself, too."
@@ -19,9 +19,10 @@ verbose_option = click.option(
 
 
 def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``-F -i -J -o`` as in ssh; the command gets them checked, as ``ssh: SshOptions``.
+    """Add ``-F -i -J -l -o -p`` as in ssh; the command gets them checked, as ``ssh: SshOptions``.
 
-    Relative paths become absolute: what runs in the background lives elsewhere.
+    Relative paths become absolute: what runs in the background lives elsewhere. ``-l`` and
+    ``-p`` are options of ssh_config, and go before what HOST says, as ssh has it.
     """
 
     @click.option(
@@ -36,6 +37,8 @@ def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Key to log in with, as in ssh.",
     )
     @click.option("-J", "jump", metavar="JUMP", help="Hosts to go through, as in ssh.")
+    @click.option("-l", "user", metavar="USER", help="Who logs in, as in ssh.")
+    @click.option("-p", "port", metavar="PORT", help="The server's port, as in ssh.")
     @click.option(
         "-o",
         "options",
@@ -49,6 +52,8 @@ def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
         config_file: str | None,
         identity_files: tuple[str, ...],
         jump: str | None,
+        user: str | None,
+        port: str | None,
         options: tuple[str, ...],
         **kwargs: Any,
     ) -> Any:
@@ -56,7 +61,11 @@ def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
             config_file=None if config_file is None else _config_file(config_file),
             identity_files=tuple(_identity_file(file) for file in identity_files),
             jump=None if jump is None else check_jump(jump),
-            options=tuple(parse_ssh_option(option) for option in options),
+            options=(
+                *([] if user is None else [("User", check_user(user))]),
+                *([] if port is None else [("Port", str(parse_port(port, "-p")))]),
+                *(parse_ssh_option(option) for option in options),
+            ),
         )
         return command(*args, ssh=ssh, **kwargs)
 

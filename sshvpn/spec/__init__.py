@@ -6,7 +6,7 @@ or a shell would read as more than text.
 """
 
 from sshvpn.spec.bind import parse_bind, parse_interface
-from sshvpn.spec.destination import check_jump, is_host, parse_destination
+from sshvpn.spec.destination import check_jump, check_user, is_host, parse_destination
 from sshvpn.spec.forward import (
     parse_address_port,
     parse_dynamic,
@@ -14,9 +14,11 @@ from sshvpn.spec.forward import (
     parse_publish,
 )
 from sshvpn.spec.ssh_option import parse_ssh_option
+from sshvpn.spec.words import parse_port
 
 __all__ = [
     "check_jump",
+    "check_user",
     "is_host",
     "parse_address_port",
     "parse_bind",
@@ -24,6 +26,7 @@ __all__ = [
     "parse_dynamic",
     "parse_forward",
     "parse_interface",
+    "parse_port",
     "parse_publish",
     "parse_ssh_option",
 ]

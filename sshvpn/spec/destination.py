@@ -79,6 +79,11 @@ def check_jump(text: str) -> str:
     return text
 
 
+def check_user(text: str) -> str:
+    """Return ``text`` if it can be a user's name in a HOST (``-l``). Raises UsageError."""
+    return _user(text, f"{text}@")
+
+
 def _is_uri(text: str) -> bool:
     return text[: len(SCHEME)].lower() == SCHEME
 

@@ -68,7 +68,8 @@ def error_of(stderr: str) -> SshvpnError:
     """Return the error that ``ssh -G`` told of, in ssh's own words."""
     if match := _FILE_AND_LINE.search(stderr):
         if match["file"].startswith("command-line"):
-            return UsageError(f"ssh does not take that option: {match['what'].rstrip('.')}")
+            what = match["what"].rstrip(".")
+            return UsageError(f"ssh does not take that option: {what}", "see: man ssh_config")
         return ConfigError(f"{match['file']}:{match['line']}: {match['what'].rstrip('.')}")
     lines = [line for line in stderr.splitlines() if line.strip()]
     said = lines[0].rstrip(".") if lines else "ssh could not read its configuration"

@@ -230,12 +230,26 @@ def test_several_forwards_share_one_connection(office: Office, engine: str) -> N
     wait_until(lambda: office.sessions() == before)
 
 
-def test_the_classic_line_pastes(office: Office) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-b -nNT -L 9999:localhost:8888 alice@server",
+        "-fnNT -L 9999:localhost:8888 alice@server",
+        "-f -N -T -L9999:localhost:8888 -p 22 -l alice server",
+    ],
+)
+def test_the_classic_line_pastes(office: Office, line: str) -> None:
     office.web()
-    office.forward("-nNT", "-L", "9999:localhost:8888", "alice@server")
+    office.sshvpn("forward", *line.split())
     assert "notebook" in office.fetch("http://localhost:9999/")
-    assert office.only()["name"] == "alice@server"
-    office.sshvpn("down", "alice@server")
+    assert office.only()["name"] in line.split()
+    office.sshvpn("down")
+
+
+def test_a_port_that_is_typed_is_the_servers(office: Office, engine: str) -> None:
+    office.forward("server", "9999:8888", "-p", "22", "-o", "Port=2222", "--engine", engine)
+    office.sshvpn("down")
+    assert "2222" in office.refused(6, "forward", "-b", "-p", "2222", "server", "9999:8888")
 
 
 def test_the_foreground_prints_the_url_and_ends_in_order(office: Office) -> None:

@@ -168,6 +168,14 @@ def test_the_browser_is_opened_when_the_forward_answers_and_not_before(
     child.communicate(timeout=10)
 
 
+def test_a_machine_without_a_browser_is_told_the_url(office: Office) -> None:
+    office.web()
+    env: dict[str, str | None] = {"BROWSER": "/bin/false"}
+    told = office.forward("--open", "server", "9999:8888", env=env).stderr
+    assert told == "sshvpn: no browser was found; open http://localhost:9999/ yourself\n"
+    office.sshvpn("down")
+
+
 def test_a_qr_code_is_for_what_the_lan_can_reach(office: Office) -> None:
     shared = office.forward("server", "9999:8888", "--lan", "--qr")
     assert "█" in shared.stdout

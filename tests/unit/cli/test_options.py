@@ -1,4 +1,4 @@
-"""``-F -i -J -o``: what reaches ssh, and what is refused before."""
+"""``-F -i -J -l -o -p``: what reaches ssh, and what is refused before."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def test_all_four_are_handed_on(tmp_path: Path) -> None:
     )
 
 
+def test_user_and_port_are_options_of_ssh_config_and_the_first() -> None:
+    assert parsed("-o", "Port=1", "-p", "2222", "-lbob").options == (
+        ("User", "bob"), ("Port", "2222"), ("Port", "1")
+    )  # fmt: skip
+
+
 def test_relative_files_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").touch()
@@ -63,6 +69,11 @@ def test_what_ssh_expands_itself_stays_as_it_is() -> None:
         (["-i", "~/a\nProxyCommand x"], "no name of a file"),
         (["-F", "a\nb"], "no name of a file"),
         (["-J", "a;b"], "holds ';'"),
+        (["-l", ""], "empty user"),
+        (["-l", "-x"], "does not begin with '-'"),
+        (["-l", "a b"], "holds ' '"),
+        (["-p", "0"], "-p is 0"),
+        (["-p", "x"], "not a number"),
         (["-o", "StrictHostKeyChecking=no"], "always checked"),
         (["-o", "Port"], "not OPTION=VALUE"),
     ],
