@@ -271,7 +271,7 @@ def start_tunnel(profile: TunnelProfile, *, verbose: bool = False) -> socket.soc
         with _start_helper().detach() as helper:
             daemon.hand(launched, helper.fileno())
     except BaseException:
-        launched.close()
+        daemon.dismiss(launched)
         raise
     return launched
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import sshvpn
+
+DISMISS_S = 3.0
+"""How long one that is no more wanted is waited for: it may still be loading."""
 
 
 def spawn(request: dict[str, object], title: str) -> socket.socket:
@@ -37,6 +42,17 @@ def spawn(request: dict[str, object], title: str) -> socket.socket:
 def hand(launched: socket.socket, descriptor: int) -> None:
     """Give what :func:`spawn` started a copy of ``descriptor``, for which it waits."""
     socket.send_fds(launched, [b"\n"], [descriptor])
+
+
+def dismiss(launched: socket.socket) -> None:
+    """Let what :func:`spawn` started end, and wait until it has, for a few seconds at most."""
+    deadline = time.monotonic() + DISMISS_S
+    with launched, contextlib.suppress(OSError):
+        launched.shutdown(socket.SHUT_WR)
+        while (left := deadline - time.monotonic()) > 0:
+            launched.settimeout(left)
+            if not launched.recv(1 << 16):
+                return
 
 
 def take(launcher: socket.socket) -> int | None:

@@ -80,8 +80,9 @@ def test_the_time_is_that_of_the_wide_area_network(lab: Lab, address: str, ping:
     try:
         with sysctl(lab.gateway, ping, PING):
             trip(lab, address)  # ARP
-            found = trip(lab, address)["ms"]
-        theirs = statistics.median(ping_ms(lab, address))
+            # The shortest: a busy machine can only add to it.
+            found = min(trip(lab, address)["ms"] for _ in range(5))
+        theirs = min(ping_ms(lab, address))
     finally:
         lab.unshape()
     assert 40 <= found < 46
@@ -91,6 +92,7 @@ def test_the_time_is_that_of_the_wide_area_network(lab: Lab, address: str, ping:
 @pytest.mark.parametrize("ping", [PING, NO_PING], ids=["ping", "no ping"])
 def test_a_way_of_more_than_a_second_is_timed_too(lab: Lab, ping: str) -> None:
     """The kernel sends a SYN again after a second: the answer is to the first."""
+    trip(lab, "203.0.113.20")  # ARP, which would take as long again
     lab.shape(Wan(delay_ms=700))
     try:
         with sysctl(lab.gateway, ping, PING):

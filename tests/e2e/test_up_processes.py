@@ -58,7 +58,11 @@ def pids(machine: LabMachine, word: str) -> list[int]:
 
 
 def only(machine: LabMachine, word: str) -> int:
-    """Return the one process of MACHINE with WORD in its command line."""
+    """Return the one process of MACHINE with WORD in its command line.
+
+    The helper is two for a moment: the one that sudo started ends once the other lives.
+    """
+    wait_until(lambda: len(pids(machine, word)) == 1, what=f"not one {word}")
     (pid,) = pids(machine, word)
     return pid
 
