@@ -12,7 +12,7 @@
           │   sharing      │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
        pulse    ends       │                    privileged      by boundary's Protocols
-          │     plan  remote                       │
+          │     plan  remote  stream               │
           └──── model ─────┴───────────────────────┘
                   │
                 errors
@@ -60,7 +60,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "supervisor": NOUNS | {"boundary", "lifecycle"},
     "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "sharing"},
     "wire": NOUNS | {"spec"},
-    "system": NOUNS | {"boundary", "plan", "privileged", "remote"},
+    "stream": set(),
+    "system": NOUNS | {"boundary", "plan", "privileged", "remote", "stream"},
     "privileged": NOUNS | {"boundary", "plan"},
     "lan": NOUNS | {"boundary"},
     "runner": CAPABILITIES,
@@ -102,6 +103,7 @@ REASONS = {
     "sharing": "both kinds of session share the LAN by the same rules",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
+    "stream": "it runs on servers too, where nothing else of ours is",
     "remote": "it holds what is said to the server, and who says it is decided above",
     "privileged": "it runs as root: what it needs must be little enough to be read line by line",
     "lan": "an adapter turns the world into boundary's words; decisions are made above it",

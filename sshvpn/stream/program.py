@@ -1,0 +1,52 @@
+"""The pump as it is delivered to a server: one text, and the command that takes it.
+
+Nothing is installed there: the text comes over the connection itself, by length, and runs on
+the server's own Python, 3.6 or newer.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import zlib
+from pathlib import Path
+
+_PARTS = ("frames", "queues", "pump")
+_OURS = re.compile(r"^from sshvpn\.stream\.\w+ import (\([^)]*\)|.*)\n", re.MULTILINE)
+_NONCE = re.compile(r"[0-9a-f]{16,64}")
+_DEVICE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
+_MARK = re.compile(r"[A-Za-z0-9_:-]{1,80}")
+
+OLDEST_PYTHON = (3, 6)
+
+# In single quotes on the login shell's command line: no quote, backslash or exclamation mark,
+# which fish and csh would take for theirs. One byte a read: what follows is for the program.
+_BOOT = (
+    "import sys,os,zlib;"
+    "old=sys.version_info<(3,6);"
+    'old and sys.exit(print(sys.argv[2],"error","python",sys.version.split()[0]));'
+    "exec(zlib.decompress(bytes().join([os.read(0,1) for i in range(int(sys.argv[1]))])));"
+    "sys.exit(serve(*sys.argv[2:5]))"
+)
+
+
+@functools.cache
+def delivery() -> bytes:
+    """Return what goes first to the command's standard input; frames may follow at once."""
+    texts = []
+    for part in _PARTS:
+        text = (Path(__file__).parent / f"{part}.py").read_text("utf-8")
+        texts.append(_OURS.sub("", text))
+    return zlib.compress("\n".join(texts).encode(), 9)
+
+
+def command(nonce: str, device: str, *, is_many: bool, mark: str) -> str:
+    """Return the command that ssh is given; ``delivery()`` follows on its standard input.
+
+    It means the same to sh, bash, zsh, fish and csh. ``mark`` is in the process's command line,
+    by which a later login knows it. Raises ValueError for values that would need quoting.
+    """
+    if not (_NONCE.fullmatch(nonce) and _DEVICE.fullmatch(device) and _MARK.fullmatch(mark)):
+        raise ValueError(f"not a nonce, a device and a mark: {nonce!r}, {device!r}, {mark!r}")
+    words = [str(len(delivery())), nonce, device, "many" if is_many else "one", mark]
+    return f"exec python3 -ISc '{_BOOT}' {' '.join(words)}"

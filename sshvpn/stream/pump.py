@@ -1,0 +1,419 @@
+"""The pump: packets between a tun and ssh's pipes, one process at each end of a connection.
+
+::
+
+    tun ──> FairQueue ──> frames ──> output ═══ ssh ═══> input ──> Decoder ──> tun
+                ^ Window: no more than the path holds              (the other end's)
+
+It is handed its descriptors and needs no privilege. It ends when its input ends, when the peer
+says END, when the device goes, or when it is told to (its control pipe ends, SIGTERM).
+
+Runs on the server too: Python 3.6, the standard library alone (see sshvpn.stream.program).
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import List, Optional, Sequence, Tuple, Union
+
+from sshvpn.stream.frames import (
+    ANSWER,
+    END,
+    HELLO,
+    LARGEST_PACKET,
+    PACKET,
+    PROBE,
+    TAKES_UDP_SEGMENTS,
+    TOKEN,
+    VIRTIO,
+    Decoder,
+    FrameError,
+    Hello,
+    Opening,
+    OpeningError,
+    frame,
+    hello,
+    opening,
+    packet_header,
+    read_hello,
+    refusal,
+)
+from sshvpn.stream.queues import FairQueue, Window
+
+# linux/if_tun.h
+_TUNSETIFF, _TUNSETOFFLOAD, _TUNSETVNETLE = 0x400454CA, 0x400454D0, 0x400454DC
+_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x4000, 0x0100
+_CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 1, 2, 4, 8, 0x20, 0x40
+_TCP_SEGMENTS = _CSUM | _TSO4 | _TSO6
+_F_SETPIPE_SZ = 1031
+_PIPE_SIZE = 1 << 18
+_LARGEST_READ = VIRTIO.size + LARGEST_PACKET + 1
+_AT_ONCE = 64
+"""Packets that are read before anything is sent."""
+_BATCH = 1 << 17
+"""Bytes that are handed to ssh at once, about."""
+_MOST_CONTROLS = 4096
+"""Answers that wait to be sent; a peer that makes more of them does not read."""
+
+
+class PumpError(Exception):
+    """Why a pump ends: CODE is a word for the program, the text is for people."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+# The device ---------------------------------------------------------------------------------
+
+
+def open_tun(name: str, *, is_many: bool = False) -> int:
+    """Return a descriptor of the tun NAME, which is there and is this user's; a queue of it.
+
+    Raises PumpError.
+    """
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if is_many else 0)
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise PumpError("no_tun", f"/dev/net/tun: {error.strerror}") from error
+    try:
+        socket.if_nametoindex(name)  # or root would make one of that name
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    except OSError as error:
+        os.close(descriptor)
+        reason = error.strerror or "there is none"
+        if error.errno == errno.EINVAL:
+            reason = "made {} several queues".format("without" if is_many else "for")
+        raise PumpError("no_device", f"{name}: {reason}") from error
+    return descriptor
+
+
+def set_offloads(descriptor: int, *, takes_udp: bool) -> bool:
+    """Let the kernel hand over whole segments, of TCP, and of UDP too where the peer TAKES_UDP.
+
+    Returns whether this kernel knows those of UDP. One that refuses all cuts segments itself.
+    """
+    if sys.byteorder == "big":
+        fcntl.ioctl(descriptor, _TUNSETVNETLE, struct.pack("i", 1))
+    udp = _USO4 | _USO6
+    knows_udp = _offload(descriptor, _TCP_SEGMENTS | udp)
+    if not (knows_udp and takes_udp) and not _offload(descriptor, _TCP_SEGMENTS):
+        _offload(descriptor, 0)
+    return knows_udp
+
+
+def _offload(descriptor: int, bits: int) -> bool:
+    try:
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, bits)
+    except OSError:
+        return False
+    return True
+
+
+# The pump -----------------------------------------------------------------------------------
+
+
+class Pump:
+    """Moves packets until it ends. Owns the descriptors, which it makes non-blocking.
+
+    ``nonce`` is that of the opening line to wait for, None where the peer begins with frames.
+    Anything that can be read of ``controls``, or their end, means: say END, and stop.
+    """
+
+    def __init__(
+        self,
+        tun: int,
+        source: int,
+        sink: int,
+        *,
+        controls: Sequence[int] = (),
+        nonce: Optional[str] = None,
+    ) -> None:
+        self._tun, self._source, self._sink = tun, source, sink
+        self._opening = None if nonce is None else Opening(nonce)
+        self._decoder = Decoder()
+        self._queue = FairQueue()
+        self._window = Window()
+        self._unsent: List[Union[bytes, memoryview]] = []
+        self._controls: List[bytes] = []
+        self._is_open = False
+        self.peer: Optional[Hello] = None
+        for descriptor in (tun, source, sink):
+            os.set_blocking(descriptor, False)
+        for pipe in (source, sink):
+            # No pipe, or this user has too many large ones: as it is then.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_SIZE)
+        reading = [(one, select.POLLIN) for one in (tun, source, *controls)]
+        self._idle = _poller(reading)
+        self._waiting = _poller([*reading, (sink, select.POLLOUT)])
+
+    def greet(self) -> None:
+        """Say HELLO; the kernel's offloads are set as far as they are known to be taken."""
+        knows_udp = set_offloads(self._tun, takes_udp=False)
+        self._controls.append(hello(TAKES_UDP_SEGMENTS if knows_udp else 0))
+
+    def say(self, line: bytes) -> None:
+        """Send LINE before all else."""
+        self._controls.append(line)
+
+    def run(self) -> None:
+        """Move packets; returns at an orderly end. Raises PumpError, FrameError, OpeningError."""
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Wait for something to do, do it, and return whether to go on."""
+        self._send()
+        poller = self._waiting if self._unsent else self._idle
+        for descriptor, event in poller.poll():
+            if descriptor == self._tun:
+                self._take_packets(event)
+            elif descriptor == self._source:
+                if not self._take_frames():
+                    return False
+            elif descriptor != self._sink:
+                self._say_end()
+                return False
+            elif event & (select.POLLERR | select.POLLHUP):
+                raise PumpError("cut", "the connection takes nothing any more")
+        return True
+
+    # To the peer ------------------------------------------------------------------------
+
+    def _take_packets(self, event: int) -> None:
+        now = time.monotonic()
+        read, tun, put = os.read, self._tun, self._queue.put
+        for _ in range(_AT_ONCE):
+            try:
+                data = read(tun, _LARGEST_READ)
+            except BlockingIOError:
+                if event & (select.POLLERR | select.POLLHUP):
+                    raise PumpError("no_device", "the device has gone") from None
+                return
+            except OSError as error:
+                raise PumpError("no_device", f"the device: {error.strerror}") from error
+            if self._is_open and VIRTIO.size + 20 <= len(data) < _LARGEST_READ:
+                put(data, now)
+
+    def _send(self) -> None:
+        """Hand over to ssh what there is, as far as it may be and is taken."""
+        while self._write():
+            batch, size = self._unsent, 0
+            if self._controls:
+                batch += self._controls
+                self._controls = []
+            if self._is_open:
+                size = self._add_packets(batch)
+            if not batch:
+                return
+            if size:
+                token = self._window.note_sent(size, time.monotonic())
+                if token is not None:
+                    batch.append(frame(PROBE, TOKEN.pack(token)))
+
+    def _add_packets(self, batch: List[Union[bytes, memoryview]]) -> int:
+        room = min(self._window.room(), _BATCH)
+        size, now = 0, time.monotonic()
+        take, append, header = self._queue.take, batch.append, packet_header
+        while size < room and len(batch) < 2 * _AT_ONCE:
+            data = take(now)
+            if data is None:
+                break
+            append(header(len(data)))
+            append(data)
+            size += len(data) + 4
+        return size
+
+    def _write(self) -> bool:
+        """Write what is unsent; return whether nothing is any more."""
+        unsent = self._unsent
+        if not unsent:
+            return True
+        try:
+            count = os.writev(self._sink, unsent)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise PumpError("cut", f"the connection has gone: {error.strerror}") from error
+        done = 0
+        for piece in unsent:
+            if count < len(piece):
+                break
+            count -= len(piece)
+            done += 1
+        del unsent[:done]
+        if unsent and count:
+            unsent[0] = memoryview(unsent[0])[count:]
+        return not unsent
+
+    def _say_end(self) -> None:
+        """Say END where that is possible at once: behind half a frame it is not."""
+        if self._write():
+            self._unsent = [frame(END)]
+            self._write()
+
+    # From the peer ----------------------------------------------------------------------
+
+    def _take_frames(self) -> bool:
+        room = self._decoder.room()
+        if self._opening is not None:
+            room = room[:4096]  # what follows the line must fit, whatever comes before it
+        try:
+            count = os.readv(self._source, [room])
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise PumpError("cut", f"the connection has gone: {error.strerror}") from error
+        if not count:
+            raise self._cut()
+        if self._opening is not None:
+            rest = self._opening.feed(bytes(room[:count]))
+            if rest is None:
+                return True
+            self._opening = None
+            count = len(rest)
+            self._decoder.room()[:count] = rest
+        return self._take(count)
+
+    def _cut(self) -> Exception:
+        if self._opening is not None:
+            return self._opening.cut()
+        if self._decoder.is_between:
+            return PumpError("cut", "the other end went away without a word")
+        return FrameError("the connection was cut in the middle of a frame")
+
+    def _take(self, count: int) -> bool:
+        tun, write, packet = self._tun, os.write, PACKET
+        for kind, body in self._decoder.feed(count):
+            if kind == packet:
+                try:
+                    write(tun, body)
+                except OSError as error:
+                    self._excuse(error)
+            elif kind == PROBE:
+                self._controls.append(frame(ANSWER, bytes(body)))
+                if len(self._controls) > _MOST_CONTROLS:
+                    raise FrameError("more probes than are answered")
+            elif kind == ANSWER:
+                (token,) = TOKEN.unpack(body)
+                if not self._window.note_answer(token, time.monotonic()):
+                    raise FrameError("an answer to nothing")
+            elif kind == HELLO:
+                self._begin(read_hello(body))
+            else:
+                return False
+        return True
+
+    def _begin(self, peer: Hello) -> None:
+        if self._is_open:
+            raise FrameError("a second HELLO")
+        set_offloads(self._tun, takes_udp=bool(peer.features & TAKES_UDP_SEGMENTS))
+        self.peer = peer
+        self._is_open = True
+
+    @staticmethod
+    def _excuse(error: OSError) -> None:
+        """Raise PumpError, but not for a packet that the kernel does not want.
+
+        EIO: the device is not up yet. EINVAL: a header that only this kernel does not like.
+        """
+        if error.errno in (errno.EBADF, errno.EBADFD, errno.ENODEV):
+            raise PumpError("no_device", "the device has gone") from error
+
+    def account(self) -> str:
+        """Return what it has not carried, and how the path was, for a log."""
+        window = self._window
+        return (
+            f"{self._queue.dropped} dropped, {self._decoder.refused} refused, "
+            f"window {window.limit} bytes, "
+            f"round trip {window.round_trip_s * 1e3:.1f} ms, at least {window.base_s * 1e3:.1f}"
+        )
+
+
+def _poller(descriptors: List[Tuple[int, int]]) -> select.poll:
+    poller = select.poll()
+    for descriptor, events in descriptors:
+        poller.register(descriptor, events)
+    return poller
+
+
+# The two ends -------------------------------------------------------------------------------
+
+
+def serve(nonce: str, device: str, queues: str) -> int:
+    """Be the server's end: frames on the standard input and output; return the exit code.
+
+    QUEUES is ``many`` where the device has several.
+    """
+    try:
+        tun = open_tun(device, is_many=queues == "many")
+    except PumpError as error:
+        os.write(1, refusal(nonce, error.code, str(error)))
+        return 1
+    pump = Pump(tun, 0, 1, controls=[_signals()])
+    pump.say(opening(nonce))
+    text = _run(pump, tun)
+    if text:
+        sys.stderr.write(text + "\n")
+    return 1 if text else 0
+
+
+def pump_local(tun: int, source: int, sink: int, nonce: str) -> int:
+    """Be this machine's end; what becomes of it is told in lines on the standard output.
+
+    ``ready`` once packets are carried, ``account TEXT`` and ``end``, or ``error CODE TEXT``,
+    at last. The end of the standard input ends it. Returns the exit code.
+    """
+    pump = Pump(tun, source, sink, nonce=nonce, controls=[0, _signals()])
+    text = _run(pump, tun, is_local=True)
+    _tell("account " + pump.account())
+    _tell("error " + text if text else "end")
+    return 1 if text else 0
+
+
+def _run(pump: Pump, tun: int, *, is_local: bool = False) -> str:
+    """Run it to its end, and return "CODE TEXT", or nothing where it ended as it should."""
+    try:
+        pump.greet()
+        while pump.peer is None:
+            if not pump.step():
+                return ""
+        if is_local:
+            _tell("ready")
+        pump.run()
+    except PumpError as error:
+        return f"{error.code} {error}"
+    except FrameError as error:
+        return f"frame {error}"
+    except OpeningError as error:
+        return "{} {}".format(error.code or "noise", error)
+    finally:
+        # A device that outlives us may be opened next by one who knows nothing of segments.
+        _offload(tun, 0)
+    return ""
+
+
+def _signals() -> int:
+    """Return a descriptor that can be read once somebody wants this process to end."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return reading
+
+
+def _tell(line: str) -> None:
+    text = "".join(letter if letter.isprintable() else "?" for letter in line)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        os.write(1, text.encode("utf-8", "replace") + b"\n")

@@ -1,0 +1,246 @@
+"""The queue in front of ssh, pure: whose packet is next, and how much may be on its way.
+
+The kernel's tun has a ring that drops at its tail and never pushes back into a qdisc, and ssh
+takes two megabytes a channel before it makes its writer wait. So the queue has to stand here:
+FairQueue is FQ-CoDel (RFC 8290), and Window keeps all buffers behind it nearly empty.
+
+Runs on the server too: Python 3.6, the standard library alone (see sshvpn.stream.program).
+"""
+
+from collections import deque
+from typing import Deque, Dict, Optional, Tuple
+
+TARGET_S = 0.005
+INTERVAL_S = 0.1
+QUANTUM = 1 << 14
+"""Bytes a flow may send in its turn (RFC 8290, 5.2.1); the packets here are up to 64 KiB."""
+MOST_QUEUED = 4 << 20
+"""Bytes that stand here at most, with what Python needs around them."""
+_AROUND = 256
+
+
+def flow_of(data: bytes) -> bytes:
+    """Return what the packets of one flow have in common, behind a virtio header of 10 bytes."""
+    if data[10] >> 4 == 4:  # noqa: PLR2004
+        if data[16] & 0x3F or data[17]:  # a fragment: only the first one has ports
+            return data[22:30]
+        return data[19:20] + data[22:34]
+    return data[16:17] + data[18:54]
+
+
+class _Flow:
+    """One flow: its packets with when they came, and CoDel's state (RFC 8289, 5)."""
+
+    __slots__ = ("count", "deficit", "drop_next", "first_above", "is_dropping", "key", "packets",
+                 "size")  # fmt: skip
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.packets: Deque[Tuple[float, bytes]] = deque()
+        self.size = 0
+        self.deficit = QUANTUM
+        self.first_above = 0.0
+        self.drop_next = 0.0
+        self.count = 0
+        self.is_dropping = False
+
+
+class FairQueue:
+    """Packets in the order in which they shall leave; one that waits too long is dropped.
+
+    A flow that sends little goes before those that always have something waiting.
+    """
+
+    def __init__(self, most: int = MOST_QUEUED) -> None:
+        self._most = most
+        self._flows: Dict[bytes, _Flow] = {}
+        self._new: Deque[_Flow] = deque()
+        self._old: Deque[_Flow] = deque()
+        self.size = 0
+        self.dropped = 0
+
+    def put(self, data: bytes, now: float) -> None:
+        """Queue a packet; where there is no room the longest flow loses its oldest."""
+        key = flow_of(data)
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._flows[key] = _Flow(key)
+            self._new.append(flow)
+        flow.packets.append((now, data))
+        size = len(data) + _AROUND
+        flow.size += size
+        self.size += size
+        if self.size > self._most:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        # Half of the longest, so that a flood is not paid for by a look at all flows a packet.
+        longest = max(self._flows.values(), key=lambda flow: flow.size)
+        for _ in range(min(64, (len(longest.packets) + 1) // 2)):
+            self._pop(longest)
+            self.dropped += 1
+
+    def _pop(self, flow: _Flow) -> Tuple[float, bytes]:
+        came, data = flow.packets.popleft()
+        size = len(data) + _AROUND
+        flow.size -= size
+        self.size -= size
+        return came, data
+
+    def take(self, now: float) -> Optional[bytes]:
+        """Return the next packet, None where there is none."""
+        while True:
+            turns = self._new or self._old
+            if not turns:
+                return None
+            flow = turns[0]
+            if flow.deficit <= 0:
+                flow.deficit += QUANTUM
+                turns.popleft()
+                self._old.append(flow)
+                continue
+            data = self._dequeue(flow, now)
+            if data is None:
+                turns.popleft()
+                if turns is self._new and self._old:
+                    self._old.append(flow)  # or it could be new again and again
+                else:
+                    del self._flows[flow.key]
+                continue
+            flow.deficit -= len(data)
+            return data
+
+    def _dequeue(self, flow: _Flow, now: float) -> Optional[bytes]:
+        if not flow.packets:
+            return None
+        came, data = self._pop(flow)
+        if now - came < TARGET_S or flow.size == 0:
+            flow.first_above = 0.0
+            flow.is_dropping = False
+            return data
+        if not flow.first_above:
+            flow.first_above = now + INTERVAL_S
+            return data
+        return self._control(flow, data, now)
+
+    def _control(self, flow: _Flow, data: bytes, now: float) -> Optional[bytes]:
+        """Drop as CoDel's control law says, of a flow that has been too slow for a while."""
+        if flow.is_dropping:
+            while now >= flow.drop_next and flow.packets:
+                self.dropped += 1
+                flow.count += 1
+                flow.drop_next += INTERVAL_S / flow.count**0.5
+                _, data = self._pop(flow)
+        elif now >= flow.first_above and flow.packets:
+            self.dropped += 1
+            flow.is_dropping = True
+            # A flow that was dropped from lately goes on where it stood.
+            flow.count = flow.count - 2 if now - flow.drop_next < 16 * INTERVAL_S else 1
+            flow.count = max(flow.count, 1)
+            flow.drop_next = now + INTERVAL_S / flow.count**0.5
+            _, data = self._pop(flow)
+        return data
+
+
+FIRST_WINDOW = 1 << 18
+SMALLEST_WINDOW = 1 << 15
+LARGEST_WINDOW = 4 << 20
+DRAIN_EVERY_S = 10.0
+_SLACK_S = 0.002
+
+
+class Window:
+    """How many bytes may be between the two pumps: as many as the path holds, and a little.
+
+    A PROBE goes with every eighth of it; its ANSWER says that what was before it has arrived,
+    and how long that took. The shortest time seen is the path's own; what comes on top of it is
+    a queue somewhere behind us, which is kept at a few milliseconds (as FAST TCP does). Every
+    ten seconds the window is halved for one round trip, to see whether the path has changed.
+    """
+
+    def __init__(self) -> None:
+        self.limit = FIRST_WINDOW
+        self.sent = 0
+        self.arrived = 0
+        self.base_s = 0.0
+        self.round_trip_s = 0.0
+        self._probes: Deque[Tuple[int, float]] = deque()
+        self._probed = 0
+        self._round_end = 0
+        self._round_min = 0.0
+        self._was_full = False
+        self._is_starting = True
+        self._full_limit = 0
+        self._rounds = 0
+        self._shrunk: Optional[Tuple[int, float]] = None
+        self._drain_at = 0.0
+
+    def room(self) -> int:
+        """Return how many bytes may be sent now; below 1 for none."""
+        room = self.limit - self.sent + self.arrived
+        if room <= 0:
+            self._was_full = True
+        return room
+
+    def note_sent(self, count: int, now: float) -> Optional[int]:
+        """Count bytes that were sent; return the token of a probe that is to follow, if any."""
+        self.sent += count
+        if self._probes and self.sent - self._probed < self.limit >> 3:
+            return None
+        self._probed = self.sent
+        self._probes.append((self.sent, now))
+        return self.sent
+
+    def note_answer(self, token: int, now: float) -> bool:
+        """Take the answer to the oldest probe; False where it is to none."""
+        if not self._probes or self._probes[0][0] != token:
+            return False
+        self.arrived, sent_at = self._probes.popleft()
+        took = max(now - sent_at, 1e-6)
+        self.round_trip_s = took
+        if not self._round_min or took < self._round_min:
+            self._round_min = took
+        if self.arrived >= self._round_end:
+            self._end_round(now)
+        return True
+
+    def _end_round(self, now: float) -> None:
+        took, self._round_min = self._round_min, 0.0
+        self._round_end = self.sent
+        self._rounds += 1
+        if self._rounds % 2:  # what arrived was sent before the last change
+            return
+        was_full, self._was_full = self._was_full, False
+        if self._full_limit:  # with half of it: what it took is the path's own
+            self.limit, self._full_limit = self._full_limit, 0
+            self._learn(took, now)
+        elif not self.base_s or took < self.base_s:
+            self._learn(took, now)
+        elif now >= self._drain_at:
+            self._full_limit = self.limit
+            self.limit = max(self.limit >> 1, SMALLEST_WINDOW)
+            return
+        if was_full:
+            self._adjust(took, now)
+
+    def _learn(self, took: float, now: float) -> None:
+        self.base_s = took
+        self._drain_at = now + DRAIN_EVERY_S
+        self._shrunk = None
+
+    def _adjust(self, took: float, now: float) -> None:
+        wanted = (self.base_s * 9 / 8 + _SLACK_S) / took
+        if wanted < 1:
+            self._is_starting = False
+            before = self._shrunk or (self.limit, took)
+            if self._shrunk is None or self.limit < 0.7 * before[0]:
+                self._shrunk = self.limit, took
+            if self.limit < 0.7 * before[0] and 0.9 < took / before[1] < 1.25:  # noqa: PLR2004
+                # It is no shorter for having less on its way: the path is, or loses packets.
+                self._learn(took, now)
+                return
+        else:
+            self._shrunk = None
+        most = 2.0 if self._is_starting else 1.5
+        factor = min(max((1 + wanted) / 2, 0.5), most)
+        self.limit = min(max(int(self.limit * factor), SMALLEST_WINDOW), LARGEST_WINDOW)

@@ -1,0 +1,1 @@
+"""Long runs by hand, of what the unit tests run for a moment."""

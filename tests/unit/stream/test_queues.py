@@ -1,0 +1,196 @@
+"""The queue: who sends little goes first, who waits too long is dropped; no more than fits."""
+
+from __future__ import annotations
+
+import pytest
+
+from sshvpn.stream.queues import (
+    DRAIN_EVERY_S,
+    FIRST_WINDOW,
+    LARGEST_WINDOW,
+    SMALLEST_WINDOW,
+    FairQueue,
+    Window,
+    flow_of,
+)
+from tests.unit.stream.packets import ip4, ip6, tcp, udp, virtio
+
+
+def bulk(number: int, size: int = 60000, sport: int = 1) -> bytes:
+    return virtio() + ip4(6, tcp(number.to_bytes(4, "big") + bytes(size), sport=sport))
+
+
+PING = virtio() + ip4(1, b"\x08\0" + bytes(60))
+
+
+def number_of(data: bytes) -> int:
+    return int.from_bytes(data[50:54], "big")
+
+
+def drain(queue: FairQueue, now: float) -> list[bytes]:
+    found = []
+    while (data := queue.take(now)) is not None:
+        found.append(data)
+    return found
+
+
+def test_a_flow_keeps_its_order() -> None:
+    queue = FairQueue()
+    for number in range(50):
+        queue.put(bulk(number), 0.0)
+    assert [number_of(data) for data in drain(queue, 0.0)] == list(range(50))
+    assert queue.size == 0
+
+
+def test_a_ping_goes_before_what_waits() -> None:
+    queue = FairQueue()
+    for number in range(20):
+        queue.put(bulk(number), 0.0)
+    queue.take(0.0)
+    queue.put(PING, 0.0)
+    assert queue.take(0.0) == PING
+
+
+def test_two_flows_share() -> None:
+    queue = FairQueue()
+    for number in range(30):
+        queue.put(bulk(number, sport=1), 0.0)
+    for number in range(300):
+        queue.put(bulk(number, 1400, sport=2), 0.0)
+    sent = {1: 0, 2: 0}
+    while min(sent.values()) < 200_000:
+        data = queue.take(0.0)
+        assert data is not None
+        sent[data[31]] += len(data)
+    assert sent[1] == pytest.approx(sent[2], abs=70_000)
+
+
+def test_what_waits_for_long_is_dropped_until_it_does_not() -> None:
+    queue, now = FairQueue(), 0.0
+    for number in range(60):
+        queue.put(bulk(number), now)
+    taken = []
+    while (data := queue.take(now)) is not None:
+        taken.append(number_of(data))
+        now += 0.02
+    assert queue.dropped > 3
+    assert taken == sorted(taken)
+
+
+def test_what_leaves_at_once_is_not_dropped() -> None:
+    queue = FairQueue()
+    for number in range(5000):
+        queue.put(bulk(number), number * 0.001)
+        queue.put(bulk(number, sport=2), number * 0.001)
+        assert len(drain(queue, number * 0.001 + 0.004)) == 2
+    assert queue.dropped == 0
+
+
+def test_memory_is_bounded_and_the_longest_pays() -> None:
+    queue = FairQueue(most=1 << 20)
+    queue.put(PING, 0.0)
+    for number in range(10_000):
+        queue.put(bulk(number, 100), 0.0)
+        assert queue.size <= 1 << 20
+    assert queue.dropped > 0
+    assert PING in drain(queue, 0.0)
+
+
+def test_a_flood_of_flows_is_bounded_too() -> None:
+    queue = FairQueue(most=1 << 18)
+    for number in range(5000):
+        queue.put(virtio() + ip4(17, udp(b"", sport=number)), 0.0)
+    assert queue.size <= 1 << 18
+    drain(queue, 0.0)
+    assert queue._flows == {}
+
+
+def test_a_flow_is_told_by_addresses_and_ports() -> None:
+    one, other = (virtio() + ip4(6, tcp(b"", sport=sport)) for sport in (1, 2))
+    assert flow_of(one) != flow_of(other)
+    assert flow_of(one) == flow_of(virtio() + ip4(6, tcp(b"xyz")))
+    fragments = [one[:16] + bytes([at, 1]) + one[18:] for at in (0x20, 0x21, 0)]
+    assert len({flow_of(fragment) for fragment in fragments}) == 1
+    assert flow_of(virtio() + ip6(17, udp(b""))) != flow_of(virtio() + ip6(17, udp(b"", sport=9)))
+    assert flow_of(virtio() + ip4(1, b""))
+
+
+class Path:
+    """A path of RATE bytes a second and BASE_S there and back, with a queue before it."""
+
+    def __init__(self, rate: float, base_s: float) -> None:
+        self.rate, self.base_s = rate, base_s
+        self.now = 0.0
+        self.free_at = 0.0
+        self.answers: list[tuple[float, int]] = []
+        self.window = Window()
+
+    def run(self, seconds: float, batch: int = 16384) -> int:
+        """Send all that may be sent for so long; return the bytes that arrived."""
+        end, before = self.now + seconds, self.window.arrived
+        while self.now < end:
+            while self.window.room() > 0:
+                token = self.window.note_sent(batch, self.now)
+                self.free_at = max(self.free_at, self.now) + batch / self.rate
+                if token is not None:
+                    self.answers.append((self.free_at + self.base_s, token))
+            when, token = self.answers.pop(0)
+            self.now = max(self.now, when)
+            assert self.window.note_answer(token, self.now)
+        return self.window.arrived - before
+
+    @property
+    def queue_s(self) -> float:
+        return max(0.0, self.free_at - self.now)
+
+
+@pytest.mark.parametrize(
+    ("rate", "base_s", "most_s"),
+    [(50e6 / 8, 0.04, 0.015), (200e6 / 8, 0.04, 0.01), (500e6, 0.0003, 0.004), (1e6, 0.1, 0.05)],
+)
+def test_the_path_is_full_and_the_queue_is_short(rate: float, base_s: float, most_s: float) -> None:
+    path = Path(rate, base_s)
+    path.run(3)
+    assert path.run(12) >= 0.9 * rate * 12
+    assert path.queue_s <= most_s
+
+
+def test_a_path_that_gets_longer_or_slower_is_learnt_again() -> None:
+    path = Path(25e6, 0.01)
+    path.run(3)
+    path.base_s = 0.06
+    path.run(3 * DRAIN_EVERY_S)
+    assert path.run(5) >= 0.85 * 25e6 * 5
+    path.rate = 2e6
+    path.run(10)
+    assert path.queue_s < 0.05
+
+
+def test_the_window_has_bounds() -> None:
+    assert Window().limit == FIRST_WINDOW
+    slow, fast = Path(1e3, 0.5), Path(1e12, 0.2)
+    slow.run(2000)
+    assert slow.window.limit >= SMALLEST_WINDOW
+    seen = set()
+    for _ in range(30):
+        fast.run(1)
+        seen.add(fast.window.limit)
+    assert max(seen) == LARGEST_WINDOW
+
+
+def test_who_sends_little_has_no_smaller_window_for_it() -> None:
+    window, now = Window(), 0.0
+    for _ in range(100):
+        now += 1.0
+        assert window.room() > 0
+        token = window.note_sent(100, now)
+        assert token is not None
+        assert window.note_answer(token, now + 0.3)
+    assert window.limit >= FIRST_WINDOW // 2
+
+
+def test_an_answer_to_nothing_is_none() -> None:
+    window = Window()
+    assert not window.note_answer(5, 0.0)
+    window.note_sent(100, 0.0)
+    assert not window.note_answer(99, 0.0)
