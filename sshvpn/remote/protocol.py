@@ -228,7 +228,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Somebody has changed the server's packet filters: what was configured may be gone."""
+    """Something of what was configured does not stand any more, or does not suffice."""
 
 
 @dataclass(frozen=True, slots=True)

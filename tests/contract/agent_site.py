@@ -16,7 +16,7 @@ LABEL: Final = "3e8_0123456789"
 DEVICE: Final = "tun7"
 # What the agent uses of the system, for a server that has nothing but busybox.
 TOOLS: Final = (
-    "cat", "cksum", "dd", "grep", "id", "ip", "ln", "mkdir", "mv", "readlink", "rm", "sed", "sleep",
+    "cat", "dd", "grep", "id", "ip", "ln", "mkdir", "mv", "readlink", "rm", "sed", "sleep",
     "sort", "uname",
 )  # fmt: skip
 

@@ -13,14 +13,6 @@ choose_firewall() { # sets firewall; an nft that cannot do NAT in an inet table 
   fi
 }
 
-
-note_filters() { # sets filters: what all packet filters hold now, but for their counters
-  filters=$({
-    ! has nft || nft -s list ruleset
-    for save in iptables-save ip6tables-save; do ! has "$save" || "$save"; done
-  } | sed -e 's/^#.*//' -e 's/\[[0-9]*:[0-9]*\]//' | cksum)
-}
-
 # Every iptables that is there, by family: both of its backends can hold rules at once. Their
 # -save shows only tables in use, and brings none into use.
 find_tables() { # FAMILY: sets programs, and own, the one that the plain name means
@@ -60,14 +52,20 @@ closed_chains() { # SAVED: sets forward_chain and input_chain, where its filter 
   case $filter in *:INPUT\ DROP*) input_chain=INPUT ;; esac
 }
 
-foreign_chains() { # sets ours ("FAMILY TABLE CHAIN HANDLE", our rules in them) and closed ("then HOOK")
+foreign_chains() { # as find_closed, for what nft has now
+  find_closed "$(nft -t -a list ruleset | grep -e '^table ' -e '^[[:space:]]*chain ' \
+    -e '^[[:space:]]*type filter hook ' -e "comment \"sshvpn_$label\"")"
+}
+
+# Sets ours ("FAMILY TABLE CHAIN HANDLE", our rules in them), closed ("FAMILY TABLE CHAIN HOOK"), and
+# closed_tables, the same of what iptables calls its own: it is opened by iptables.
+find_closed() { # LISTED
   ours=
   closed=
+  closed_tables=
   has nft || return 0
-  foreign_text=$(nft -t -a list ruleset | grep -e '^table ' -e '^[[:space:]]*chain ' \
-    -e '^[[:space:]]*type filter hook ' -e "comment \"sshvpn_$label\"")
   IFS=$nl
-  for foreign_line in $foreign_text; do
+  for foreign_line in $1; do
     unset IFS
     # shellcheck disable=SC2086 # split on purpose
     set -- $foreign_line
@@ -75,27 +73,34 @@ foreign_chains() { # sets ours ("FAMILY TABLE CHAIN HANDLE", our rules in them) 
     table*) foreign_table="$2 $3" ;;
     *"comment \"sshvpn_$label\""*) ours="$ours$foreign_table $foreign_chain ${foreign_line##* }$nl" ;;
     *type\ filter*)
-      # What iptables calls its own is opened by iptables.
-      case $foreign_table\ $foreign_chain in
-      ip\ filter\ [FI]* | ip6\ filter\ [FI]*) ! has iptables-save || continue ;;
-      esac
-      case $4-$foreign_line in input-*"policy drop;" | forward-*"policy drop;")
-        closed="$closed$foreign_table $foreign_chain $4$nl"
-        ;;
+      case $4-$foreign_line in
+      input-*"policy drop;" | forward-*"policy drop;") note_closed "$foreign_table $foreign_chain $4" ;;
       esac
       ;;
-    *)
+    *chain*)
       foreign_chain=$2
       # firewalld accepts by policy, and rejects at the chain's end.
       case "$foreign_table $2" in
-      "inet firewalld filter_FORWARD") closed="$closed$foreign_table $2 forward$nl" ;;
-      "inet firewalld filter_INPUT") closed="$closed$foreign_table $2 input$nl" ;;
+      ip*\ filter\ DOCKER-USER) closed_tables="$closed_tables$foreign_table $2 forward$nl" ;;
+      "inet firewalld filter_FORWARD") note_closed "$foreign_table $2 forward" ;;
+      "inet firewalld filter_INPUT") note_closed "$foreign_table $2 input" ;;
       esac
       ;;
     esac
     IFS=$nl
   done
   unset IFS
+}
+
+note_closed() { # "FAMILY TABLE CHAIN HOOK"
+  case $1 in ip\ filter\ [FI]* | ip6\ filter\ [FI]*)
+    if has iptables-save; then
+      closed_tables=$closed_tables$1$nl
+      return
+    fi
+    ;;
+  esac
+  closed=$closed$1$nl
 }
 
 undo_table() {

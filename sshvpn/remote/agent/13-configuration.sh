@@ -102,8 +102,8 @@ commit() {
   for_each_wanted route ensure_route
   undo_unwanted
   wanted=
-  note_filters
-  filters_made=$filters
+  note_standing
+  standing_made=$standing
   arm
   say ok
 }

@@ -13,6 +13,7 @@ from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import (
     Applied,
     Beat,
+    Changed,
     Ended,
     Facts,
     Failed,
@@ -86,6 +87,7 @@ def test_facts_that_lack_something_are_refused() -> None:
     [
         ("ok", Applied()),
         ("beat 12", Beat(12)),
+        ("changed", Changed()),
         ("unit 5600", Unit(5600)),
         ("bye input ended", Ended("input ended")),
         ("error no_sudo sudo wants\ta password", Failed("no_sudo", "sudo wants a password")),
@@ -97,9 +99,9 @@ def test_a_line_is_a_message(line: str, message: protocol.Message) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "hi", "beat", "beat x", "unit", "error", "ok then", "address lo x", "device tun0",
-             "route 4 unicast 10.0.0.0/8 - lo", "adapter lo a b c d e f", "adapter lo 1 2 0 - 0",
-             "before net/x"],
+    "line", ["", "hi", "beat", "beat x", "unit", "error", "ok then", "changed rules",
+             "address lo x", "device tun0", "route 4 unicast 10.0.0.0/8 - lo",
+             "adapter lo a b c d e f", "adapter lo 1 2 0 - 0", "before net/x"],
 )  # fmt: skip
 def test_a_line_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(MalformedLineError):

@@ -7,7 +7,7 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other ha
   shift 5
   state=$base/labels/$label
   watch= held= session= end_session= problems= wanted= journal=$nl kept= rights_code= rights_reason=
-  firewall=none filters_made=
+  firewall=none standing_made=
   set -f
   umask 077
   # What a tool has to say is in our own lines, not between those of ssh.
@@ -39,14 +39,6 @@ look() { # says what serve would; makes nothing, ends nobody, and waits for no w
   [ "$rights" = none ] || choose_firewall
   hello
   finish 0 "bye looked"
-}
-
-tell_change() { # a firewall that was loaded anew has none of our rules: the client says them again
-  [ -n "$filters_made" ] || return 0
-  note_filters
-  [ "$filters" != "$filters_made" ] || return 0
-  filters_made=$filters
-  say changed
 }
 
 serve() {
