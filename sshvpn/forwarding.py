@@ -45,6 +45,31 @@ RETRY_LISTENERS_S = 2.0
 NO_TRAFFIC = Traffic(rx_bytes=None, tx_bytes=None, connections=None)
 
 
+class Odometer:
+    """Adds up what connections have carried, one after the other; pure."""
+
+    def __init__(self) -> None:
+        self._before = (0, 0)
+        self._last = NO_TRAFFIC
+
+    def read(self, now: Traffic) -> Traffic:
+        """Return the sum, ``now`` being what the present connection has carried."""
+        if now.rx_bytes is None or now.tx_bytes is None:
+            now = replace(now, rx_bytes=self._last.rx_bytes, tx_bytes=self._last.tx_bytes)
+        self._last = now
+        if now.rx_bytes is None or now.tx_bytes is None:
+            return now
+        rx_before, tx_before = self._before
+        return replace(now, rx_bytes=rx_before + now.rx_bytes, tx_bytes=tx_before + now.tx_bytes)
+
+    def end(self) -> None:
+        """Begin with the next connection; what this one carried since the last look is lost."""
+        if self._last.rx_bytes is not None and self._last.tx_bytes is not None:
+            rx_before, tx_before = self._before
+            self._before = (rx_before + self._last.rx_bytes, tx_before + self._last.tx_bytes)
+            self._last = replace(NO_TRAFFIC, rx_bytes=0, tx_bytes=0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A listener as the connection knows it, and where it listens."""
@@ -76,6 +101,7 @@ class ForwardSession:
         self._sharing = LanSharing(interfaces, trust)
         self._connection: Connection | None = None
         self._follower: asyncio.Task[None] | None = None
+        self._carried = Odometer()
         self._ports: dict[int, int] = {}
         self._open: dict[Listener, _Opened] = {}
         self._failed: dict[Listener, SshvpnError] = {}
@@ -146,7 +172,9 @@ class ForwardSession:
                 await self._follower
             self._follower = None
         if self._connection is not None:
+            self.traffic()
             connection, self._connection = self._connection, None
+            self._carried.end()
             await connection.close()
         self._open.clear()
         self._failed.clear()
@@ -156,8 +184,8 @@ class ForwardSession:
         await self.tear_down()
 
     def traffic(self) -> Traffic:
-        """Return what the connection has carried."""
-        return self._connection.traffic() if self._connection else NO_TRAFFIC
+        """Return what its connections have carried."""
+        return self._carried.read(self._connection.traffic() if self._connection else NO_TRAFFIC)
 
     async def settle_trust(self, prompter: Prompter | None) -> None:
         """Trust the LAN that is there now where ``--lan`` says so, or whoever is asked."""

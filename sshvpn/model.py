@@ -146,8 +146,8 @@ class ForwardProfile:
     ``binds`` are addresses or interface names (``--bind``). ``lan`` shares on the adapters of
     the LAN; ``lan_trusts`` says that the command line asked for it, which is the trust of
     every network that is there now. ``named`` is True when the name is the user's own
-    (``--name`` or a profile), so that it stands for one session only. ``timeout_s`` bounds the
-    first start (None: no bound).
+    (``--name`` or a profile), so that it stands for one session only. ``metrics`` is where
+    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound).
     """
 
     name: str
@@ -160,6 +160,7 @@ class ForwardProfile:
     engine: EngineName = EngineName.AUTO
     ssh: SshOptions = SshOptions()
     named: bool = False
+    metrics: TcpEndpoint | None = None
     timeout_s: float | None = None
 
     @property
@@ -169,6 +170,7 @@ class ForwardProfile:
             *(f"{spec.direction.value} {spec.text}" for spec in self.specs),
             *(f"bind {bind}" for bind in self.binds),
             *(["lan"] if self.lan else []),
+            *([f"metrics {self.metrics}"] if self.metrics else []),
         )
 
 
@@ -195,8 +197,8 @@ class TunnelProfile:
     line asked for sharing, which is the trust of every network that is there now.
     ``lan_interfaces`` limits it to those adapters, whatever their kind. ``publish`` are SPECs of
     ``--publish``. ``address`` is the tunnel's own, ADDRESS/LENGTH or a prefix.
-    ``remote_device`` is a tun that the server's administrator made. ``timeout_s`` bounds the
-    first start (None: no bound).
+    ``remote_device`` is a tun that the server's administrator made. ``metrics`` is where
+    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound).
     """
 
     name: str
@@ -215,6 +217,7 @@ class TunnelProfile:
     mtu: int | None = None
     address: str | None = None
     remote_device: str | None = None
+    metrics: TcpEndpoint | None = None
     ssh: SshOptions = SshOptions()
     timeout_s: float | None = None
 
@@ -227,6 +230,7 @@ class TunnelProfile:
             *(f"publish {spec.text}" for spec in self.publish),
             *(f"lan {name}" for name in self.lan_interfaces),
             *([f"lan address {self.lan_address}"] if self.lan_address else []),
+            *([f"metrics {self.metrics}"] if self.metrics else []),
         )
 
     @property
@@ -270,11 +274,13 @@ class LanNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a connection has carried so far, in bytes, and how many flows are open now.
+    """What has been carried so far, in bytes, and how many flows are open now.
 
-    None where the engine cannot tell.
+    ``rtt_s`` is the last round trip: through a tunnel, or of the TCP connection below a forward
+    (behind a jump host that ends there). None where nobody can tell.
     """
 
     rx_bytes: int | None
     tx_bytes: int | None
     connections: int | None
+    rtt_s: float | None = None

@@ -63,11 +63,29 @@ class Front(Protocol):
         ...
 
 
+class Exporter(Protocol):
+    """Tells others how a session does, and listens for them already."""
+
+    @property
+    def url(self) -> str:
+        """Where it is read."""
+        ...
+
+    def start(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        """Tell what ``snapshot`` returns, from now on; it is called in the running loop."""
+        ...
+
+    def close(self) -> None:
+        """Tell no more. Twice is fine."""
+        ...
+
+
 async def run(
     session: Session,
     directory: SessionDir,
     *,
     log_file: Path,
+    exporter: Exporter | None = None,
     front: Front | None = None,
     launcher: Launcher | None = None,
     verbose: bool = False,
@@ -79,14 +97,21 @@ async def run(
     ``verbose``: the log has what ssh says of itself, too.
     Raises the SshvpnError of a first start that failed.
     """
-    runner = _Runner(session, directory, front)
+    runner = _Runner(session, directory, front, exporter)
     with _logging(log_file, runner.take_record, logging.DEBUG if verbose else logging.INFO):
         return await runner.run(launcher)
 
 
 class _Runner:
-    def __init__(self, session: Session, directory: SessionDir, front: Front | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        directory: SessionDir,
+        front: Front | None,
+        exporter: Exporter | None,
+    ) -> None:
         self._front = front
+        self._exporter = exporter
         self._directory = directory
         self._exit_code = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,6 +136,9 @@ class _Runner:
             await self._control.adopt(
                 launcher.socket, self._launcher_gone, can_answer=launcher.can_answer
             )
+        if self._exporter is not None:
+            self._exporter.start(self._snapshot)
+            log.info("metrics at %s", self._exporter.url)
         self._watch_signals(self._loop)
         ticker = asyncio.create_task(self._tick()) if self._front else None
         try:
@@ -121,6 +149,8 @@ class _Runner:
             log.info("ended")
             if self._front is not None:
                 self._front.close()
+            if self._exporter is not None:
+                self._exporter.close()
             await self._control.close(error)
             self._directory.remove()
         if error is not None:

@@ -165,6 +165,7 @@ class Supervisor:
                 "rx_bytes": traffic.rx_bytes,
                 "tx_bytes": traffic.tx_bytes,
                 "connections": traffic.connections,
+                "rtt_ms": None if traffic.rtt_s is None else round(traffic.rtt_s * 1000, 3),
             },
         }
 

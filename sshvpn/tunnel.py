@@ -251,7 +251,7 @@ class TunnelSession:
         """Return the device's own counters: they go on over reconnects."""
         counters = self._interfaces.counters(marks.device_name(self._local.unit))
         received, sent = counters or (None, None)
-        return Traffic(rx_bytes=received, tx_bytes=sent, connections=None)
+        return Traffic(received, sent, connections=None, rtt_s=self._life.rtt_s)
 
     # This machine's end -----------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from sshvpn.model import (
     ForwardProfile,
     ForwardSpec,
     SshOptions,
+    TcpEndpoint,
     Transport,
     TunnelProfile,
 )
@@ -42,6 +43,7 @@ def profile_from_json(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfil
     fields = {key: value for key, value in plain.items() if key != "kind"}
     fields["destination"] = Destination(**fields["destination"])
     fields["ssh"] = _ssh(fields["ssh"])
+    fields["metrics"] = None if fields["metrics"] is None else TcpEndpoint(**fields["metrics"])
     if plain["kind"] == _TUNNEL:
         return TunnelProfile(**{**fields, **_of_tunnel(fields)})
     return ForwardProfile(**{**fields, **_of_forward(fields)})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sshvpn.boundary import ForwardEngine, Interfaces, LocalEnd, Prompter, TrustStore
     from sshvpn.forwarding import ForwardSession
     from sshvpn.model import EngineName, ForwardProfile
-    from sshvpn.runner import Front, Launcher
+    from sshvpn.runner import Exporter, Front, Launcher
     from sshvpn.supervisor import Session
     from sshvpn.system.privilege import Helper
     from sshvpn.tunnel import Identity, Surroundings, TunnelSession
@@ -164,7 +164,7 @@ def run_forward(
             await session.check()
             return session
 
-        return _run(make, directory, make_front, launcher, verbose=verbose)
+        return _run(make, profile, directory, make_front, launcher, verbose=verbose)
 
 
 def run_tunnel(
@@ -196,11 +196,12 @@ def run_tunnel(
                 raise
             return session
 
-        return _run(make, directory, make_front, launcher, verbose=verbose)
+        return _run(make, profile, directory, make_front, launcher, verbose=verbose)
 
 
 def _run(
     make: Callable[[], Awaitable[Session]],
+    profile: Profile,
     directory: SessionDir,
     make_front: Callable[[], Front] | None,
     launcher: Launcher | None,
@@ -211,18 +212,29 @@ def _run(
 
     from sshvpn import runner
 
+    exporter = _make_exporter(profile)
+
     async def main() -> int:
         session = await make()
         return await runner.run(
             session,
             directory,
             log_file=log_file(session.kind, session.name),
+            exporter=exporter,
             front=make_front() if make_front else None,
             launcher=launcher,
             verbose=verbose,
         )
 
     return asyncio.run(main())
+
+
+def _make_exporter(profile: Profile) -> Exporter | None:
+    if profile.metrics is None:
+        return None
+    from sshvpn.system.metrics import Exporter
+
+    return Exporter(profile.metrics)
 
 
 class SessionDirOf(SessionDir):

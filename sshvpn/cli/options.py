@@ -17,6 +17,12 @@ verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Tell more: what ssh says of itself, too."
 )
 
+metrics_option = click.option(
+    "--metrics",
+    metavar="[ADDRESS:]PORT",
+    help="Let Prometheus read there how it does; without ADDRESS on loopback.",
+)
+
 
 def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``-F -i -J -l -o -p`` as in ssh; the command gets them checked, as ``ssh: SshOptions``.

@@ -15,7 +15,7 @@ from sshvpn.model import (
     ForwardSpec,
     SshOptions,
 )
-from sshvpn.spec import is_host, parse_destination, parse_dynamic, parse_forward
+from sshvpn.spec import is_host, parse_address_port, parse_destination, parse_dynamic, parse_forward
 
 if TYPE_CHECKING:
     from sshvpn.config import Config, ForwardEntry
@@ -37,6 +37,7 @@ class ForwardWords:
     binds: tuple[str, ...]
     lan: bool | None
     engine: EngineName | None
+    metrics: str | None
     timeout_s: float | None
     default_timeout_s: float | None
     ssh: SshOptions
@@ -99,11 +100,13 @@ def _merged(
     binds = typed.binds
     engine = typed.engine
     timeout_s = typed.timeout_s
+    metrics = None if typed.metrics is None else parse_address_port(typed.metrics)
     if entry is not None:
         binds = binds or (() if lan else entry.binds)
         lan = entry.lan if lan is None and not typed.binds else lan
         engine = engine or entry.engine
         timeout_s = timeout_s or entry.timeout_s
+        metrics = metrics or entry.metrics
     wanted = specs or (entry.specs if entry is not None else ())
     refuse_twins(wanted)
     return ForwardProfile(
@@ -117,5 +120,6 @@ def _merged(
         engine=engine or EngineName.AUTO,
         ssh=joined(typed.ssh, section.ssh) if section else typed.ssh,
         named=typed.name is not None or (entry is not None and not specs),
+        metrics=metrics,
         timeout_s=timeout_s or typed.default_timeout_s,
     )

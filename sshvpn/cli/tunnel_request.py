@@ -10,8 +10,21 @@ from typing import TYPE_CHECKING, TypeVar
 from sshvpn import __version__
 from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins
 from sshvpn.errors import UsageError
-from sshvpn.model import DEFAULT_ROUTE, ForwardSpec, SshOptions, Transport, TunnelProfile
-from sshvpn.spec import is_host, parse_destination, parse_interface, parse_publish
+from sshvpn.model import (
+    DEFAULT_ROUTE,
+    ForwardSpec,
+    SshOptions,
+    TcpEndpoint,
+    Transport,
+    TunnelProfile,
+)
+from sshvpn.spec import (
+    is_host,
+    parse_address_port,
+    parse_destination,
+    parse_interface,
+    parse_publish,
+)
 
 if TYPE_CHECKING:
     from sshvpn.config import Config, ForwardEntry, TunnelEntry
@@ -42,6 +55,7 @@ class TunnelWords:
     streams: int | None = None
     mtu: int | None = None
     address: str | None = None
+    metrics: str | None = None
     timeout_s: float | None = None
     default_timeout_s: float | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
@@ -86,6 +100,7 @@ def _checked_hosts(typed: TunnelWords) -> tuple[str, ...]:
             ("--publish", typed.publish),
             ("--lan-address", typed.lan_address),
             ("--address", typed.address),
+            ("--metrics", typed.metrics),
         )
         if value
     ]
@@ -124,6 +139,7 @@ class _Wishes:
     publish: tuple[ForwardSpec, ...]
     mtu: int | None
     address: str | None
+    metrics: TcpEndpoint | None
 
 
 def _parsed(typed: TunnelWords) -> _Wishes:
@@ -139,6 +155,7 @@ def _parsed(typed: TunnelWords) -> _Wishes:
         publish=_each("--publish", parse_publish, typed.publish),
         mtu=_checked_mtu(typed.mtu, schema.MTU_MIN, schema.MTU_MAX),
         address=_one("--address", schema.parse_tunnel_address, typed.address),
+        metrics=_one("--metrics", parse_address_port, typed.metrics),
     )
 
 
@@ -196,6 +213,7 @@ def _merged(wishes: _Wishes, host: str, config: Config) -> TunnelProfile:
         mtu=wishes.mtu or entry.mtu,
         address=wishes.address or entry.address,
         remote_device=entry.remote_device,
+        metrics=wishes.metrics or entry.metrics,
         ssh=joined(typed.ssh, entry.ssh),
         timeout_s=typed.timeout_s or entry.timeout_s or typed.default_timeout_s,
     )
@@ -224,7 +242,6 @@ def _refuse_later_keys(entry: TunnelEntry) -> None:
             ("announce", entry.announce),
             ("portal", entry.portal is not None),
             ("portal_tokens", entry.portal_tokens),
-            ("metrics", entry.metrics is not None),
         )
         if is_wanted
     ]

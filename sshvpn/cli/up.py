@@ -14,7 +14,7 @@ from sshvpn.cli.completers import complete_hosts
 from sshvpn.cli.front import flush, make_front
 from sshvpn.cli.hosts import START_WITHIN_S, checked_timeout
 from sshvpn.cli.main import tell
-from sshvpn.cli.options import ssh_options
+from sshvpn.cli.options import metrics_option, ssh_options
 from sshvpn.cli.reach import reach
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.control import AlreadyUpError
@@ -129,10 +129,10 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
     "--dry-run", is_flag=True, help="Print what would be changed on both machines; change nothing."
 )
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
+@metrics_option
 @_later("--announce/--no-announce")
 @_later("--portal", is_flag=False, flag_value="", metavar="[PORT]")
 @_later("--portal-tokens", is_flag=True)
-@_later("--metrics", metavar="ADDRESS:PORT")
 @_later("--dns", is_flag=True)
 @_later("--dns-domain", metavar="NAME")
 @click.option(
@@ -181,6 +181,7 @@ _AS_TYPED = (
     "streams",
     "mtu",
     "address",
+    "metrics",
 )
 
 

@@ -32,6 +32,7 @@ class ForwardEntry:
     binds: tuple[str, ...] = ()
     lan: bool = False
     engine: EngineName = EngineName.AUTO
+    metrics: TcpEndpoint | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
     timeout_s: float | None = None
 

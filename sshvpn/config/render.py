@@ -35,6 +35,7 @@ def _forward(entry: ForwardEntry) -> list[Pair]:
         ("bind", entry.binds),
         ("lan", entry.lan),
         ("engine", entry.engine.value),
+        ("metrics", None if entry.metrics is None else str(entry.metrics)),
         ("timeout", entry.timeout_s),
         ("ssh_options", entry.ssh),
     ]

@@ -53,6 +53,7 @@ FORWARD_KEYS = (
     "bind",
     "lan",
     "engine",
+    "metrics",
     "timeout",
     "ssh_options",
 )
@@ -151,6 +152,7 @@ def _forward(name: str, value: Value) -> ForwardEntry:
         binds=table.each("bind", lambda item: item.parsed(parse_bind)),
         lan=table.get("lan", Value.flag, default=False),
         engine=table.get("engine", lambda value: value.one_of(EngineName), EngineName.AUTO),
+        metrics=table.get("metrics", lambda value: value.parsed(parse_address_port), None),
         ssh=_ssh(table),
         timeout_s=table.get("timeout", Value.seconds, None),
     )

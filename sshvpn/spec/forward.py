@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 
 from sshvpn.errors import UsageError
-from sshvpn.model import Direction, Endpoint, ForwardSpec, TcpEndpoint, UnixEndpoint
+from sshvpn.model import LOOPBACK4, Direction, Endpoint, ForwardSpec, TcpEndpoint, UnixEndpoint
 from sshvpn.spec.words import (
     HOST_NAME_MAX,
     PORT_DIGITS,
@@ -84,19 +84,24 @@ def parse_publish(text: str) -> ForwardSpec:
 
 def parse_dynamic(text: str) -> ForwardSpec:
     """Return the SOCKS listener ``[BIND:]PORT`` of ``-D``. Raises UsageError."""
-    bind, port = _bind_and_port(text, "-D", "-D 1080 or -D 127.0.0.1:1080")
+    bind, port = _bind_and_port(
+        text, "-D", "-D 1080 or -D 127.0.0.1:1080", ", or leave it to --bind {}"
+    )
     return ForwardSpec(Direction.DYNAMIC, bind, port, None, text)
 
 
 def parse_address_port(text: str) -> TcpEndpoint:
-    """Return the listener ``ADDRESS:PORT`` (``*``: every address). Raises UsageError."""
+    """Return the listener ``[ADDRESS:]PORT``: on loopback where no address is said.
+
+    ``*`` is every address. Raises UsageError.
+    """
     bind, port = _bind_and_port(text, "the listener", "127.0.0.1:9100")
-    if bind is None:
-        raise UsageError(f"{quoted(text)} has no address", f"write 127.0.0.1:{port}")
-    return TcpEndpoint(bind, port)
+    return TcpEndpoint(LOOPBACK4 if bind is None else bind, port)
 
 
-def _bind_and_port(text: str, what: str, example: str) -> tuple[str | None, int]:
+def _bind_and_port(
+    text: str, what: str, example: str, for_a_name: str = ""
+) -> tuple[str | None, int]:
     match _split(text):
         case [port] if is_number(port):
             bind = None
@@ -105,7 +110,7 @@ def _bind_and_port(text: str, what: str, example: str) -> tuple[str | None, int]
         case [name, port] if is_name(name) and is_number(port):
             raise UsageError(
                 f"{what} {quoted(text)}: {quoted(name)} is no IP address to listen on",
-                f"write an address, like {example}, or leave it to --bind {shown(name)}",
+                f"write an address, like {example}{for_a_name.format(shown(name))}",
             )
         case _:
             raise UsageError(f"{what} {quoted(text)} is not BIND:PORT", f"for example {example}")

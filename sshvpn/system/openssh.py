@@ -134,4 +134,5 @@ class Connection:
             rx_bytes=counters.rx_bytes if counters else None,
             tx_bytes=counters.tx_bytes if counters else None,
             connections=len(self._channels),
+            rtt_s=counters.rtt_s if counters else None,
         )

@@ -27,6 +27,8 @@ _SYS_PIDFD_GETFD = 438
 
 _TCP_ESTABLISHED = 1
 _TCP_INFO_STATE = 0
+_TCP_INFO_RTT = 68
+"""Where tcpi_rtt stands in struct tcp_info (linux/tcp.h): microseconds, smoothed; 0: unknown."""
 _TCP_INFO_BYTES = 120
 """Where tcpi_bytes_acked and tcpi_bytes_received stand in struct tcp_info (linux/tcp.h)."""
 _TCP_INFO_LENGTH = 136
@@ -34,10 +36,14 @@ _TCP_INFO_LENGTH = 136
 
 @dataclass(frozen=True, slots=True)
 class TcpCounters:
-    """What one TCP connection has carried: bytes received, and bytes that the peer has."""
+    """What one TCP connection has carried: bytes received, and bytes that the peer has.
+
+    ``rtt_s`` is its smoothed round trip (RFC 6298), None before the first one.
+    """
 
     rx_bytes: int
     tx_bytes: int
+    rtt_s: float | None
 
 
 class ProcessSockets:
@@ -153,8 +159,10 @@ class TransportSocket:
 
 def counters_of(sock: socket.socket) -> TcpCounters:
     """Return what the TCP connection ``sock`` has carried (tcp(7), TCP_INFO). Raises OSError."""
-    acked, received = struct.unpack_from("=QQ", _tcp_info(sock), _TCP_INFO_BYTES)
-    return TcpCounters(rx_bytes=received, tx_bytes=acked)
+    info = _tcp_info(sock)
+    acked, received = struct.unpack_from("=QQ", info, _TCP_INFO_BYTES)
+    (rtt_us,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
+    return TcpCounters(rx_bytes=received, tx_bytes=acked, rtt_s=rtt_us / 1e6 if rtt_us else None)
 
 
 def is_listening(sock: socket.socket) -> bool:

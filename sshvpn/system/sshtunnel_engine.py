@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +26,7 @@ from sshvpn.system.knownhosts import Marker
 from sshvpn.system.login_memory import LoginMemory
 from sshvpn.system.paths import home
 from sshvpn.system.process import find_ssh
-from sshvpn.system.sockets import counters_of
+from sshvpn.system.sockets import TcpCounters, counters_of
 from sshvpn.system.ssh_config import resolve
 from sshvpn.system.sshtunnel_dial import Carrier, dial, ssh_jump
 from sshvpn.system.sshtunnel_settings import OTHER_ENGINE, Settings, refuse_specs, settings_of
@@ -179,7 +180,8 @@ class Connection:
 
     def traffic(self) -> Traffic:
         """Return the bytes that the forwards carried, and how many are open."""
-        return self._forwarder.traffic()
+        counters = _counters(self._carrier)
+        return replace(self._forwarder.traffic(), rtt_s=counters.rtt_s if counters else None)
 
     async def _watch(self) -> None:
         """Ask for life where nothing was heard; end what gives none (ServerAliveInterval)."""
@@ -281,9 +283,15 @@ async def _askpass(
 
 def _bytes_acked(carrier: Carrier) -> int:
     """Return how much the server's machine has acknowledged so far; 0 where nobody can tell."""
+    counters = _counters(carrier)
+    return counters.tx_bytes if counters else 0
+
+
+def _counters(carrier: Carrier) -> TcpCounters | None:
+    """Return what the connection has carried; None where nobody can tell."""
     if not carrier.is_tcp:
-        return 0
+        return None
     try:
-        return counters_of(carrier.sock).tx_bytes
+        return counters_of(carrier.sock)
     except (OSError, AttributeError):  # it is closed; a system without TCP_INFO
-        return 0
+        return None

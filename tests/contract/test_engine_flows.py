@@ -236,6 +236,14 @@ async def test_traffic_is_counted_and_open_flows_too(site: Site) -> None:
             assert len(data) <= now - was <= 2 * len(data)
 
 
+async def test_the_round_trip_is_known(site: Site) -> None:
+    async with site.connected() as connection:
+        rtt_s = connection.traffic().rtt_s
+        assert rtt_s is not None
+        assert 0 < rtt_s < 5
+    assert connection.traffic().rtt_s is None
+
+
 async def test_many_short_connections_in_a_row(site: Site) -> None:
     async with site.forwarded(echo) as where:
         for number in range(40):

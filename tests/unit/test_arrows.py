@@ -124,6 +124,7 @@ OUTSIDE: Mapping[str, str] = {
     "paramiko": "an engine is chosen by wiring, and never looked into",
     "subprocess": "processes are started in one place, with a parent-death signal and no shell",
     "segno": "it costs 30 ms, and only a QR code needs it",
+    "prometheus_client": "it costs 2 MB, and only who asks for metrics needs it",
 }
 """What only the rooms at the border may import, and why."""
 

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("home")
 def built(*words: str, **typed: Any) -> ForwardProfile:
     said: dict[str, Any] = {
         **dict.fromkeys(("local", "remote", "dynamic", "binds"), ()),
-        **dict.fromkeys(("host", "name", "lan", "engine", "timeout_s", "default_timeout_s")),
+        **dict.fromkeys(
+            ("host", "name", "lan", "engine", "metrics", "timeout_s", "default_timeout_s")
+        ),
         "ssh": SshOptions(),
         **typed,
     }

@@ -226,7 +226,6 @@ def test_what_waits_for_a_login_gets_one(
         ("--portal",),
         ("--portal", "8080"),
         ("--portal-tokens",),
-        ("--metrics", "127.0.0.1:9100"),
         ("--dns",),
         ("--dns-domain", "office.example"),
         ("--transport", "stream"),
@@ -248,7 +247,7 @@ def test_words_that_say_what_holds_anyway_are_taken(launches: Launches) -> None:
 
 def test_the_help_shows_no_option_that_does_nothing() -> None:
     told = run("--help").stdout
-    for option in ("--announce", "--portal", "--metrics", "--dns", "--streams", "stream"):
+    for option in ("--announce", "--portal", "--dns", "--streams", "stream"):
         assert option not in told
     for option in ("--lan / --no-lan", "--publish", "-r, --route", "--dry-run", "-J JUMP"):
         assert option in told

@@ -228,7 +228,7 @@ MISTAKES = [
     (tunnel("address = '10.99.0.1'"), 3, "no room for both ends", "/30"),
     (tunnel("portal = 0"), 3, "0 is not from 1 to 65535", ""),
     (tunnel("portal = 'x'"), 3, "expected a whole number, found a string ('x')", ""),
-    (tunnel("metrics = '9100'"), 3, "has no address", "127.0.0.1:9100"),
+    (tunnel("metrics = 'eth0:9100'"), 3, "no IP address to listen on", "127.0.0.1:9100"),
     (tunnel("remote_device = 'a/b'"), 3, "no name of an adapter", "ip link"),
     # the line is that of the value, wherever it is written
     ("tunnels.a.host = 'gpu'\ntunnels.a.mtu = 1", 2, "tunnels.a.mtu: 1 is not", ""),

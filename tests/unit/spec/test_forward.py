@@ -220,17 +220,20 @@ def test_a_service_that_cannot_be_published_is_a_usage_error(text: str) -> None:
     ("text", "endpoint"),
     [
         ("127.0.0.1:9100", tcp("127.0.0.1", 9100)),
+        ("9100", tcp("127.0.0.1", 9100)),
         ("[::1]:9100", tcp("::1", 9100)),
         ("*:9100", tcp("*", 9100)),
         ("localhost:0", tcp("localhost", 0)),
     ],
 )
-def test_a_listener_is_an_address_and_a_port(text: str, endpoint: TcpEndpoint) -> None:
+def test_a_listener_is_an_address_and_a_port_or_a_port_of_loopback(
+    text: str, endpoint: TcpEndpoint
+) -> None:
     assert parse_address_port(text) == endpoint
 
 
-@pytest.mark.parametrize("text", ["", "9100", "eth0:9100", "127.0.0.1", "127.0.0.1:x", "::1:9100"])
-def test_a_listener_without_both_is_a_usage_error(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "eth0:9100", "127.0.0.1", "127.0.0.1:x", "::1:9100"])
+def test_what_is_no_listener_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError):
         parse_address_port(text)
 
