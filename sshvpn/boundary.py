@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the command line passes by here too: plans take a while to import
-    from collections.abc import AsyncIterator, Sequence
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sshvpn.errors import SshvpnError
     from sshvpn.model import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # the command line passes by here too: plans take a while to 
         InterfaceAddress,
         LanNetwork,
         Listener,
+        TcpPath,
         Traffic,
         TunnelProfile,
     )
@@ -68,6 +70,13 @@ class Connection(Protocol):
 
     def traffic(self) -> Traffic:
         """Return what has been carried so far; never blocks."""
+        ...
+
+    async def tune(self, profile: ForwardProfile) -> TcpPath:
+        """Make the TCP connection under it fit for long and lossy paths; return what it got.
+
+        Takes some seconds at most, and never fails: what cannot be had is in the notes.
+        """
         ...
 
 
@@ -136,6 +145,13 @@ class LocalEnd(Protocol):
         """
         ...
 
+    async def pace(self, sock: socket.socket, name: str) -> None:
+        """Let a TCP socket be paced by the congestion control ``name``, as root may.
+
+        Raises PrivilegeError where the kernel has none of that name.
+        """
+        ...
+
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""
         ...
@@ -174,6 +190,16 @@ class TunnelConnection(Protocol):
 
     async def close(self) -> None:
         """End it. The agent is asked to undo what it did, and waited for; twice is fine."""
+        ...
+
+    async def tune(
+        self, profile: TunnelProfile, pace: Callable[[socket.socket, str], Awaitable[None]]
+    ) -> TcpPath:
+        """Make the TCP connection under it fit for long and lossy paths; return what it got.
+
+        ``pace`` is :meth:`LocalEnd.pace`. Takes some seconds at most, and never fails: what
+        cannot be had is in the notes.
+        """
         ...
 
     def life(self) -> int:

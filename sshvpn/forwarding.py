@@ -31,8 +31,10 @@ from sshvpn.model import (
     InterfaceAddress,
     Listener,
     TcpEndpoint,
+    TcpPath,
     Traffic,
 )
+from sshvpn.path_report import path_record, tell_path
 from sshvpn.sharing import LanSharing, tell_untrusted
 
 log = logging.getLogger("sshvpn.forward")
@@ -102,6 +104,8 @@ class ForwardSession:
         self._connection: Connection | None = None
         self._follower: asyncio.Task[None] | None = None
         self._carried = Odometer()
+        self._tuner: asyncio.Task[None] | None = None
+        self._path: TcpPath | None = None
         self._ports: dict[int, int] = {}
         self._open: dict[Listener, _Opened] = {}
         self._failed: dict[Listener, SshvpnError] = {}
@@ -151,8 +155,16 @@ class ForwardSession:
             await self.tear_down()
             raise
         self._has_shared = True
+        self._tuner = asyncio.create_task(self._tune(connection))
         if follows_adapters(self.profile):
             self._follower = asyncio.create_task(self._follow(connection))
+
+    async def _tune(self, connection: Connection) -> None:
+        """See to the TCP connection while it is used already."""
+        path = await connection.tune(self.profile)
+        tell_path(path, self._path)
+        self._path = path
+        self.on_change()
 
     async def wait_lost(self) -> SshvpnError:
         """Wait for the end of the connection, and return why it ended."""
@@ -171,6 +183,10 @@ class ForwardSession:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._follower
             self._follower = None
+        if self._tuner is not None:
+            self._tuner.cancel()
+            await asyncio.gather(self._tuner, return_exceptions=True)
+            self._tuner = None
         if self._connection is not None:
             self.traffic()
             connection, self._connection = self._connection, None
@@ -343,6 +359,7 @@ class ForwardSession:
                     "listen": [str(where) for where in places],
                     "target": "socks5" if spec.target is None else str(spec.target),
                     "url": url_of(spec, places[0]) if places else None,
+                    "congestion_control": path_record(self._path),
                     "last_error": error.as_record() if error else None,
                 }
             )

@@ -139,6 +139,30 @@ class EngineName(str, Enum):
     SSHTUNNEL = "sshtunnel"
 
 
+class Tuning(str, Enum):
+    """Which ends of SSH's TCP connection are made fit for long and lossy paths."""
+
+    AUTO = "auto"
+    """Both, as far as the login may."""
+    LOCAL = "local"
+    """This machine's: nothing is run at the server for it."""
+    OFF = "off"
+    """None: both ends stay as their systems made them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpPath:
+    """What paces the data of SSH's TCP connection at either end (RFC 5681).
+
+    None where it is the system's own choice, which was not changed and is not known. ``notes``
+    say why an end has no better one.
+    """
+
+    local: str | None = None
+    remote: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardProfile:
     """All that is wanted of one ``sshvpn forward``: what runs it is a session.
@@ -162,6 +186,7 @@ class ForwardProfile:
     named: bool = False
     metrics: TcpEndpoint | None = None
     timeout_s: float | None = None
+    tuning: Tuning = Tuning.AUTO
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -220,6 +245,7 @@ class TunnelProfile:
     metrics: TcpEndpoint | None = None
     ssh: SshOptions = SshOptions()
     timeout_s: float | None = None
+    tuning: Tuning = Tuning.AUTO
 
     @property
     def wanted(self) -> tuple[str, ...]:

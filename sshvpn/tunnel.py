@@ -34,9 +34,11 @@ from sshvpn.ends import Service, Site
 from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.model import (
     InterfaceAddress,
+    TcpPath,
     Traffic,
     TunnelProfile,
 )
+from sshvpn.path_report import tell_path
 from sshvpn.plan import marks
 from sshvpn.plan.desired import desired
 from sshvpn.plan.diff import diff
@@ -118,6 +120,7 @@ class TunnelSession:
         self._is_fresh = True
         self._listeners = SshListeners()
         self._gate = Gate.AWAY
+        self._path: TcpPath | None = None
         self._life = TunnelLife(outside.prober, self._received)
         self._tasks: list[asyncio.Task[Any]] = []
         self._one_at_a_time = asyncio.Lock()
@@ -167,10 +170,12 @@ class TunnelSession:
         """
         await self._ensure_device()
         looking = asyncio.create_task(self._first_look())
+        tuning: asyncio.Task[TcpPath] | None = None
         try:
             self._connection = await self._carrier.connect(
                 self.profile, self._identity.remote_label, self._local.unit, prompter
             )
+            tuning = asyncio.create_task(self._connection.tune(self.profile, self._local.pace))
             await looking
             if self._may_share and not self._has_run:
                 await self._sharing.settle(prompter, trusts=self.profile.lan_trusts)
@@ -179,14 +184,21 @@ class TunnelSession:
             await self._reconcile(Gate.PROBING)
             assert self._addresses is not None  # noqa: S101 (they were just given)
             await self._life.prove(self._addresses)
+            self._note_path(await tuning)
             await self._reconcile(Gate.OPEN, as_seen=True)
         except BaseException:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            begun = [task for task in (looking, tuning) if task is not None]
+            for task in begun:
+                task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
             await self.tear_down()
             raise
         self._has_run = True
         self._tasks = [asyncio.create_task(self._follow(self._connection))]
+
+    def _note_path(self, path: TcpPath) -> None:
+        before, self._path = self._path, path
+        tell_path(path, before)
 
     async def wait_lost(self) -> SshvpnError:
         """Wait until the connection ends, or nothing comes through it, and return why."""
@@ -440,6 +452,7 @@ class TunnelSession:
             rtt_s=self._life.rtt_s,
             received=traffic.rx_bytes,
             sent=traffic.tx_bytes,
+            path=self._path,
         )
         return [{**record(self.profile, self._carrier.name, standing), "last_error": None}]
 

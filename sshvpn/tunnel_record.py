@@ -9,7 +9,8 @@ from typing import Any
 from sshvpn import ends
 from sshvpn.ends import Service, Site
 from sshvpn.listeners import url_of
-from sshvpn.model import Listener, TcpEndpoint, TunnelProfile
+from sshvpn.model import Listener, TcpEndpoint, TcpPath, TunnelProfile
+from sshvpn.path_report import path_record
 from sshvpn.plan.request import TunnelAddresses
 
 
@@ -30,6 +31,7 @@ class Standing:
     rtt_s: float | None
     received: int | None
     sent: int | None
+    path: TcpPath | None = None
 
 
 def record(profile: TunnelProfile, transport: str, now: Standing) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def record(profile: TunnelProfile, transport: str, now: Standing) -> dict[str, A
             for one in shared
         ],
         "published": list(_published(site, now)) if site else [],
+        "congestion_control": path_record(now.path),
         "rtt_ms": None if now.rtt_s is None else round(now.rtt_s * 1000, 3),
         "rx_bytes": now.received,
         "tx_bytes": now.sent,

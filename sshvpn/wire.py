@@ -19,6 +19,7 @@ from sshvpn.model import (
     SshOptions,
     TcpEndpoint,
     Transport,
+    Tuning,
     TunnelProfile,
 )
 from sshvpn.spec import parse_dynamic, parse_forward, parse_publish
@@ -32,10 +33,15 @@ def profile_to_json(profile: ForwardProfile | TunnelProfile) -> dict[str, Any]:
     plain = asdict(profile)
     if isinstance(profile, TunnelProfile):
         publish = [spec.text for spec in profile.publish]
-        plain |= {"publish": publish, "transport": profile.transport.value}
+        plain |= {
+            "publish": publish,
+            "transport": profile.transport.value,
+            "tuning": profile.tuning.value,
+        }
         return {"kind": _TUNNEL, **plain}
     specs = [[spec.direction.value, spec.text] for spec in profile.specs]
-    return {"kind": _FORWARD, **plain, "specs": specs, "engine": profile.engine.value}
+    words = {"specs": specs, "engine": profile.engine.value, "tuning": profile.tuning.value}
+    return {"kind": _FORWARD, **plain, **words}
 
 
 def profile_from_json(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfile:
@@ -44,6 +50,7 @@ def profile_from_json(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfil
     fields["destination"] = Destination(**fields["destination"])
     fields["ssh"] = _ssh(fields["ssh"])
     fields["metrics"] = None if fields["metrics"] is None else TcpEndpoint(**fields["metrics"])
+    fields["tuning"] = Tuning(fields["tuning"])
     if plain["kind"] == _TUNNEL:
         return TunnelProfile(**{**fields, **_of_tunnel(fields)})
     return ForwardProfile(**{**fields, **_of_forward(fields)})

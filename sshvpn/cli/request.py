@@ -14,6 +14,7 @@ from sshvpn.model import (
     ForwardProfile,
     ForwardSpec,
     SshOptions,
+    Tuning,
 )
 from sshvpn.spec import is_host, parse_address_port, parse_destination, parse_dynamic, parse_forward
 
@@ -122,4 +123,5 @@ def _merged(
         named=typed.name is not None or (entry is not None and not specs),
         metrics=metrics,
         timeout_s=timeout_s or typed.default_timeout_s,
+        tuning=section.tuning if section else Tuning.AUTO,
     )

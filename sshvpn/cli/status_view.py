@@ -91,6 +91,7 @@ def _of_tunnel(record: Record) -> Iterator[Fact]:
         yield ("this machine", [here])
     size = "" if record["mtu"] is None else f", MTU {record['mtu']}"
     yield ("device", [f"{record['device']}{size}, transport {record['transport']}"])
+    yield from _congestion(record)
     figures = tunnel_view.figures(record)
     if figures:
         yield ("traffic", [figures])
@@ -103,6 +104,19 @@ def _of_forward(record: Record) -> Iterator[Fact]:
     if record["direction"] != "remote":
         yield ("listens on", [", ".join(record["listen"]) or "nothing now"])
     yield ("engine", [record["engine"]])
+    yield from _congestion(record)
+
+
+def _congestion(record: Record) -> Iterator[Fact]:
+    """Say what paces ssh's own connection, and what would mend it, once anything is known."""
+    found = record.get("congestion_control")
+    if found is None:  # a session that began before an upgrade
+        return
+    ends = (found["local"], found["remote"])
+    if ends == ("unknown", "unknown") and not found["notes"]:
+        return
+    words = ["its own" if end == "unknown" else end for end in ends]
+    yield ("congestion", [f"{words[0]} here, {words[1]} at the server", *found["notes"]])
 
 
 def _since(text: str, now: datetime) -> str:

@@ -216,6 +216,7 @@ def _merged(wishes: _Wishes, host: str, config: Config) -> TunnelProfile:
         metrics=wishes.metrics or entry.metrics,
         ssh=joined(typed.ssh, entry.ssh),
         timeout_s=typed.timeout_s or entry.timeout_s or typed.default_timeout_s,
+        tuning=entry.tuning,
     )
     _check(profile)
     return profile
@@ -229,7 +230,9 @@ def _entry_of(host: str, section: ForwardEntry | None) -> TunnelEntry:
     from sshvpn.config import TunnelEntry
 
     if section is not None:
-        return TunnelEntry(host, section.host, section.destination, ssh=section.ssh)
+        return TunnelEntry(
+            host, section.host, section.destination, ssh=section.ssh, tuning=section.tuning
+        )
     return TunnelEntry(host, host, parse_destination(host))
 
 

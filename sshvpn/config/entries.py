@@ -14,6 +14,7 @@ from sshvpn.model import (
     SshOptions,
     TcpEndpoint,
     Transport,
+    Tuning,
 )
 
 
@@ -35,6 +36,7 @@ class ForwardEntry:
     metrics: TcpEndpoint | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
     timeout_s: float | None = None
+    tuning: Tuning = Tuning.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class TunnelEntry:
     remote_device: str | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
     timeout_s: float | None = None
+    tuning: Tuning = Tuning.AUTO
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ def _forward(entry: ForwardEntry) -> list[Pair]:
         ("lan", entry.lan),
         ("engine", entry.engine.value),
         ("metrics", None if entry.metrics is None else str(entry.metrics)),
+        ("congestion_control", entry.tuning.value),
         ("timeout", entry.timeout_s),
         ("ssh_options", entry.ssh),
     ]
@@ -60,6 +61,7 @@ def _tunnel(entry: TunnelEntry) -> list[Pair]:
         ("portal_tokens", entry.portal_tokens),
         ("metrics", None if entry.metrics is None else str(entry.metrics)),
         ("remote_device", entry.remote_device),
+        ("congestion_control", entry.tuning.value),
         ("timeout", entry.timeout_s),
         ("ssh_options", entry.ssh),
     ]

@@ -24,6 +24,7 @@ from sshvpn.model import (
     ForwardSpec,
     SshOptions,
     Transport,
+    Tuning,
 )
 from sshvpn.spec import (
     is_host,
@@ -54,6 +55,7 @@ FORWARD_KEYS = (
     "lan",
     "engine",
     "metrics",
+    "congestion_control",
     "timeout",
     "ssh_options",
 )
@@ -75,6 +77,7 @@ TUNNEL_KEYS = (
     "portal_tokens",
     "metrics",
     "remote_device",
+    "congestion_control",
     "timeout",
     "ssh_options",
 )
@@ -155,6 +158,7 @@ def _forward(name: str, value: Value) -> ForwardEntry:
         metrics=table.get("metrics", lambda value: value.parsed(parse_address_port), None),
         ssh=_ssh(table),
         timeout_s=table.get("timeout", Value.seconds, None),
+        tuning=_tuning(table),
     )
 
 
@@ -183,6 +187,7 @@ def _tunnel(name: str, value: Value) -> TunnelEntry:
         remote_device=table.get("remote_device", lambda value: value.parsed(parse_interface), None),
         ssh=_ssh(table),
         timeout_s=table.get("timeout", Value.seconds, None),
+        tuning=_tuning(table),
     )
 
 
@@ -220,6 +225,10 @@ def _ssh_option(key: str, word: str, value: Value) -> tuple[str, str]:
     if found != (key, word):
         raise value.error(f"'{key}' is no option of ssh, or its value begins or ends with a blank")
     return found
+
+
+def _tuning(table: Table) -> Tuning:
+    return table.get("congestion_control", lambda value: value.one_of(Tuning), Tuning.AUTO)
 
 
 def _portal(value: Value) -> int | None:

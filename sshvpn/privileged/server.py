@@ -8,6 +8,7 @@
     {"op": "read"}                  {"ok": true, "state": …}
     {"op": "apply", "steps": […]}   {"ok": true}                 all, or none
     {"op": "enclose", "pid": P}     {"ok": true, "cgroup": PATH}  what P starts goes around
+    {"op": "pace", "by": NAME}      {"ok": true}  a TCP socket that came with it, by NAME
     {"op": "watch"}                 {"ok": true}  with a socket that hears of the firewall
     {"op": "sweep"}                 {"ok": true, "swept": […], "failed": […]}
     {"op": "close"}                 {"ok": true, "failed": […]}  the tunnel's end is gone
@@ -32,7 +33,9 @@ from sshvpn.plan.steps import Step
 from sshvpn.privileged import cgroup, firewall
 from sshvpn.privileged.check import Scope, check
 from sshvpn.privileged.kernel import Kernel
+from sshvpn.privileged.lines import Lines
 from sshvpn.privileged.netlink import adapters
+from sshvpn.privileged.pace import pace
 from sshvpn.privileged.units import Units
 
 LONGEST_LINE = 1 << 20
@@ -50,22 +53,24 @@ class HelperServer:
         self._scope: Scope | None = None
         self._cgroup: str | None = None
         self._handed: socket.socket | None = None
+        self._lines = Lines(peer)
         self._is_over = False
 
     def serve(self) -> None:
         """Answer until the socket ends or the client closes; leaves nothing behind."""
         try:
             self._kernel.netlink.prepare()
-            with self._peer.makefile("rb") as lines:
-                while not self._is_over:
-                    line = lines.readline(LONGEST_LINE)
-                    if not line.endswith(b"\n"):
-                        break  # the end, or a line that nobody of ours sends
-                    self._send(self._answer(line), self._handed)
-                    self._handed = None
+            while not self._is_over:
+                line = self._lines.next(LONGEST_LINE)
+                if not line.endswith(b"\n"):
+                    break  # the end, or a line that nobody of ours sends
+                self._send(self._answer(line), self._handed)
+                self._handed = None
+                self._lines.forget()
         except OSError:  # the client is gone
             pass
         finally:
+            self._lines.forget()
             self._tear_down()
 
     def _send(self, record: Mapping[str, object], handed: socket.socket | None) -> None:
@@ -138,6 +143,11 @@ class HelperServer:
             raise ValueError("no process")
         self._cgroup = cgroup.enclose(scope.label, pid, marks.owner_of(scope.label))
         return {"cgroup": self._cgroup}
+
+    def _pace(self, request: Mapping[str, Any]) -> dict[str, object]:
+        self._need_scope()
+        pace(self._lines.take(), request.get("by"))
+        return {}
 
     def _watch(self, _: Mapping[str, Any]) -> dict[str, object]:
         self._need_scope()
@@ -230,6 +240,7 @@ _OPERATIONS: dict[str, Operation] = {
     "read": HelperServer._read,  # noqa: SLF001
     "apply": HelperServer._apply,  # noqa: SLF001
     "enclose": HelperServer._enclose,  # noqa: SLF001
+    "pace": HelperServer._pace,  # noqa: SLF001
     "watch": HelperServer._watch,  # noqa: SLF001
     "sweep": HelperServer._sweep_all,  # noqa: SLF001
     "close": HelperServer._close,  # noqa: SLF001

@@ -45,7 +45,7 @@ __all__ = [
     "DEFAULT_LEASE_S", "END", "GROUP", "LARGEST_MTU", "LONGEST_LINE", "PROTOCOL",
     "Adapter", "Applied", "Beat", "Device", "Ended", "Facts", "Failed", "Interface", "Left",
     "MalformedLineError", "Message", "Mode", "Network", "Publication", "Reader", "RemoteAddress",
-    "RemoteEnd", "RemoteRoute", "Rights", "Unit",
+    "RemoteEnd", "RemoteRoute", "Rights", "TcpOptions", "Tuned", "Unit",
     "beat", "delivery", "encode", "is_adapter", "is_label", "remote_command",
 ]  # fmt: skip
 
@@ -83,6 +83,8 @@ class Mode(str, Enum):
     """End the session that holds the label, undo what it did, and end."""
     LOOK = "look"
     """Tell the facts and end; change nothing, need no device, end nobody."""
+    TCP = "tcp"
+    """Tune the TCP connection of the session as its one line says, tell, and end."""
 
 
 def is_label(text: str) -> bool:
@@ -211,6 +213,26 @@ def beat(number: int) -> str:
     return f"beat {number}"
 
 
+@dataclass(frozen=True, slots=True)
+class TcpOptions:
+    """What is asked of the TCP socket at either end (:mod:`sshvpn.remote.tcp_socket`).
+
+    ``notsent_lowat`` is in bytes.
+    """
+
+    user_timeout_s: int
+    notsent_lowat: int = 128 << 10
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.user_timeout_s <= 86400 and 1 <= self.notsent_lowat < 10**9):  # noqa: PLR2004
+            raise ValueError(f"not what a TCP socket takes: {self}")
+
+    @property
+    def words(self) -> str:
+        """The same as the agent takes it."""
+        return f"tcp {self.user_timeout_s} {self.notsent_lowat}"
+
+
 def encode(lines: Sequence[str]) -> bytes:
     """Return LINES as they go over the wire."""
     return "".join(f"{line}\n" for line in lines).encode("ascii")
@@ -244,6 +266,18 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuned:
+    """The server's end of the TCP connection is paced by ``congestion_control``.
+
+    None where nothing was changed: ``code`` and ``text`` say why.
+    """
+
+    congestion_control: str | None
+    code: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The agent has undone everything and ends; TEXT says what failed, and what mends it."""
 
@@ -265,7 +299,7 @@ class Ended:
     reason: str
 
 
-Message = Facts | Beat | Changed | Applied | Unit | Failed | Left | Ended
+Message = Facts | Beat | Changed | Applied | Unit | Tuned | Failed | Left | Ended
 
 
 class Reader:
@@ -298,22 +332,28 @@ class Reader:
         if words == ["ready"]:
             collected, self._facts = self._facts, Collected()
             return collected.complete()
-        message: Message
-        match words:
-            case ["beat", number]:
-                message = Beat(int(number))
-            case ["ok"]:
-                message = Applied()
-            case ["changed"]:
-                message = Changed()
-            case ["unit", number]:
-                message = Unit(int(number))
-            case ["error", code, *rest]:
-                message = Failed(printable(code), printable(" ".join(rest)))
-            case ["left", *rest]:
-                message = Left(printable(" ".join(rest)))
-            case ["bye", *rest]:
-                message = Ended(printable(" ".join(rest)))
-            case _:
-                raise ValueError(text)
-        return message
+        return _message_of(words, text)
+
+
+def _message_of(words: list[str], text: str) -> Message:  # noqa: PLR0911 (a table)
+    match words:
+        case ["beat", number]:
+            return Beat(int(number))
+        case ["ok"]:
+            return Applied()
+        case ["changed"]:
+            return Changed()
+        case ["unit", number]:
+            return Unit(int(number))
+        case ["tcp", "-", code, *rest]:
+            return Tuned(None, printable(code), printable(" ".join(rest)))
+        case ["tcp", name]:
+            return Tuned(printable(name)[:16])
+        case ["error", code, *rest]:
+            return Failed(printable(code), printable(" ".join(rest)))
+        case ["left", *rest]:
+            return Left(printable(" ".join(rest)))
+        case ["bye", *rest]:
+            return Ended(printable(" ".join(rest)))
+        case _:
+            raise ValueError(text)

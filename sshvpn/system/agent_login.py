@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import ConnectionLostError, SshvpnError
+from sshvpn.model import TcpPath, Tuning
 from sshvpn.remote import protocol
-from sshvpn.remote.protocol import Facts
+from sshvpn.remote.protocol import Facts, TcpOptions
+from sshvpn.system import tcp_path
 from sshvpn.system.openssh_process import SshProcess
 from sshvpn.system.remote_agent import BEAT_S, RemoteAgent
 from sshvpn.system.remote_agent_errors import NoAgentError
@@ -177,6 +179,24 @@ class AgentLogin:
             'a login limited to the tunnel needs in its profile: remote_device = "tun8", '
             'address = "10.83.0.1/30"',
         )
+
+    async def tune(
+        self,
+        options: TcpOptions,
+        tuning: Tuning,
+        chooser: tcp_path.Chooser,
+        *,
+        has_agent: bool,
+    ) -> TcpPath:
+        """Make the TCP connection fit for long and lossy paths, both ends at once."""
+        if tuning is Tuning.OFF:
+            return TcpPath()
+        asks = tuning is Tuning.AUTO and has_agent
+        if asks:
+            self.agent.ask_tcp(options)
+        here = await tcp_path.tune_here(self.process, options, chooser)
+        there = await tcp_path.answer_of(self.agent) if asks else tcp_path.NOT_ASKED
+        return tcp_path.outcome(here, there)
 
     async def leave(self) -> None:
         """Let the agent undo what it did, and end ssh."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -86,6 +87,10 @@ class HelperEnd:
                 log.warning("%s: all that this user sends goes around the tunnel", error)
                 return BypassUser(uid)
         return BypassCgroup(path, marks.bypass_mark(self._unit))
+
+    async def pace(self, sock: socket.socket, name: str) -> None:
+        """Let a TCP socket be paced by the congestion control ``name``."""
+        await self._ask(lambda: self._helper.pace(sock, name))
 
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
-from sshvpn.model import Endpoint, ForwardProfile, Listener, Traffic
+from sshvpn.model import Endpoint, ForwardProfile, Listener, TcpPath, Traffic, Tuning
+from sshvpn.system import tcp_path
 from sshvpn.system.agent import agent_socket
 from sshvpn.system.login_memory import LoginMemory
 from sshvpn.system.openssh_listeners import OpensshListeners
@@ -83,6 +84,7 @@ class Connection:
         self._process = SshProcess(directory, hear=self._hear)
         self._listeners = OpensshListeners(self._process, remote_sockets)
         self._channels: set[int] = set()
+        self._options = tcp_path.options_for({})
 
     @property
     def was_answered(self) -> bool:
@@ -93,11 +95,22 @@ class Connection:
         self, profile: ForwardProfile, config: Config, prompter: Prompter | None
     ) -> None:
         """Start ssh, and return when its control socket takes commands."""
+        self._options = tcp_path.options_for(config)
         words = forward_words(config, self._process.control, may_prompt=prompter is not None)
         await self._process.log_in(
             (*words, *profile.ssh.ssh_words, *profile.destination.ssh_words), prompter
         )
         self._process.settle()
+
+    async def tune(self, profile: ForwardProfile) -> TcpPath:
+        """Tune the TCP connection; see boundary.Connection."""
+        if profile.tuning is Tuning.OFF:
+            return TcpPath()
+        here = await tcp_path.tune_here(self._process, self._options, None)
+        there = tcp_path.NOT_ASKED
+        if profile.tuning is Tuning.AUTO:
+            there = await tcp_path.tune_there(self._process, self._options)
+        return tcp_path.outcome(here, there)
 
     def _hear(self, line: str) -> bool:
         if opened := _CHANNEL_NEW.match(line):

@@ -17,6 +17,7 @@ from sshvpn.system.process import dies_with_parent, find_ssh
 
 _TIMEOUT_S = 30.0
 _REMOVE_TIMEOUT_S = 2.0
+_END_S = 1.0
 _SWITCHES = {Direction.LOCAL: "-L", Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
 
 # A socket of this login's that no process of the server has open; or ($2) whoever has it open.
@@ -25,6 +26,24 @@ test -S "$1" && test -O "$1" || exit 1
 test "$2" = ours || { test -r /proc/net/unix && ! grep -qF -- " $1" /proc/net/unix; } || exit 1
 rm -f -- "$1"
 """
+
+
+class MuxSession:
+    """A command that runs at the server, over the connection of another ssh."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def end(self) -> None:
+        """Wait for its end, and not for long; twice is fine."""
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_S)
+        except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+            if isinstance(cut, asyncio.CancelledError):
+                raise
 
 
 class Mux:
@@ -65,14 +84,30 @@ class Mux:
             return False
         return True
 
+    async def run(self, command: str, stdin: int, stdout: int) -> MuxSession:
+        """Start ``command`` at the server over the connection; its errors are nobody's."""
+        return MuxSession(
+            await asyncio.create_subprocess_exec(
+                *self._words("--", "sshvpn", command),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=dies_with_parent(),
+            )
+        )
+
+    def _words(self, *words: str) -> tuple[str, ...]:
+        ssh = find_ssh() or "ssh"
+        return (ssh, "-F", "none", "-T", "-o", "ControlMaster=no", "-S", str(self._path), *words)
+
     async def _order(self, verb: str, listener: Listener, where: Endpoint) -> str:
         words = [_SWITCHES[listener.direction], forward_word(where, listener.target)]
         return await self._ssh(["-O", verb, *words, "--", "sshvpn"])
 
     async def _ssh(self, words: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
         process = await asyncio.create_subprocess_exec(
-            find_ssh() or "ssh",
-            *("-F", "none", "-T", "-o", "ControlMaster=no", "-S", str(self._path), *words),
+            *self._words(*words),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -12,9 +12,10 @@ import logging
 import os
 import re
 import signal
+import socket
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sshvpn.boundary import Prompter
@@ -160,6 +161,15 @@ class SshProcess:
     def peer(self) -> str | None:
         """Return the address that ssh, or its proxy, is connected to, None if it cannot be told."""
         return self._transport.peer() if self._transport else None
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[socket.socket | None]:
+        """Lend ssh's TCP socket, or its proxy's, for a moment; None if it cannot be had."""
+        if self._transport is None:
+            yield None
+            return
+        with self._transport.borrowed() as sock:
+            yield sock
 
     def counters(self) -> TcpCounters | None:
         """Return what ssh's TCP connection has carried, None where it cannot be told."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
-from sshvpn.model import Endpoint, Listener, TunnelProfile
+from sshvpn.model import Endpoint, Listener, TcpPath, TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.remote import protocol
 from sshvpn.remote.protocol import Facts, Mode
+from sshvpn.system import tcp_path
 from sshvpn.system.agent import agent_socket
 from sshvpn.system.agent_login import AgentLogin, Timings
 from sshvpn.system.host_memory import HostMemory
@@ -106,7 +107,8 @@ class OpensshCarrier:
         except BaseException:
             await login.close()
             raise
-        self._connection = OpensshTunnel(login, facts, self._remote_sockets)
+        options = tcp_path.options_for(dial.config)
+        self._connection = OpensshTunnel(login, facts, options, self._remote_sockets)
         return self._connection
 
     async def look(self, profile: TunnelProfile, label: str, prompter: Prompter | None) -> Facts:
@@ -140,9 +142,16 @@ class OpensshCarrier:
 class OpensshTunnel:
     """One ssh that carries packets; implements boundary.TunnelConnection."""
 
-    def __init__(self, login: AgentLogin, facts: Facts | None, remote_sockets: set[str]) -> None:
+    def __init__(
+        self,
+        login: AgentLogin,
+        facts: Facts | None,
+        options: protocol.TcpOptions,
+        remote_sockets: set[str],
+    ) -> None:
         self._login = login
         self._facts = facts
+        self._options = options
         self._listeners = OpensshListeners(login.process, remote_sockets)
 
     @property
@@ -153,6 +162,12 @@ class OpensshTunnel:
     def peer(self) -> str | None:
         """Return the address that ssh is connected to, None where it cannot be told."""
         return self._login.process.peer()
+
+    async def tune(self, profile: TunnelProfile, pace: tcp_path.Chooser) -> TcpPath:
+        """Tune the TCP connection; see boundary.TunnelConnection."""
+        return await self._login.tune(
+            self._options, profile.tuning, pace, has_agent=self._facts is not None
+        )
 
     async def configure(self, end: protocol.RemoteEnd) -> None:
         """Let the agent make the server's end what ``end`` says.

@@ -130,6 +130,18 @@ class Helper:
         """
         return str(self._ask(op="enclose", pid=pid)["cgroup"])
 
+    def pace(self, sock: socket.socket, name: str) -> None:
+        """Let a TCP socket be paced by the congestion control ``name``.
+
+        Raises PrivilegeError where the kernel has none of that name.
+        """
+        with self._lock:
+            try:
+                socket.send_fds(self._peer, [_request(op="pace", by=name)], [sock.fileno()])
+                self._receive()
+            except (OSError, ValueError) as error:
+                raise _gone() from error
+
     def watch(self) -> socket.socket:
         """Return a socket that has something to read after every change of the firewall.
 

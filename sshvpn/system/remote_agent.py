@@ -6,6 +6,7 @@
     <── unit N (prepare) ── hello … ready ──────      unit, facts
     address …, commit ─────> <───────────── ok        configure()
     beat N ────────────────> <───────────── beat N    by itself, from the facts on
+    tcp … ─────────────────> <────── tcp bbr ─────      ask_tcp(), tuned; in the mode tcp at once
     end ───────────────────> <───────────── bye       say_end()
     <── bye, error, or the end of its output ───      gone
 
@@ -22,14 +23,17 @@ import os
 import secrets
 import time
 from collections import deque
+from typing import TypeVar
 
 from sshvpn.errors import ConnectionLostError, SshvpnError, printable
 from sshvpn.remote import agent_script, protocol
-from sshvpn.remote.protocol import Applied, Beat, Changed, Ended, Facts, Failed, Left, Unit
+from sshvpn.remote.protocol import Applied, Changed, Ended, Facts, Failed, Left, Tuned, Unit
 from sshvpn.system.process import ChildLines
 from sshvpn.system.remote_agent_errors import error_of
 
 log = logging.getLogger("sshvpn.agent")
+
+T = TypeVar("T")
 
 BEAT_S = 5.0
 """Also how long it goes unseen that somebody undoes something there; a look costs the server some
@@ -48,16 +52,21 @@ class _InputState(asyncio.BaseProtocol):
         self.is_lost = True
 
 
+def _settle(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
 class RemoteAgent:
     """One agent, from before its ssh is started. Close it; twice is fine.
 
     ``login`` is who logs in, for messages. It beats every ``beat_s``; one that has not answered
     for ``lease_s`` is gone.
 
-    ``facts`` and ``unit`` are done when the agent has told them, ``gone`` when it is there no
-    more (or was never), with why: ``has_failed`` says that it told of a failure, ``has_ended``
-    that it ended as it should. ``changed`` is set when it has seen that what was configured
-    does not stand any more; once a beat at most, whatever the server says.
+    ``facts``, ``unit`` and ``tuned`` are done when the agent has told them, ``gone`` when it is
+    there no more (or was never), with why: ``has_failed`` says that it told of a failure,
+    ``has_ended`` that it ended as it should. ``changed`` is set when it has seen that what was
+    configured does not stand any more; once a beat at most, whatever the server says.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class RemoteAgent:
         )
         self.facts: asyncio.Future[Facts] = loop.create_future()
         self.unit: asyncio.Future[int] = loop.create_future()
+        self.tuned: asyncio.Future[Tuned] = loop.create_future()
         self.gone: asyncio.Future[SshvpnError] = loop.create_future()
         self.changed = asyncio.Event()
         self._may_tell_change = False
@@ -172,8 +182,9 @@ class RemoteAgent:
                 self.facts.set_result(message)
                 self._tasks.append(asyncio.create_task(self._beat()))
         elif isinstance(message, Unit):
-            if not self.unit.done():
-                self.unit.set_result(message.number)
+            _settle(self.unit, message.number)
+        elif isinstance(message, Tuned):
+            _settle(self.tuned, message)
         elif isinstance(message, Applied):
             self._applied()
         elif isinstance(message, Changed):
@@ -185,8 +196,6 @@ class RemoteAgent:
         elif isinstance(message, Ended):
             self.has_ended = True
             self._end(ConnectionLostError(f"the agent on the server has ended: {message.reason}"))
-        else:
-            assert isinstance(message, Beat)  # noqa: S101 (mypy: that is all of them)
 
     def _note_change(self) -> None:
         if self._may_tell_change:
@@ -241,6 +250,10 @@ class RemoteAgent:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not commit.done():
             raise self.gone.result()
+
+    def ask_tcp(self, options: protocol.TcpOptions) -> None:
+        """Ask it to tune the server's end of the TCP connection; ``tuned`` has the answer."""
+        self._say(options.words)
 
     async def say_end(self, timeout_s: float) -> None:
         """Ask it to undo everything, and wait until it has, or so long."""

@@ -15,7 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -142,13 +142,20 @@ class TransportSocket:
         """Return the address at its other end, or None when the connection is gone."""
         return self._ask(lambda sock: str(sock.getpeername()[0]))
 
-    def _ask(self, question: Callable[[socket.socket], T]) -> T | None:
+    @contextmanager
+    def borrowed(self) -> Iterator[socket.socket | None]:
+        """Lend a duplicate of the socket, for a moment: None when the connection is gone."""
         sock = self._process.borrow(self._descriptor)
         if sock is None:
-            return None
-        with closing(sock), suppress(OSError):
+            yield None
+            return
+        with closing(sock):
             # The number may stand for another socket by now.
-            if os.fstat(sock.fileno()).st_ino == self._inode:
+            yield sock if os.fstat(sock.fileno()).st_ino == self._inode else None
+
+    def _ask(self, question: Callable[[socket.socket], T]) -> T | None:
+        with self.borrowed() as sock, suppress(OSError):
+            if sock is not None:
                 return question(sock)
         return None
 

@@ -15,12 +15,14 @@ import socket
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 
 from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.system.jump import jump_words
 from sshvpn.system.openssh_stderr import classify
 from sshvpn.system.process import find_ssh
+from sshvpn.system.sockets import TransportSocket
 from sshvpn.system.sshtunnel_settings import Settings
 
 _KEPT_LINES = 50
@@ -43,6 +45,19 @@ class Carrier:
     def explained(self, error: SshvpnError) -> SshvpnError:
         """Return why it broke: the proxy's own last words where it had any, else ``error``."""
         return error if self._proxy is None else self._proxy.error() or error
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[socket.socket | None]:
+        """Lend the TCP socket, ours or the proxy's, for a moment; None if it cannot be had."""
+        if self._proxy is None:
+            yield self.sock
+            return
+        transport = TransportSocket.of_process(self._proxy.pid)
+        if transport is None:
+            yield None
+            return
+        with closing(transport), transport.borrowed() as sock:
+            yield sock
 
     def abort(self) -> None:
         """Wake whoever waits on the socket: for them the connection has ended."""
@@ -75,6 +90,11 @@ class Proxy:
         self._said: deque[str] = deque(maxlen=_KEPT_LINES)
         self._listener = threading.Thread(target=self._listen, name="proxy-stderr", daemon=True)
         self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
 
     def _listen(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 (a pipe was asked for)

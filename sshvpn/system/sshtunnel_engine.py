@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
-from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, Traffic
-from sshvpn.system import knownhosts
+from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, TcpPath, Traffic, Tuning
+from sshvpn.remote.protocol import TcpOptions
+from sshvpn.system import knownhosts, tcp_path
 from sshvpn.system.askpass import AskpassServer
 from sshvpn.system.knownhosts import Marker
 from sshvpn.system.login_memory import LoginMemory
@@ -206,6 +207,21 @@ class Connection:
                 return
             if asking is None or asking.done():
                 asking = asyncio.ensure_future(asyncio.to_thread(transport.ask_for_life))
+
+    async def tune(self, profile: ForwardProfile) -> TcpPath:
+        """Tune the TCP connection; see boundary.Connection."""
+        if profile.tuning is Tuning.OFF:
+            return TcpPath()
+        from sshvpn.system.sshtunnel_tuning import tune_there
+
+        limit_s = self._settings.alive_interval_s * (self._settings.alive_count + 1)
+        options = TcpOptions(tcp_path.user_timeout_s(round(limit_s)))
+        with self._carrier.connection() as sock:
+            here = await tcp_path.tune_socket(sock, options, None)
+        there = tcp_path.NOT_ASKED
+        if profile.tuning is Tuning.AUTO:
+            there = await asyncio.to_thread(tune_there, self._forwarder.transport, options)
+        return tcp_path.outcome(here, there)
 
     # The end ----------------------------------------------------------------------------
 

@@ -134,6 +134,14 @@ class Driver:
     def sweep(self) -> Any:
         return self._do("sweep")
 
+    def pace(self, kind: str, by: object) -> dict[str, str]:
+        """Hand over descriptors of KIND to be paced by BY; return what paces them then."""
+        return dict(self._do("pace_one", kind=kind, by=by))
+
+    def facts_with_files(self) -> None:
+        """Ask for the facts, with descriptors that nobody asked for."""
+        self._do("facts_with_files")
+
     def raw(self, line: str) -> Any:
         return self._do("raw", line=line)
 

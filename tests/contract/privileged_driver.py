@@ -5,8 +5,12 @@ Run as `python -m tests.contract.privileged_driver`, by whoever shall be the sup
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from sshvpn.errors import SshvpnError
@@ -25,7 +29,44 @@ def do(helper: Helper, request: dict[str, Any]) -> object:
         # Past everything that the client would check itself.
         helper._peer.sendall(request["line"].encode() + b"\n")
         return json.loads(helper._lines.readline() or b"null")
+    if what == "pace_one":
+        return pace_one(helper, **request)
+    if what == "facts_with_files":
+        send(helper, '{"op": "facts"}', os.open("/dev/null", os.O_RDONLY), os.dup(0))
+        return None
     return getattr(helper, what)(**request)
+
+
+def pace_one(helper: Helper, kind: str, by: object) -> dict[str, str]:
+    """Hand over what KIND says as the socket to be paced, past what the client would check."""
+    made: dict[str, list[Any]] = {
+        "tcp": [socket.socket()],
+        "tcp6": [socket.socket(socket.AF_INET6)],
+        "udp": [socket.socket(type=socket.SOCK_DGRAM)],
+        "unix": [socket.socket(socket.AF_UNIX)],
+        "two": [socket.socket(), socket.socket()],
+        "file": [Path("/dev/null").open()],  # noqa: SIM115 (this process ends)
+        "none": [],
+    }
+    socks = made[kind]
+    alone = ""
+    if kind == "tcp" and isinstance(by, str):
+        try:
+            socks[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, by.encode())
+        except OSError as error:
+            alone = errno.errorcode[error.errno or 0]
+    request = json.dumps({"op": "pace", "by": by})
+    send(helper, request, *(os.dup(sock.fileno()) for sock in socks))
+    name = socks[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    return {"alone": alone, "by": name.rstrip(b"\0").decode()}
+
+
+def send(helper: Helper, line: str, *descriptors: int) -> None:
+    """Send LINE with DESCRIPTORS, which are closed; raises what the helper refuses."""
+    socket.send_fds(helper._peer, [line.encode() + b"\n"], descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    helper._receive()
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from sshvpn.model import (
     LanNetwork,
     Listener,
     TcpEndpoint,
+    TcpPath,
     Traffic,
 )
 
@@ -53,6 +54,10 @@ class FakeConnection:
 
     def traffic(self) -> Traffic:
         return Traffic(1, 2, 3)
+
+    async def tune(self, profile: ForwardProfile) -> TcpPath:
+        del profile
+        return TcpPath("bbr", "cubic")
 
 
 class FakeEngine:

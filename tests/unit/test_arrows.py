@@ -35,8 +35,8 @@ PACKAGE = Path(sshvpn.__file__).parent
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "spec"}
 CAPABILITIES = PURE | {
-    "config", "control", "ends", "forwarding", "pulse", "rehearsal", "remote", "sharing",
-    "supervisor", "tunnel", "wire",
+    "config", "control", "ends", "forwarding", "path_report", "pulse", "rehearsal", "remote",
+    "sharing", "supervisor", "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -52,13 +52,15 @@ ALLOWED: Mapping[str, set[str]] = {
     "remote": NOUNS,
     "ends": NOUNS | {"plan", "remote"},
     "pulse": NOUNS,
-    "tunnel": NOUNS | {"boundary", "ends", "listeners", "plan", "pulse", "remote", "sharing"},
+    "path_report": NOUNS,
+    "tunnel": NOUNS
+    | {"boundary", "ends", "listeners", "path_report", "plan", "pulse", "remote", "sharing"},
     "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "tunnel"},
     "sharing": NOUNS | {"boundary"},
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle"},
-    "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "sharing"},
+    "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "path_report", "sharing"},
     "wire": NOUNS | {"spec"},
     "stream": set(),
     "system": NOUNS | {"boundary", "plan", "privileged", "remote", "stream"},
@@ -97,6 +99,7 @@ REASONS = {
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
     "forwarding": "it must run over both engines and over fakes alike",
     "ends": "it is pure: both sides' facts in, what each shall be out",
+    "path_report": "it is pure: what a connection has got in, words out",
     "pulse": "it is pure: what was seen and when in, dead or alive out",
     "tunnel": "it must run over every transport and over fakes alike",
     "rehearsal": "it looks at what a session would do, through the same boundary",

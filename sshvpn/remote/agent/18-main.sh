@@ -2,7 +2,7 @@
 # shellcheck disable=SC1007 # x= empties x
 # The start, and the loop over what the client says.
 
-main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other half]
+main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID CONNECTION, from our own other half]
   nonce=$2 mode=$3 label=$4 lease=$5
   shift 5
   state=$base/labels/$label
@@ -18,8 +18,9 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID, from our own other ha
   by_sudo=
   user_id=$(id -u)
   user=$(id -un) || user=$user_id
-  if [ $# -eq 3 ]; then
-    by_sudo=yes SSH_TUNNEL=$1 user=$2 user_id=$3
+  ssh_connection=${SSH_CONNECTION:-}
+  if [ $# -eq 4 ]; then
+    by_sudo=yes SSH_TUNNEL=$1 user=$2 user_id=$3 ssh_connection=$4
   fi
   device=${SSH_TUNNEL:-}
   [ -z "$device" ] || is_adapter "$device" || usage "SSH_TUNNEL"
@@ -42,6 +43,7 @@ look() { # says what serve would; makes nothing, ends nobody, and waits for no w
 }
 
 serve() {
+  [ "$mode" != tcp ] || tend_tcp
   has ip || fail no_ip "no ip on this server: install iproute2 (or busybox)"
   [ "$mode" != look ] || look
   if [ "$rights" = none ]; then end_own_stale; else
@@ -68,6 +70,11 @@ serve() {
       arm
       say "beat $2"
       tell_change
+      ;;
+    tcp/3)
+      is_tcp "$@" || usage "$*"
+      # Beside the rest: nothing here waits for it.
+      tune_tcp "$2" "$3" &
       ;;
     end/1) finish 0 "bye end" ;;
     commit/1) commit ;;

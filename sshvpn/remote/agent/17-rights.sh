@@ -22,6 +22,7 @@ find_rights() { # sets rights: uid, sudo or none
 escalate() {
   session_of "$$"
   { printf %s "$s" && case $mode in look) ;; *) exec cat ;; esac; } | exec sudo -n /bin/sh -c "$boot" "$0" \
-    "${#s}" "$nonce" "$mode" "$label" "$lease" "${SSH_TUNNEL:-}" "$user" "$user_id"
+    "${#s}" "$nonce" "$mode" "$label" "$lease" "${SSH_TUNNEL:-}" "$user" "$user_id" \
+    "$ssh_connection"
   exit
 }
