@@ -23,6 +23,7 @@ from sshvpn.system.openssh_process import SshProcess
 from sshvpn.system.openssh_words import forward_words
 from sshvpn.system.process import find_ssh
 from sshvpn.system.ssh_config import Config, resolve
+from sshvpn.system.tcp_path import FarEnd
 
 _CHANNEL_NEW = re.compile(
     r"debug1: channel (\d+): new .*(?:direct-tcpip|forwarded-tcpip|dynamic-tcpip|streamlocal)"
@@ -43,6 +44,7 @@ class OpensshEngine:
         self._directory = directory
         self._logins = LoginMemory()
         self._remote_sockets: set[str] = set()
+        self._far_end = FarEnd()
 
     async def check(self, profile: ForwardProfile) -> None:
         """Raise UsageError where there is no ssh, or ssh does not take its configuration."""
@@ -56,7 +58,7 @@ class OpensshEngine:
     async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> Connection:
         """Log in; see boundary.ForwardEngine."""
         config = await resolve(profile.destination, profile.ssh)
-        connection = Connection(self._directory, self._remote_sockets)
+        connection = Connection(self._directory, self._remote_sockets, self._far_end)
         try:
             await connection.log_in(profile, config, prompter)
         except AuthenticationError as error:
@@ -77,10 +79,11 @@ class Connection:
     """One ssh that forwards; implements boundary.Connection.
 
     ``remote_sockets`` are the paths where the server has listened for this session before; it
-    is kept up here.
+    is kept up here, and so is what its end of the connection said to being tuned.
     """
 
-    def __init__(self, directory: Path | None, remote_sockets: set[str]) -> None:
+    def __init__(self, directory: Path | None, remote_sockets: set[str], far_end: FarEnd) -> None:
+        self._far_end = far_end
         self._process = SshProcess(directory, hear=self._hear)
         self._listeners = OpensshListeners(self._process, remote_sockets)
         self._channels: set[int] = set()
@@ -109,7 +112,9 @@ class Connection:
         here = await tcp_path.tune_here(self._process, self._options, None)
         there = tcp_path.NOT_ASKED
         if profile.tuning is Tuning.AUTO:
-            there = await tcp_path.tune_there(self._process, self._options)
+            there = await self._far_end.tune(
+                lambda: tcp_path.tune_there(self._process, self._options)
+            )
         return tcp_path.outcome(here, there)
 
     def _hear(self, line: str) -> bool:

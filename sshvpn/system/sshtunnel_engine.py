@@ -54,6 +54,7 @@ class SshtunnelEngine:
 
     def __init__(self) -> None:
         self._keyring: Keyring | None = None
+        self._far_end = tcp_path.FarEnd()
         self._logins = LoginMemory()
 
     async def check(self, profile: ForwardProfile) -> None:
@@ -83,7 +84,7 @@ class SshtunnelEngine:
                 )
             except OSError as error:
                 raise connect_error(error, settings) from error
-            connection = Connection(settings, carrier, offered)
+            connection = Connection(settings, carrier, offered, self._far_end)
             login = connection.log_in(self._keyring, prompter, self._logins.missing)
             try:
                 await (askpass.unless_given_up(login) if askpass else login)
@@ -106,11 +107,16 @@ class Connection:
     """One SSH connection of the library's; implements boundary.Connection."""
 
     def __init__(
-        self, settings: Settings, carrier: Carrier, offered: Mapping[str, tuple[str, ...]]
+        self,
+        settings: Settings,
+        carrier: Carrier,
+        offered: Mapping[str, tuple[str, ...]],
+        far_end: tcp_path.FarEnd,
     ) -> None:
         from sshvpn.system.sshtunnel_forwarder import Forwarder
 
         self._settings = settings
+        self._far_end = far_end
         self._carrier = carrier
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
@@ -220,7 +226,10 @@ class Connection:
             here = await tcp_path.tune_socket(sock, options, None)
         there = tcp_path.NOT_ASKED
         if profile.tuning is Tuning.AUTO:
-            there = await asyncio.to_thread(tune_there, self._forwarder.transport, options)
+            transport = self._forwarder.transport
+            there = await self._far_end.tune(
+                lambda: asyncio.to_thread(tune_there, transport, options)
+            )
         return tcp_path.outcome(here, there)
 
     # The end ----------------------------------------------------------------------------

@@ -127,6 +127,28 @@ async def answer_of(agent: RemoteAgent) -> Tuned:
     return agent.tuned.result() if agent.tuned.done() else SILENT
 
 
+_LASTING = {"no_root", "no_sudo", "no_python", "no_ptrace"}
+
+
+class FarEnd:
+    """The server's end of a session's connections: asked for each, until it refuses for good.
+
+    So a server where sudo wants a password has one line of that in its log, not one a reconnect.
+    """
+
+    def __init__(self) -> None:
+        self._refusal: Tuned | None = None
+
+    async def tune(self, how: Callable[[], Awaitable[Tuned]]) -> Tuned:
+        """Return what ``how`` says, or what it said before."""
+        if self._refusal is not None:
+            return self._refusal
+        answer = await how()
+        if answer.code in _LASTING:
+            self._refusal = answer
+        return answer
+
+
 async def tune_there(process: SshProcess, options: TcpOptions) -> Tuned:
     """Tune the server's end by a session of its own over ``process``'s connection.
 

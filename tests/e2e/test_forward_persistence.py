@@ -286,6 +286,8 @@ def test_twenty_reconnects_leave_nothing_that_piles_up(office: Office) -> None:
 
     for number in (1, 2, 3):  # what is made once, when it is first wanted, is there then
         reconnect(number)
+    # The session that asks for the server's end of the connection has come and gone.
+    wait_until(lambda: all(one["congestion_control"]["notes"] for one in office.status()), 20)
     descriptors = [_descriptors(office.gateway, pid) for pid in pids.values()]
     threads = [_threads(office.gateway, pid) for pid in pids.values()]
     files = _files(office.gateway)

@@ -27,7 +27,11 @@ def tunnel(**changes: Any) -> dict[str, Any]:
         "since": SINCE,
         "reconnects": 0,
         "retry_at": None,
-        "congestion_control": {"local": "bbr", "remote": "bbr", "notes": []},
+        "congestion_control": {
+            "local": "bbr",
+            "remote": "unknown",
+            "notes": ["at the server: no python3"],
+        },  # fmt: skip
         "rtt_ms": 12.345,
         "rx_bytes": 1_234_567,
         "tx_bytes": 4_567,
@@ -56,6 +60,7 @@ def waiting_tunnel(code: str, message: str, **changes: Any) -> dict[str, Any]:
         routes=[],
         lan=[],
         published=[],
+        congestion_control={"local": "unknown", "remote": "unknown", "notes": []},
         last_error={"code": code, "message": message},
         **{**empty, **changes},
     )

@@ -88,6 +88,21 @@ def test_the_outcome_tells_of_both_ends() -> None:
     assert path_record(path)["notes"] == ["why", "at the server: no python3"]
 
 
+def test_a_server_that_refuses_for_good_is_asked_once_a_session() -> None:
+    answers = [Tuned(None, "silent"), Tuned("bbr"), Tuned(None, "no_sudo", "why"), Tuned("bbr")]
+    end = tcp_path.FarEnd()
+
+    async def ask() -> Tuned:
+        return answers.pop(0)
+
+    async def tune() -> list[Tuned]:
+        return [await end.tune(ask) for _ in range(5)]
+
+    found = asyncio.run(tune())
+    assert [one.code for one in found] == ["silent", "", "no_sudo", "no_sudo", "no_sudo"]
+    assert len(answers) == 1
+
+
 def test_the_servers_half_runs_on_an_old_python_and_in_a_shells_quotes() -> None:
     text = Path(tcp_socket.__file__).read_text(encoding="ascii")
     ast.parse(text, feature_version=(3, 6))
