@@ -31,7 +31,7 @@ def tunnel(**changes: Any) -> dict[str, Any]:
             "local": "bbr",
             "remote": "unknown",
             "notes": ["at the server: no python3"],
-        },  # fmt: skip
+        },
         "rtt_ms": 12.345,
         "rx_bytes": 1_234_567,
         "tx_bytes": 4_567,
