@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from sshvpn.control import LONGEST_LINE, VERSION
 from sshvpn.errors import SshvpnError
 
 _MOST_BUFFERED = 1 << 20
+
+Request = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class _Peer:
@@ -50,14 +52,19 @@ class _Peer:
 class ControlServer:
     """Serves one session. Implements boundary.Prompter by asking an attached client.
 
-    ``commands`` maps a command's name to what is called for it.
+    ``commands`` maps a command's name to what is called for it; ``requests`` to what takes a
+    while: it gets the message and returns what the reply holds.
     """
 
     def __init__(
-        self, snapshot: Callable[[], dict[str, Any]], commands: Mapping[str, Callable[[], None]]
+        self,
+        snapshot: Callable[[], dict[str, Any]],
+        commands: Mapping[str, Callable[[], None]],
+        requests: Mapping[str, Request] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._commands = commands
+        self._requests = requests or {}
         self._peers: set[_Peer] = set()
         self._server: asyncio.Server | None = None
         self._next_question = 1
@@ -87,9 +94,7 @@ class ControlServer:
             await self._converse(peer, reader)
             on_end()
 
-        task = asyncio.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(run())
 
     async def close(self, error: SshvpnError | None = None) -> None:
         """Tell those who watch that this is the end and why, and stop listening."""
@@ -203,8 +208,24 @@ class ControlServer:
         elif isinstance(command, str) and command in self._commands:
             self._commands[command]()
             peer.send({"ok": True})
+        elif isinstance(command, str) and command in self._requests:
+            self._keep(self._answer(peer, self._requests[command], message))
         else:
             peer.send(_error("unknown", "there is no such command"))
+
+    async def _answer(self, peer: _Peer, request: Request, message: Mapping[str, Any]) -> None:
+        try:
+            peer.send({"ok": True, **await request(message)})
+        except SshvpnError as error:
+            told = {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}
+            peer.send({"ok": False, "error": {"code": error.code, **told}})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            peer.send(_error("malformed", "the message does not hold what this command needs"))
+
+    def _keep(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     def _take_answer(peer: _Peer, message: Mapping[str, Any]) -> None:

@@ -44,6 +44,9 @@ _TRUSTING = "sshvpn forward --lan"
 RETRY_LISTENERS_S = 2.0
 """How often a listener that could not be opened is tried again while the connection stands."""
 
+DRAIN_LOOK_S = 1.0
+"""How often is looked whether a connection that takes nothing new has flows yet."""
+
 NO_TRAFFIC = Traffic(rx_bytes=None, tx_bytes=None, connections=None)
 
 
@@ -110,6 +113,9 @@ class ForwardSession:
         self._open: dict[Listener, _Opened] = {}
         self._failed: dict[Listener, SshvpnError] = {}
         self._has_shared = False
+        self._adopted: ForwardProfile | None = None
+        self._before: ForwardProfile | None = None
+        self._drains: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -128,14 +134,46 @@ class ForwardSession:
 
     async def check(self) -> None:
         """Raise UsageError for what is wrong before any connection is made."""
+        await self._check(self.profile)
+
+    async def _check(self, profile: ForwardProfile) -> None:
         known = self._interfaces.names()
-        for bind in self.profile.binds:
+        for bind in profile.binds:
             if not is_address(bind) and bind not in known:
                 raise UsageError(
                     f"--bind {bind}: not an address, and no adapter of this machine",
                     f"there are: {', '.join(known)}",
                 )
-        await self.engine.check(self.profile)
+        await self.engine.check(profile)
+
+    async def adopt(self, profile: ForwardProfile | None) -> None:
+        """Take ``profile`` (None: the same) at the next ``bring_up``; see supervisor.Session.
+
+        Flows that are open stay with the connection that they have, which ends with the last.
+        """
+        profile = profile or self.profile
+        if profile.engine is not self.profile.engine or profile.metrics != self.profile.metrics:
+            raise UsageError(
+                "the engine and the place of metrics cannot be changed while it is up",
+                f"take it down and up again: sshvpn down {self.name}",
+            )
+        await self._check(profile)
+        self._adopted = profile
+
+    def go_back(self) -> bool:
+        """Take the profile again that was there before, if the adopted one has not run."""
+        before, self._before = self._before, None
+        if before is not None:
+            self._use(before)
+        return before is not None
+
+    def _use(self, profile: ForwardProfile) -> None:
+        ports = {self.profile.specs[index]: port for index, port in self._ports.items()}
+        self._ports = {
+            index: ports[spec] for index, spec in enumerate(profile.specs) if spec in ports
+        }
+        self.profile = profile
+        self._has_shared = False
 
     async def bring_up(self, prompter: Prompter | None) -> None:
         """Log in and open the listeners.
@@ -143,6 +181,9 @@ class ForwardSession:
         Raises what stopped it, with nothing left open. Where adapters are followed, one
         listener of a SPEC is enough, and the others are tried again.
         """
+        if self._adopted is not None:
+            self._before, adopted, self._adopted = self.profile, self._adopted, None
+            self._use(adopted)
         # At the first start only: a reconnect asks nobody.
         if self.profile.lan and not self._has_shared:
             await self.settle_trust(prompter)
@@ -156,6 +197,7 @@ class ForwardSession:
             raise
         self._has_shared = True
         self._tuner = asyncio.create_task(self._tune(connection))
+        self._before = None
         if follows_adapters(self.profile):
             self._follower = asyncio.create_task(self._follow(connection))
 
@@ -191,13 +233,29 @@ class ForwardSession:
             self.traffic()
             connection, self._connection = self._connection, None
             self._carried.end()
-            await connection.close()
+            if self._adopted is None:
+                await connection.close()
+            else:
+                await self._retire(connection)
         self._open.clear()
         self._failed.clear()
 
+    async def _retire(self, connection: Connection) -> None:
+        """Let ``connection`` take nothing new, and end with the last of its flows."""
+        for opened in self._open.values():
+            with contextlib.suppress(SshvpnError):
+                await connection.close_listener(opened.listener)
+        drain = asyncio.create_task(_drain(connection))
+        self._drains.add(drain)
+        drain.add_done_callback(self._drains.discard)
+
     async def close(self) -> None:
         """End it for good: a forward has nothing that outlives its connection."""
+        self._adopted = None
         await self.tear_down()
+        for drain in self._drains:
+            drain.cancel()
+        await asyncio.gather(*self._drains, return_exceptions=True)
 
     def traffic(self) -> Traffic:
         """Return what its connections have carried."""
@@ -364,3 +422,13 @@ class ForwardSession:
                 }
             )
         return records
+
+
+async def _drain(connection: Connection) -> None:
+    closed = asyncio.create_task(connection.wait_closed())
+    try:
+        while connection.traffic().connections and not closed.done():
+            await asyncio.wait({closed}, timeout=DRAIN_LOOK_S)
+    finally:
+        closed.cancel()
+        await connection.close()

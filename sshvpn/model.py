@@ -171,7 +171,9 @@ class ForwardProfile:
     the LAN; ``lan_trusts`` says that the command line asked for it, which is the trust of
     every network that is there now. ``named`` is True when the name is the user's own
     (``--name`` or a profile), so that it stands for one session only. ``metrics`` is where
-    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound).
+    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound). ``typed`` are the
+    words of the command line, as the command line keeps them, so that it can be made again from a
+    configuration that was edited.
     """
 
     name: str
@@ -185,6 +187,7 @@ class ForwardProfile:
     ssh: SshOptions = SshOptions()
     named: bool = False
     metrics: TcpEndpoint | None = None
+    typed: str | None = field(default=None, compare=False)
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
 
@@ -223,7 +226,9 @@ class TunnelProfile:
     ``lan_interfaces`` limits it to those adapters, whatever their kind. ``publish`` are SPECs of
     ``--publish``. ``address`` is the tunnel's own, ADDRESS/LENGTH or a prefix.
     ``remote_device`` is a tun that the server's administrator made. ``metrics`` is where
-    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound).
+    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound). ``typed`` are the
+    words of the command line, as the command line keeps them, so that it can be made again from a
+    configuration that was edited.
     """
 
     name: str
@@ -243,6 +248,7 @@ class TunnelProfile:
     address: str | None = None
     remote_device: str | None = None
     metrics: TcpEndpoint | None = None
+    typed: str | None = field(default=None, compare=False)
     ssh: SshOptions = SshOptions()
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO

@@ -22,6 +22,7 @@ from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
 from sshvpn.supervisor import Session, Supervisor
+from sshvpn.wire import profile_from_json
 
 _LOG_BYTES = 1 << 20
 _EXIT_INTERRUPTED = 130
@@ -112,6 +113,7 @@ class _Runner:
     ) -> None:
         self._front = front
         self._exporter = exporter
+        self._session = session
         self._directory = directory
         self._exit_code = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -119,6 +121,7 @@ class _Runner:
         self._control = ControlServer(
             self._snapshot,
             {"down": self._down, "wake": self._wake, "attached": self._attached},
+            {"typed": self._typed, "restart": self._restart},
         )
         self._supervisor = Supervisor(
             session,
@@ -209,6 +212,14 @@ class _Runner:
 
     def _wake(self) -> None:
         self._supervisor.reconnect()
+
+    async def _typed(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return {"typed": self._session.profile.typed}
+
+    async def _restart(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        plain = message.get("profile")
+        await self._supervisor.restart(None if plain is None else profile_from_json(plain))
+        return {"snapshot": self._snapshot()}
 
     def _attached(self) -> None:
         self._supervisor.wake(login=True)

@@ -31,6 +31,10 @@ class LanSharing:
         self._only = tuple(only)
         self.untrusted: tuple[LanNetwork, ...] = ()
 
+    def limit(self, only: Sequence[str]) -> None:
+        """Let these adapters be the LAN from now on; none: those that are one by their kind."""
+        self._only = tuple(only)
+
     def addresses(self) -> Sequence[InterfaceAddress]:
         """Return our addresses on the LAN, on networks that are not trusted too."""
         if not self._only:

@@ -18,9 +18,15 @@ from typing import Any, Protocol
 
 from sshvpn import lifecycle
 from sshvpn.boundary import Prompter
-from sshvpn.errors import ConnectionLostError, SshvpnError, UnknownSshError
+from sshvpn.errors import (
+    ConnectionLostError,
+    NotRunningError,
+    Retry,
+    SshvpnError,
+    UnknownSshError,
+)
 from sshvpn.lifecycle import Life
-from sshvpn.model import State, Traffic
+from sshvpn.model import ForwardProfile, State, Traffic, TunnelProfile
 
 log = logging.getLogger("sshvpn.supervisor")
 
@@ -48,6 +54,11 @@ class Session(Protocol):
         """How long the first start may take, prompts not counted; None: as long as it takes."""
         ...
 
+    @property
+    def profile(self) -> ForwardProfile | TunnelProfile:
+        """What it keeps up."""
+        ...
+
     on_change: Callable[[], None]
     """To be called after something has changed by itself."""
 
@@ -68,6 +79,18 @@ class Session(Protocol):
 
     async def tear_down(self) -> None:
         """End what needs the connection; what outlives it may stay. Twice is fine."""
+        ...
+
+    async def adopt(self, profile: Any) -> None:
+        """Take ``profile`` at the next ``bring_up``; what connections are open live on.
+
+        None: it stays as it is. Raises UsageError or TakenError for what can be seen to be
+        wrong before anything changes.
+        """
+        ...
+
+    def go_back(self) -> bool:
+        """Take the profile again that was there before the one adopted last, if it has not run."""
         ...
 
     async def close(self) -> None:
@@ -109,6 +132,7 @@ class Supervisor:
         self._attempt: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._random = random.Random()  # noqa: S311 (jitter)
+        self._restarts: list[tuple[int, asyncio.Future[None]]] = []
 
     # From outside -----------------------------------------------------------------------
 
@@ -125,6 +149,23 @@ class Supervisor:
         if self._life.phase is State.RUNNING:
             self.post(lifecycle.Failed(ConnectionLostError("a new connection was asked for")))
         self.post(lifecycle.Wake(asked=True))
+
+    async def restart(self, profile: Any = None) -> None:
+        """Make a new connection, with ``profile`` (None: as it is); return when it works.
+
+        Raises what is wrong with the profile: it goes on with the one before then. What time can
+        mend is waited for.
+        """
+        if self._life.phase in (None, State.STOPPING):
+            raise NotRunningError("it is just ending")
+        await self._session.adopt(profile)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._restarts.append((self._attempt_number, done))
+        if self._life.phase in (State.RUNNING, State.STARTING):
+            self.post(lifecycle.Failed(ConnectionLostError("a restart was asked for")))
+        is_there = self._prompter is not None and self._prompter.is_there()
+        self.post(lifecycle.Wake(login=is_there, asked=True))
+        await done
 
     def post(self, event: lifecycle.Event) -> None:
         """Take ``event`` from outside; to be called in the supervisor's loop."""
@@ -188,6 +229,7 @@ class Supervisor:
         finally:
             self._set_timer(None)
             await self._end_attempt()
+            self._end_restarts(NotRunningError("it has ended"))
             await self._session.close()
 
     async def _handle(self, event: lifecycle.Event) -> tuple[bool, SshvpnError | None]:
@@ -246,9 +288,13 @@ class Supervisor:
         try:
             await self._session.bring_up(prompter)
             self._events.put_nowait((number, lifecycle.Connected()))
+            self._end_restarts(None, number)
             error = await self._session.wait_lost()
         except SshvpnError as raised:
             error = raised
+            if raised.retry is not Retry.FOREVER and self._session.go_back():
+                self._end_restarts(raised, number)
+                error = ConnectionLostError(f"the profile before is taken again: {raised.message}")
         except Exception as bug:
             log.debug("unexpected", exc_info=True)
             error = UnknownSshError(
@@ -256,6 +302,20 @@ class Supervisor:
                 "please report it, with what --debug shows",
             )
         self._events.put_nowait((number, lifecycle.Failed(error)))
+
+    def _end_restarts(self, error: SshvpnError | None, attempt: int | None = None) -> None:
+        """Tell those who wait how it went, in an ``attempt`` that came after they asked."""
+        for asked in list(self._restarts):
+            before, done = asked
+            if attempt is not None and attempt <= before:
+                continue
+            self._restarts.remove(asked)
+            if done.cancelled():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
     async def _await_login(self, number: int) -> None:
         await self._session.wait_login_possible()

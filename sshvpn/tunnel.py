@@ -48,6 +48,7 @@ from sshvpn.plan.settings import device_sysctls
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol, render as remote_render
 from sshvpn.sharing import LanSharing, tell_untrusted
+from sshvpn.tunnel_change import refuse_change, rehearse_change
 from sshvpn.tunnel_life import TunnelLife
 from sshvpn.tunnel_listeners import SshListeners
 from sshvpn.tunnel_record import Standing, record
@@ -126,6 +127,8 @@ class TunnelSession:
         self._one_at_a_time = asyncio.Lock()
         self._lost_at: float | None = None
         self._has_run = False
+        self._adopted: TunnelProfile | None = None
+        self._before: TunnelProfile | None = None
 
     # supervisor.Session -----------------------------------------------------------------
 
@@ -154,20 +157,47 @@ class TunnelSession:
 
     async def check(self) -> None:
         """Raise UsageError for what is wrong before anything is changed."""
+        await self._check(self.profile)
+
+    async def adopt(self, profile: TunnelProfile | None) -> None:
+        """Take ``profile`` (None: the same) at the next ``bring_up``; see supervisor.Session."""
+        profile = profile or self.profile
+        refuse_change(self.profile, profile)
+        await self._check(profile)
+        if self._site is not None:
+            rehearse_change(replace(self._site, profile=profile))
+        self._adopted = profile
+
+    def go_back(self) -> bool:
+        """Take the profile again that was there before, if the adopted one has not run."""
+        before, self._before = self._before, None
+        if before is not None:
+            self._use(before)
+        return before is not None
+
+    def _use(self, profile: TunnelProfile) -> None:
+        self.profile = profile
+        self._sharing.limit(profile.lan_interfaces)
+        self._has_run = False  # what is looked at before the first start is looked at again
+
+    async def _check(self, profile: TunnelProfile) -> None:
         known = self._interfaces.names()
-        for name in self.profile.lan_interfaces:
+        for name in profile.lan_interfaces:
             if name not in known:
                 raise UsageError(
                     f"--lan-interface {name}: no adapter of this machine",
                     f"there are: {', '.join(known)}",
                 )
-        await self._carrier.check(self.profile)
+        await self._carrier.check(profile)
 
     async def bring_up(self, prompter: Prompter | None) -> None:
         """Log in, configure both ends, prove that a packet crosses, let the LAN in.
 
         Raises what stopped it; the device stays, closed.
         """
+        if self._adopted is not None:
+            self._before, adopted, self._adopted = self.profile, self._adopted, None
+            self._use(adopted)
         await self._ensure_device()
         looking = asyncio.create_task(self._first_look())
         tuning: asyncio.Task[TcpPath] | None = None
@@ -194,6 +224,7 @@ class TunnelSession:
             await self.tear_down()
             raise
         self._has_run = True
+        self._before = None
         self._tasks = [asyncio.create_task(self._follow(self._connection))]
 
     def _note_path(self, path: TcpPath) -> None:
@@ -269,10 +300,10 @@ class TunnelSession:
 
     async def _ensure_device(self) -> None:
         """Make the device that ssh opens: it has no addresses yet."""
+        if self.profile.has_default and self._bypass is None:
+            self._bypass = await self._local.bypass()
         if self._state.link is None:
             mtu = self.profile.mtu or self._carrier.largest_mtu
-            if self.profile.has_default:
-                self._bypass = await self._local.bypass()
             link = Link(self._local.unit, self._identity.label, self._identity.owner, mtu)
             own = device_sysctls(self._local.unit, await self._local.facts())
             # An end that was just opened has nothing that would have to be read.

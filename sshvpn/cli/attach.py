@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from sshvpn import wiring
+from sshvpn.cli.hosts import START_WITHIN_S
 from sshvpn.control import AlreadyUpError, Client, is_alive, request
 from sshvpn.errors import LoginNeededError, SshvpnError, UnreachableError, exit_code_of
 from sshvpn.model import ForwardProfile, TunnelProfile
+from sshvpn.wire import profile_to_json
 
 Snapshot = dict[str, Any]
 
@@ -44,6 +46,12 @@ class Ended(SshvpnError):  # noqa: N818 (the other side's error, whatever it was
             message.get("message") or "it has ended",
             message.get("hint") or "",
         )
+
+    @classmethod
+    def of_refusal(cls, error: dict[str, Any]) -> Ended:
+        """Return what a reply says that is not ok."""
+        exit_code = error.get("exit_code") or SshvpnError.exit_code
+        return cls(error["code"], exit_code, error["message"], error.get("hint") or "")
 
     @classmethod
     def of_snapshot(cls, snapshot: Snapshot) -> Ended:
@@ -88,6 +96,25 @@ def join(
     if snapshot["state"] == "running":
         return snapshot
     return _rejoin(directory, snapshot, timeout_s=profile.timeout_s, hidden=hidden)
+
+
+def restart(
+    directory: Path, profile: ForwardProfile | TunnelProfile | None, hidden: Collection[str]
+) -> Snapshot:
+    """Let a session make a new connection, with ``profile`` (None: as it is); return it running.
+
+    Its questions are answered at a terminal. Raises Ended with what is wrong with the profile
+    (the session goes on as before), UnreachableError where it does not run in time.
+    """
+    client = Client.connect(directory)
+    try:
+        client.send({"cmd": "attach" if wiring.terminal_prompter() is not None else "watch"})
+        plain = None if profile is None else profile_to_json(profile)
+        client.send({"cmd": "restart", "profile": plain})
+        timeout_s = (profile and profile.timeout_s) or START_WITHIN_S
+        return _Follower(client, hidden).reply(timeout_s)
+    finally:
+        client.close()
 
 
 def snapshot_of(name: str, directory: Path) -> Snapshot:
@@ -142,25 +169,45 @@ class _Follower:
         self._last: Snapshot = {}
 
     def follow(self, timeout_s: float | None) -> Snapshot:
+        """Return the first snapshot that is running."""
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             message = self._receive()
-            match message.get("event"):
-                case "snapshot":
-                    if self._is_running(message["snapshot"]):
-                        return self._last
-                case "notice":
-                    if message["level"] not in self._hidden:
-                        mark = "" if message["level"] == CHANGE else "sshvpn: "
-                        click.echo(f"{mark}{message['text']}", err=True)
-                case "tell":
-                    click.echo(message["text"], err=True)
-                case "prompt":
-                    self._answer(message)
-                case "end":
-                    raise Ended.of_end(message)
-                case _:
-                    pass
+            if message.get("event") == "snapshot":
+                if self._is_running(message["snapshot"]):
+                    return self._last
+            else:
+                self._take(message)
+
+    def reply(self, timeout_s: float | None) -> Snapshot:
+        """Return the snapshot in the reply to the one request that was sent."""
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            message = self._receive()
+            if message.get("event") == "snapshot":
+                self._last = message["snapshot"]
+            elif "snapshot" in message:
+                snapshot: Snapshot = message["snapshot"]
+                return snapshot
+            elif "ok" in message and not message["ok"]:
+                raise Ended.of_refusal(message["error"])
+            else:
+                self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message.get("event"):
+            case "notice":
+                if message["level"] not in self._hidden:
+                    mark = "" if message["level"] == CHANGE else "sshvpn: "
+                    click.echo(f"{mark}{message['text']}", err=True)
+            case "tell":
+                click.echo(message["text"], err=True)
+            case "prompt":
+                self._answer(message)
+            case "end":
+                raise Ended.of_end(message)
+            case _:
+                pass
 
     def _receive(self) -> dict[str, Any]:
         left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001)

@@ -44,6 +44,9 @@ COMMANDS = {
     "routes": LazyCommand(
         "sshvpn.cli.routes", "routes", "Show what a machine of the LAN needs for the networks."
     ),
+    "restart": LazyCommand(
+        "sshvpn.cli.restart", "restart", "Make a new connection, with the profile as it is now."
+    ),
     "logs": LazyCommand("sshvpn.cli.logs", "logs", "Show what happened."),
     "clean": LazyCommand("sshvpn.cli.clean", "clean", "Remove what a crash left behind."),
     "config": LazyCommand("sshvpn.cli.config", "config", "Show, edit or check the profiles."),
@@ -53,7 +56,7 @@ COMMANDS = {
 }
 
 NOT_YET = frozenset(
-    {"notebook", "restart", "enable", "disable", "check"},
+    {"notebook", "enable", "disable", "check"},
 )
 """Commands of the contract that this version has not: their names are not mistakes."""
 

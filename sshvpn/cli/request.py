@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins
+from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
     Direction,
@@ -65,8 +66,12 @@ def build_profile(typed: ForwardWords) -> ForwardProfile:
     return _merged(typed, host, specs, entry, config)
 
 
+def _without_hosts(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if not is_host(word))
+
+
 def _specs(typed: ForwardWords) -> tuple[ForwardSpec, ...]:
-    plain = [*(word for word in typed.words if not is_host(word)), *typed.local]
+    plain = [*_without_hosts(typed.words), *typed.local]
     return (
         *(parse_forward(text) for text in plain),
         *(parse_forward(text, Direction.REMOTE) for text in typed.remote),
@@ -124,4 +129,5 @@ def _merged(
         metrics=metrics,
         timeout_s=timeout_s or typed.default_timeout_s,
         tuning=section.tuning if section else Tuning.AUTO,
+        typed=keep(replace(typed, words=_without_hosts(typed.words), host=host)),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import __version__
 from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins
+from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
     DEFAULT_ROUTE,
@@ -217,6 +218,7 @@ def _merged(wishes: _Wishes, host: str, config: Config) -> TunnelProfile:
         ssh=joined(typed.ssh, entry.ssh),
         timeout_s=typed.timeout_s or entry.timeout_s or typed.default_timeout_s,
         tuning=entry.tuning,
+        typed=keep(replace(typed, hosts=(host,))),
     )
     _check(profile)
     return profile

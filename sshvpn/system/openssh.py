@@ -34,8 +34,9 @@ _CHANNEL_FREE = re.compile(r"debug1: channel (\d+): free:")
 class OpensshEngine:
     """Implements boundary.ForwardEngine with the system's ssh.
 
-    ``directory`` is a private directory for the sockets of this engine's one connection;
-    without it each connection makes a temporary one.
+    ``directory`` is a private directory for the sockets of this engine's connections, of which
+    one is new and others may have flows to carry to their end; without it each connection makes
+    a temporary one.
     """
 
     name = "openssh"
@@ -45,6 +46,7 @@ class OpensshEngine:
         self._logins = LoginMemory()
         self._remote_sockets: set[str] = set()
         self._far_end = FarEnd()
+        self._connections = 0
 
     async def check(self, profile: ForwardProfile) -> None:
         """Raise UsageError where there is no ssh, or ssh does not take its configuration."""
@@ -58,7 +60,10 @@ class OpensshEngine:
     async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> Connection:
         """Log in; see boundary.ForwardEngine."""
         config = await resolve(profile.destination, profile.ssh)
-        connection = Connection(self._directory, self._remote_sockets, self._far_end)
+        # ssh removes its control socket at its end, whoever has made another in its place.
+        name = f"mux{self._connections or ''}"
+        self._connections += 1
+        connection = Connection(self._directory, self._remote_sockets, self._far_end, name)
         try:
             await connection.log_in(profile, config, prompter)
         except AuthenticationError as error:
@@ -82,9 +87,11 @@ class Connection:
     is kept up here, and so is what its end of the connection said to being tuned.
     """
 
-    def __init__(self, directory: Path | None, remote_sockets: set[str], far_end: FarEnd) -> None:
+    def __init__(
+        self, directory: Path | None, remote_sockets: set[str], far_end: FarEnd, name: str
+    ) -> None:
         self._far_end = far_end
-        self._process = SshProcess(directory, hear=self._hear)
+        self._process = SshProcess(directory, name, hear=self._hear)
         self._listeners = OpensshListeners(self._process, remote_sockets)
         self._channels: set[int] = set()
         self._options = tcp_path.options_for({})

@@ -214,6 +214,10 @@ class Talk:
             return False
         return read_line(self._child, timeout=20) == f"{word}\n"
 
+    def close(self) -> None:
+        """End it in good order."""
+        self._child.communicate(timeout=20)
+
 
 def tell_end(child: Child, timeout: float = 20) -> tuple[int, str, str]:
     """Wait for CHILD's end; return its exit code and what it printed."""

@@ -27,6 +27,7 @@ class FakeConnection:
         self.taken = taken
         self.open: dict[Listener, Endpoint] = {}
         self.is_closed = False
+        self.flows = 3
         self._lost: asyncio.Future[SshvpnError] = asyncio.get_running_loop().create_future()
 
     def lose(self, error: SshvpnError) -> None:
@@ -53,7 +54,7 @@ class FakeConnection:
         self.open.clear()
 
     def traffic(self) -> Traffic:
-        return Traffic(1, 2, 3)
+        return Traffic(1, 2, self.flows)
 
     async def tune(self, profile: ForwardProfile) -> TcpPath:
         del profile

@@ -79,6 +79,7 @@ ALLOWED: Mapping[str, set[str]] = {
 
 ROOM_OF = {
     "control_server": "control",
+    "tunnel_change": "tunnel",
     "tunnel_life": "tunnel",
     "tunnel_listeners": "tunnel",
     "tunnel_record": "tunnel",

@@ -1,0 +1,82 @@
+"""``sshvpn restart``: a new connection, with the profile as it is now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sshvpn import control, wiring
+from sshvpn.cli.attach import QUIET, restart as ask_for_restart
+from sshvpn.cli.completers import complete_name
+from sshvpn.cli.main import tell
+from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
+from sshvpn.cli.typed import words_of
+from sshvpn.errors import NotRunningError, SshvpnError, UsageError
+from sshvpn.model import ForwardProfile, TunnelProfile
+
+
+@click.command(short_help="Make a new connection, with the profile as it is now.")
+@click.argument("name", shell_complete=complete_name)
+@click.option("--tunnel", "kind", flag_value="tunnel", help="The tunnel of that name.")
+@click.option("--forward", "kind", flag_value="forward", help="The forwards of that name.")
+@click.option("-v", "--verbose", is_flag=True, help="Print each change as it is made.")
+@click.pass_context
+def restart(context: click.Context, name: str, *, kind: str | None, verbose: bool) -> None:
+    """Make a new connection for NAME; return when it works.
+
+    What was edited in its profile is applied as a difference, beneath what was typed when it was
+    started; connections through it that are open live on. A profile that does not work is told,
+    and the one before goes on.
+    """
+    found = {
+        path: snapshot
+        for path, snapshot in control.snapshots(wiring.runtimes()).items()
+        if snapshot["name"] == name and kind in (None, snapshot["kind"])
+    }
+    if not found:
+        raise NotRunningError(f"nothing called {name} is up", "see: sshvpn status")
+    hidden = ("debug",) if verbose else QUIET
+    codes = [_restart(path, snapshot, hidden) for path, snapshot in found.items()]
+    context.exit(next((code for code in codes if code), 0))
+
+
+def _restart(path: Path, snapshot: dict[str, Any], hidden: tuple[str, ...]) -> int:
+    name = str(snapshot["name"])
+    try:
+        ask_for_restart(path, _profile_now(path, snapshot), hidden)
+    except SshvpnError as error:
+        return tell(error, name)
+    except OSError:
+        return tell(NotRunningError(f"{name} has ended meanwhile", "see: sshvpn logs"), name)
+    click.echo(f"{name} has a new connection")
+    return 0
+
+
+def _profile_now(path: Path, snapshot: dict[str, Any]) -> ForwardProfile | TunnelProfile | None:
+    """Return the profile of the words that it was started with; None where there are none."""
+    reply = control.request(path, "typed") or {}
+    typed = reply.get("typed")
+    if not typed:
+        return None
+    profile: ForwardProfile | TunnelProfile
+    if snapshot["kind"] == "tunnel":
+        [profile] = build_profiles(words_of(TunnelWords, typed))
+    else:
+        profile = build_profile(words_of(ForwardWords, typed))
+    was, is_now = snapshot["records"][0]["host"], profile.host
+    if was != is_now == snapshot["name"]:
+        raise UsageError(
+            f"there is no profile {is_now} any more", f"take it down: sshvpn down {is_now}"
+        )
+    # Who shared with the networks that were there then has not said it of those that are now.
+    profile = replace(profile, lan_trusts=False)
+    if wiring.session_path(profile).name != path.name:
+        raise UsageError(
+            "it would be another one, with the configuration as it is now",
+            f"take it down and up again: sshvpn down {snapshot['name']}",
+        )
+    return profile
