@@ -219,8 +219,13 @@ class TunnelCarrier(Protocol):
         ...
 
     @property
-    def largest_mtu(self) -> int:
-        """The largest packet that it carries, in bytes."""
+    def reason(self) -> str:
+        """Why it is this one, where there was a choice; else empty."""
+        ...
+
+    @property
+    def default_mtu(self) -> int:
+        """The MTU of the tunnel in bytes, where none is asked for: what goes best."""
         ...
 
     @property

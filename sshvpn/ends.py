@@ -53,7 +53,7 @@ class Site:
     """All that decides about one tunnel: who it is, and what both sides are like.
 
     ``remote`` is None where the login runs no agent. ``shared`` are our addresses on the
-    networks that are shared with. ``largest_mtu`` and ``is_guarded`` are the carrier's.
+    networks that are shared with. ``default_mtu`` and ``is_guarded`` are the carrier's.
     """
 
     profile: TunnelProfile
@@ -65,7 +65,7 @@ class Site:
     shared: tuple[InterfaceAddress, ...] = ()
     peers: tuple[str, ...] = ()
     bypass: Bypass | None = None
-    largest_mtu: int = protocol.LARGEST_MTU
+    default_mtu: int = protocol.LARGEST_MTU
     is_guarded: bool = True
 
     @property
@@ -76,7 +76,7 @@ class Site:
     @property
     def mtu(self) -> int:
         """The tunnel's MTU in bytes: what is asked for, else the most that both ends carry."""
-        mtu = self.profile.mtu or self.largest_mtu
+        mtu = self.profile.mtu or self.default_mtu
         device = None if self.remote is None or self.can_configure else self.remote.device
         return mtu if device is None else min(mtu, device.mtu)
 
@@ -172,6 +172,7 @@ def local_plan(
         addresses=addresses,
         gate=gate,
         is_guarded=site.is_guarded,
+        has_queues=profile.has_queues,
         routes=tuple(route for route in profile.routes if route != DEFAULT_ROUTE),
         exclude=profile.exclude,
         peers=site.peers,

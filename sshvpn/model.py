@@ -202,6 +202,10 @@ class ForwardProfile:
         )
 
 
+STREAMS_MAX = 64
+"""Connections of one tunnel (``--streams``)."""
+
+
 class Transport(str, Enum):
     """The values of ``--transport``."""
 
@@ -269,6 +273,11 @@ class TunnelProfile:
     def has_default(self) -> bool:
         """Whether everything is to go through it."""
         return DEFAULT_ROUTE in self.routes
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether the device is one of several queues, a stream each."""
+        return (self.streams or 1) > 1
 
 
 @dataclass(frozen=True, slots=True)

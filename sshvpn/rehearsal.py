@@ -70,7 +70,7 @@ async def _look(
         peers=tuple(await outside.carrier.peers(profile)),
         # By its cgroup, when it runs: that is made by the helper alone.
         bypass=BypassUser(identity.owner) if profile.has_default and identity.owner else None,
-        largest_mtu=outside.carrier.largest_mtu,
+        default_mtu=outside.carrier.default_mtu,
         is_guarded=outside.carrier.is_guarded,
     )
 

@@ -303,8 +303,14 @@ class TunnelSession:
         if self.profile.has_default and self._bypass is None:
             self._bypass = await self._local.bypass()
         if self._state.link is None:
-            mtu = self.profile.mtu or self._carrier.largest_mtu
-            link = Link(self._local.unit, self._identity.label, self._identity.owner, mtu)
+            mtu = self.profile.mtu or self._carrier.default_mtu
+            link = Link(
+                self._local.unit,
+                self._identity.label,
+                self._identity.owner,
+                mtu,
+                has_queues=self.profile.has_queues,
+            )
             own = device_sysctls(self._local.unit, await self._local.facts())
             # An end that was just opened has nothing that would have to be read.
             now, self._is_fresh = nothing(self._identity.label) if self._is_fresh else None, False
@@ -387,7 +393,7 @@ class TunnelSession:
             shared=tuple(shared),
             peers=self._peers,
             bypass=self._bypass,
-            largest_mtu=self._carrier.largest_mtu,
+            default_mtu=self._carrier.default_mtu,
             is_guarded=self._carrier.is_guarded,
         )
 
@@ -485,7 +491,8 @@ class TunnelSession:
             sent=traffic.tx_bytes,
             path=self._path,
         )
-        return [{**record(self.profile, self._carrier.name, standing), "last_error": None}]
+        told = record(self.profile, self._carrier.name, standing, self._carrier.reason)
+        return [{**told, "last_error": None}]
 
 
 async def _note(changes: AsyncIterator[None], changed: asyncio.Event) -> None:

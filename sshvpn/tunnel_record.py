@@ -34,14 +34,20 @@ class Standing:
     path: TcpPath | None = None
 
 
-def record(profile: TunnelProfile, transport: str, now: Standing) -> dict[str, Any]:
-    """Return the record, without what the supervisor knows. What is unknown yet is None."""
+def record(
+    profile: TunnelProfile, transport: str, now: Standing, reason: str = ""
+) -> dict[str, Any]:
+    """Return the record, without what the supervisor knows. What is unknown yet is None.
+
+    ``reason`` is why it is this transport, where there was a choice.
+    """
     site, addresses = now.site, now.addresses
     shared = site.shared if site else ()
     return {
         "name": profile.name,
         "host": profile.host,
         "transport": transport,
+        "transport_reason": reason or None,
         "device": now.device,
         "mtu": site.mtu if site else None,
         "local_address": addresses.local4 if addresses else None,

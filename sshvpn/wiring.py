@@ -18,7 +18,14 @@ from sshvpn.model import TunnelProfile
 from sshvpn.system import paths
 
 if TYPE_CHECKING:
-    from sshvpn.boundary import ForwardEngine, Interfaces, LocalEnd, Prompter, TrustStore
+    from sshvpn.boundary import (
+        ForwardEngine,
+        Interfaces,
+        LocalEnd,
+        Prompter,
+        TrustStore,
+        TunnelCarrier,
+    )
     from sshvpn.forwarding import ForwardSession
     from sshvpn.model import EngineName, ForwardProfile
     from sshvpn.runner import Exporter, Front, Launcher
@@ -110,18 +117,28 @@ def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> Tun
 
 def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
     from sshvpn.sharing import LanSharing
-    from sshvpn.system.openssh_tunnel import OpensshCarrier
     from sshvpn.system.prober import SystemProber
     from sshvpn.tunnel import Surroundings
 
     interfaces = make_interfaces()
     return Surroundings(
         local=local,
-        carrier=OpensshCarrier(directory, paths.state_dir() / "hosts.json"),
+        carrier=_make_carrier(profile, directory),
         interfaces=interfaces,
         sharing=LanSharing(interfaces, make_trust_store(), only=profile.lan_interfaces),
         prober=SystemProber(),
     )
+
+
+def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarrier:
+    from sshvpn.model import Transport
+    from sshvpn.system.openssh_tunnel import OpensshCarrier
+    from sshvpn.system.stream_tunnel import StreamCarrier
+
+    hosts = paths.state_dir() / "hosts.json"
+    if profile.transport is Transport.STREAM or profile.has_queues:
+        return StreamCarrier(directory, hosts)
+    return OpensshCarrier(directory, hosts)
 
 
 def _identity(profile: TunnelProfile) -> Identity:

@@ -13,6 +13,7 @@ from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
     DEFAULT_ROUTE,
+    STREAMS_MAX,
     ForwardSpec,
     SshOptions,
     TcpEndpoint,
@@ -117,10 +118,15 @@ def _refuse_contradictions(typed: TunnelWords) -> None:
     if typed.lan is False and (typed.lan_interfaces or typed.lan_address):
         option = "--lan-interface" if typed.lan_interfaces else "--lan-address"
         raise UsageError(f"--no-lan and {option} exclude each other", "say one of them")
-    if typed.transport is Transport.STREAM:
-        raise _not_yet("--transport stream")
-    if typed.streams not in (None, 1):
-        raise _not_yet(f"--streams {typed.streams}")
+    if typed.streams is not None and not 1 <= typed.streams <= STREAMS_MAX:
+        raise UsageError(
+            f"--streams {typed.streams}: not that many", f"name a number from 1 to {STREAMS_MAX}"
+        )
+    if (typed.streams or 1) > 1 and typed.transport is Transport.W:
+        raise UsageError(
+            f"--transport w and --streams {typed.streams} exclude each other",
+            "--streams is of the transport stream",
+        )
 
 
 def _not_yet(what: str) -> UsageError:
@@ -242,8 +248,6 @@ def _refuse_later_keys(entry: TunnelEntry) -> None:
     later = [
         key
         for key, is_wanted in (
-            ('transport = "stream"', entry.transport is Transport.STREAM),
-            (f"streams = {entry.streams}", entry.streams not in (None, 1)),
             ("announce", entry.announce),
             ("portal", entry.portal is not None),
             ("portal_tokens", entry.portal_tokens),

@@ -103,11 +103,17 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
 )
 @click.option(
     "--transport",
-    metavar="auto|w",
+    metavar="auto|w|stream",
     type=click.Choice([transport.value for transport in Transport]),
-    help="How packets travel; w: OpenSSH's own tunnel.",
+    help="How packets travel; w: OpenSSH's own tunnel (default); stream: our packet pump, "
+    "faster, over a plain session of ssh.",
 )
-@click.option("--streams", type=int, hidden=True)
+@click.option(
+    "--streams",
+    metavar="N",
+    type=int,
+    help="So many connections of ssh, for the transport stream (default: 1).",
+)
 @click.option(
     "--mtu", metavar="N", type=int, help="The largest packet, in bytes; default: what fits."
 )

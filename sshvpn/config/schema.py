@@ -18,6 +18,7 @@ from sshvpn.config.value import Source, Table, Value
 from sshvpn.errors import ConfigError, UsageError
 from sshvpn.model import (
     DEFAULT_ROUTE,
+    STREAMS_MAX,
     Destination,
     Direction,
     EngineName,
@@ -38,7 +39,6 @@ from sshvpn.spec import (
     parse_ssh_option,
 )
 
-STREAMS_MAX = 64
 MTU_MIN = 576
 """RFC 791: what every IPv4 host takes."""
 MTU_MAX = 16380

@@ -41,7 +41,9 @@ def desired(tunnel: TunnelPlan, facts: Facts) -> NetworkState:
     sysctls = wanted_sysctls(tunnel, facts)
     return NetworkState(
         label=tunnel.label,
-        link=Link(tunnel.unit, tunnel.label, tunnel.owner, tunnel.mtu),
+        link=Link(
+            tunnel.unit, tunnel.label, tunnel.owner, tunnel.mtu, has_queues=tunnel.has_queues
+        ),
         addresses=frozenset(Address(device, cidr) for cidr in tunnel.addresses.local),
         routes=routes,
         rules=frozenset(_rules(tunnel, facts)) if tunnel.has_default else frozenset(),

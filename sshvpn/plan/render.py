@@ -53,7 +53,9 @@ def _flag(text: str) -> str:
 
 
 def _added_link(link: Link) -> str:
-    return f"ip tuntap add dev {link.name} mode tun user {link.owner}\n" + _changed_link(
+    queues = " multi_queue" if link.has_queues else ""
+    made = f"ip tuntap add dev {link.name} mode tun user {link.owner}{queues}\n"
+    return made + _changed_link(
         SetLink(
             dataclasses.replace(link, is_up=False),
             Link(link.unit, "", link.owner, mtu=0, is_up=False, ssh_name=False),

@@ -70,6 +70,7 @@ class TunnelPlan:
     addresses: TunnelAddresses
     gate: Gate = Gate.AWAY
     is_guarded: bool = True
+    has_queues: bool = False
     routes: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()

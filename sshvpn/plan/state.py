@@ -20,6 +20,7 @@ class Link:
     """A persistent tun device; ``owner`` is the uid whose ssh may open it.
 
     ``label`` and ``ssh_name`` are as read: empty and False where somebody took them away.
+    ``has_queues``: it takes several descriptors (IFF_MULTI_QUEUE), which ssh cannot open.
     """
 
     unit: int
@@ -28,6 +29,7 @@ class Link:
     mtu: int
     is_up: bool = True
     ssh_name: bool = True
+    has_queues: bool = False
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ from sshvpn.privileged.proxies import proxy_neighbours
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _TUNSETOWNER = 0x400454CC
-_IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x8000
+_IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL, _IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x8000, 0x0100
 # linux/if.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
 _IFF_UP = 0x1
 _UNICAST, _LOCAL, _UNREACHABLE = 1, 2, 7
@@ -115,6 +115,7 @@ class Netlink:
                     message.get_attr("IFLA_MTU"),
                     is_up=bool(message["flags"] & _IFF_UP),
                     ssh_name=marks.ssh_device_name(unit) in others,
+                    has_queues=bool(data.get_attr("IFLA_TUN_MULTI_QUEUE")),
                 )
             )
         return found
@@ -333,7 +334,7 @@ def adapters() -> list[str]:
 def _create_tun(link: Link) -> None:
     # By ioctl: netlink and `ip link` cannot make one without packet information, and making one
     # again would succeed in silence but for IFF_TUN_EXCL.
-    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_MULTI_QUEUE if link.has_queues else 0)
     request = struct.pack("16sH22x", link.name.encode(), flags)
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)

@@ -85,6 +85,10 @@ class Mode(str, Enum):
     """Tell the facts and end; change nothing, need no device, end nobody."""
     TCP = "tcp"
     """Tune the TCP connection of the session as its one line says, tell, and end."""
+    STREAM = "stream"
+    """As SERVE, of a device that is named, or else made for the stream transport."""
+    STREAMS = "streams"
+    """As STREAM, of a device with several queues."""
 
 
 def is_label(text: str) -> bool:
@@ -98,13 +102,19 @@ def is_adapter(text: str) -> bool:
 
 
 def remote_command(
-    script: str, *, nonce: str, label: str, mode: Mode = Mode.SERVE, lease_s: int = DEFAULT_LEASE_S
+    script: str,
+    *,
+    nonce: str,
+    label: str,
+    mode: Mode = Mode.SERVE,
+    lease_s: int = DEFAULT_LEASE_S,
+    device: str | None = None,
 ) -> str:
     """Return the command that ssh is given; the script follows on its standard input.
 
     It means the same to sh, bash, zsh, fish and csh: words in single quotes, in which there is
-    nothing that one of them would take for its own. Raises ValueError for values that would
-    need quoting.
+    nothing that one of them would take for its own. ``device`` is the server's tun, where ssh
+    itself does not open one. Raises ValueError for values that would need quoting.
     """
     boot = _BOOT.search(script)
     if boot is None:
@@ -113,7 +123,16 @@ def remote_command(
         raise ValueError(f"not a nonce and a label: {nonce!r}, {label!r}")
     if not 1 <= lease_s <= 86400:  # noqa: PLR2004 -- a day, as the agent has it
         raise ValueError(f"not a lease: {lease_s}")
-    words = [str(len(script)), nonce, mode.value, label, str(lease_s)]
+    if device is not None and not is_adapter(device):
+        raise ValueError(f"not a device: {device!r}")
+    words = [
+        str(len(script)),
+        nonce,
+        mode.value,
+        label,
+        str(lease_s),
+        *([device] if device else []),
+    ]
     return f"exec /bin/sh -c '{boot[1]}' sshvpn-agent:{label} {' '.join(words)}"
 
 

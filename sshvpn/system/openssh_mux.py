@@ -18,6 +18,8 @@ from sshvpn.system.process import dies_with_parent, find_ssh
 _TIMEOUT_S = 30.0
 _REMOVE_TIMEOUT_S = 2.0
 _END_S = 1.0
+# What the master refuses is not tried over a connection of its own.
+_CLIENT = ("-F", "none", "-T", "-o", "ControlMaster=no", "-o", "ProxyCommand=false")
 _SWITCHES = {Direction.LOCAL: "-L", Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
 
 # A socket of this login's that no process of the server has open; or ($2) whoever has it open.
@@ -33,6 +35,15 @@ class MuxSession:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    @property
+    def status(self) -> int | None:
+        """How the command has ended (255: ssh has), None where it has not."""
+        return self._process.returncode
+
+    async def wait(self) -> None:
+        """Wait for its end."""
+        await self._process.wait()
 
     async def end(self) -> None:
         """Wait for its end, and not for long; twice is fine."""
@@ -84,22 +95,27 @@ class Mux:
             return False
         return True
 
-    async def run(self, command: str, stdin: int, stdout: int) -> MuxSession:
-        """Start ``command`` at the server over the connection; its errors are nobody's."""
+    async def run(
+        self, command: str, stdin: int, stdout: int, stderr: int = asyncio.subprocess.DEVNULL
+    ) -> MuxSession:
+        """Start ``command`` at the server over the connection, with these descriptors.
+
+        ssh hands them over to its master, so no byte passes the process that is started; its end
+        ends the session, and the other way round.
+        """
         return MuxSession(
             await asyncio.create_subprocess_exec(
                 *self._words("--", "sshvpn", command),
                 stdin=stdin,
                 stdout=stdout,
-                stderr=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
                 start_new_session=True,
                 preexec_fn=dies_with_parent(),
             )
         )
 
     def _words(self, *words: str) -> tuple[str, ...]:
-        ssh = find_ssh() or "ssh"
-        return (ssh, "-F", "none", "-T", "-o", "ControlMaster=no", "-S", str(self._path), *words)
+        return (find_ssh() or "ssh", *_CLIENT, "-S", str(self._path), *words)
 
     async def _order(self, verb: str, listener: Listener, where: Endpoint) -> str:
         words = [_SWITCHES[listener.direction], forward_word(where, listener.target)]

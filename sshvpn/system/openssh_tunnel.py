@@ -42,7 +42,8 @@ class OpensshCarrier:
     """
 
     name = "w"
-    largest_mtu = protocol.LARGEST_MTU
+    reason = ""
+    default_mtu = protocol.LARGEST_MTU
     is_guarded = True
 
     def __init__(
@@ -62,22 +63,25 @@ class OpensshCarrier:
 
     async def check(self, profile: TunnelProfile) -> None:
         """Raise UsageError where there is no ssh, or what is asked for cannot be."""
-        if find_ssh() is None:
-            raise UsageError("there is no ssh on this machine", "install openssh-client")
-        if profile.streams is not None:
+        check_ssh_and_mtu(profile)
+        if profile.streams not in (None, 1):
             raise UsageError("--streams is of the transport stream", "leave it out")
-        if profile.mtu is not None and profile.mtu > self.largest_mtu:
-            raise UsageError(
-                f"--mtu {profile.mtu}: ssh carries packets of at most {self.largest_mtu} bytes",
-                f"leave it out, which is --mtu {self.largest_mtu}",
-            )
         device = profile.remote_device
         if device is not None and not _REMOTE_DEVICE.fullmatch(device):
             raise UsageError(
                 f"remote_device {device}: ssh opens devices called tun and a number",
                 f"on the server, as root: ip link property add dev {device} altname tun8",
             )
-        self._checked = await self._resolved(profile)
+        self.use(await self._resolved(profile))
+
+    def use(self, config: Config) -> None:
+        """Take CONFIG for the next login: ssh's configuration was just asked for."""
+        self._checked = config
+
+    async def login_name(self, profile: TunnelProfile) -> str:
+        """Return ``USER@HOST:PORT`` of the login, as it is remembered."""
+        config = self._checked or self._config or await self._resolved(profile)
+        return f"{config['user'][0]}@{config['hostname'][0]}:{config['port'][0]}"
 
     async def peers(self, profile: TunnelProfile) -> Sequence[str]:
         """Return the addresses that are connected to; see boundary.TunnelCarrier.
@@ -99,17 +103,23 @@ class OpensshCarrier:
         """Log in; see boundary.TunnelCarrier."""
         dial = await self._dial(profile, label, unit, prompter)
         try:
-            login, facts = await self._ways.connect(profile, dial.config, dial)
+            connection = await self._open(profile, dial, unit)
         except AuthenticationError as error:
             raise await self._logins.explained(error, prompter) from error
         try:
             await self._logins.note(agent_socket(dial.config), was_answered=dial.was_answered)
         except BaseException:
-            await login.close()
+            await connection.close()
             raise
+        self._connection = connection
+        return connection
+
+    async def _open(self, profile: TunnelProfile, dial: TunnelDial, unit: int) -> OpensshTunnel:
+        """Return what carries packets, once it does."""
+        del unit  # ssh opens it by the dial's
+        login, facts = await self._ways.connect(profile, dial.config, dial)
         options = tcp_path.options_for(dial.config)
-        self._connection = OpensshTunnel(login, facts, options, self._remote_sockets)
-        return self._connection
+        return OpensshTunnel(login, facts, options, self._remote_sockets)
 
     async def look(self, profile: TunnelProfile, label: str, prompter: Prompter | None) -> Facts:
         """Return what the server is like; nothing is changed there. Raises as connect()."""
@@ -137,6 +147,17 @@ class OpensshCarrier:
     async def wait_login_possible(self) -> None:
         """Return when the agent is back; see boundary.ForwardEngine."""
         await self._logins.wait_back()
+
+
+def check_ssh_and_mtu(profile: TunnelProfile) -> None:
+    """Raise UsageError where there is no ssh, or the MTU is more than an agent sets."""
+    if find_ssh() is None:
+        raise UsageError("there is no ssh on this machine", "install openssh-client")
+    if profile.mtu is not None and profile.mtu > protocol.LARGEST_MTU:
+        raise UsageError(
+            f"--mtu {profile.mtu}: ssh carries packets of at most {protocol.LARGEST_MTU} bytes",
+            "leave it out",
+        )
 
 
 class OpensshTunnel:

@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
 _PIECE = 1 << 16
 _LONGEST_LINE = 1 << 20
 
@@ -87,6 +90,30 @@ def dies_with_parent() -> Callable[[], None] | None:
     def before_exec() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it ended before the request was made
+            os._exit(1)
+
+    return before_exec
+
+
+def confined() -> Callable[[], None] | None:
+    """Return a ``preexec_fn`` after which the child has no capability, and can get none.
+
+    Not by a setuid program either (prctl(2), PR_SET_NO_NEW_PRIVS), nor as root, whose programs
+    else get all that there are (capabilities(7)). It ends with its parent, as by
+    :func:`dies_with_parent`.
+    """
+    end_with_parent = dies_with_parent()
+    if end_with_parent is None:
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    prctl, capset = libc.prctl, libc.capset
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+
+    def before_exec() -> None:
+        end_with_parent()
+        prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+        if prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or capset(header, nothing):
             os._exit(1)
 
     return before_exec

@@ -60,8 +60,8 @@ def _settle(future: asyncio.Future[T], value: T) -> None:
 class RemoteAgent:
     """One agent, from before its ssh is started. Close it; twice is fine.
 
-    ``login`` is who logs in, for messages. It beats every ``beat_s``; one that has not answered
-    for ``lease_s`` is gone.
+    ``login`` is who logs in, for messages; ``device`` the server's tun, if it has to be named.
+    It beats every ``beat_s``; one that has not answered for ``lease_s`` is gone.
 
     ``facts``, ``unit`` and ``tuned`` are done when the agent has told them, ``gone`` when it is
     there no more (or was never), with why: ``has_failed`` says that it told of a failure,
@@ -75,13 +75,19 @@ class RemoteAgent:
         label: str,
         login: str,
         *,
+        device: str | None = None,
         lease_s: int = protocol.DEFAULT_LEASE_S,
         beat_s: float = BEAT_S,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._nonce = secrets.token_hex(16)
         self.command = protocol.remote_command(
-            agent_script(), nonce=self._nonce, label=label, mode=mode, lease_s=lease_s
+            agent_script(),
+            nonce=self._nonce,
+            label=label,
+            mode=mode,
+            lease_s=lease_s,
+            device=device,
         )
         self.facts: asyncio.Future[Facts] = loop.create_future()
         self.unit: asyncio.Future[int] = loop.create_future()

@@ -12,6 +12,7 @@ from sshvpn.model import TunnelProfile
 from sshvpn.remote.protocol import Facts, Mode
 from sshvpn.system.agent_login import AgentLogin, Timings
 from sshvpn.system.openssh_config_file import config_text, has_forwards
+from sshvpn.system.openssh_process import SshProcess
 from sshvpn.system.openssh_words import command_words, tunnel_words
 from sshvpn.system.process import find_ssh
 from sshvpn.system.remote_agent import RemoteAgent
@@ -47,6 +48,41 @@ class TunnelDial:
         ssh, destination = self.profile.ssh, self.profile.destination
         return await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
 
+    async def stream(self, mode: Mode, device: str | None) -> tuple[AgentLogin, Facts]:
+        """Log in without a tunnel, with an agent that has a device: DEVICE, or one of its own.
+
+        The caller closes it. Raises NoAgentError where there is none, and what the agent says.
+        """
+        login = self._login(mode, "mux", device)
+        words = command_words(
+            self.config, login.process.control, may_prompt=self.prompter is not None
+        )
+        ssh, destination = self.profile.ssh, self.profile.destination
+        await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
+        try:
+            facts = await login.facts()
+            _check_device(facts)
+        except BaseException:
+            await login.leave()
+            raise
+        login.process.settle()
+        return login, facts
+
+    async def pump(self, control: str, command: str, stdin: int, stdout: int) -> SshProcess:
+        """Log in once more, to run COMMAND with these descriptors. The caller closes it."""
+        process = SshProcess(self.directory, control)
+        words = command_words(self.config, process.control, may_prompt=self.prompter is not None)
+        ssh, destination = self.profile.ssh, self.profile.destination
+        words = (*words, *ssh.ssh_words, *destination.ssh_words, command)
+        try:
+            await process.log_in(words, self.prompter, stdin=stdin, stdout=stdout)
+        except BaseException:
+            await process.close()
+            raise
+        process.settle()
+        self.was_answered = self.was_answered or process.was_answered
+        return process
+
     async def tunnel(self, unit: str, *, needs_agent: bool) -> tuple[AgentLogin, Facts | None]:
         """Log in with a tunnel; see tunnel_logins.Dial."""
         login = self._login(Mode.SERVE, "mux")
@@ -66,12 +102,13 @@ class TunnelDial:
         login.process.settle()
         return login, facts
 
-    def _login(self, mode: Mode, control: str) -> AgentLogin:
+    def _login(self, mode: Mode, control: str, device: str | None = None) -> AgentLogin:
         timings = self.timings
         agent = RemoteAgent(
             mode,
             self.label,
             self.config["user"][0],
+            device=device,
             lease_s=timings.lease_s,
             beat_s=timings.beat_s,
         )

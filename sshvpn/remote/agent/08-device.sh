@@ -1,6 +1,11 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
 # The device: addresses, routes, MTU, group.
 
+real_name() { # the device may have been named by another name of it
+  index_line=${index_line#*: }
+  device=${index_line%%[:@]*}
+}
+
 has_address() { # CIDR DEVICE
   family_of "$1"
   case "$(ip -o "-$family" address show dev "$2") " in

@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
-# A device made beforehand, for a login that is not root.
+# A device made by us: for a login that is not root, or for the stream transport.
 
-prepare() {
+make_device() {
   [ "$rights" != none ] || fail "$rights_code" "$rights_reason"
   [ -c /dev/net/tun ] || fail no_tun "no /dev/net/tun on this server: modprobe tun"
   unit=5600
@@ -9,7 +9,12 @@ prepare() {
     unit=$((unit + 1))
     [ "$unit" -lt 5800 ] || fail no_unit "all units from 5600 to 5799 are taken"
   done
-  run no_tuntap ip tuntap add dev "$device" mode tun user "$user_id"
+  case $mode in streams) queues=multi_queue ;; *) queues= ;; esac
+  run no_tuntap ip tuntap add dev "$device" mode tun user "$user_id" $queues
+}
+
+prepare() {
+  make_device
   # -w wants a device called tunN: a second name is enough, where there are such.
   ip link property add dev "$device" altname "tun$unit" >/dev/null ||
     run no_tuntap ip link set dev "$device" name "tun$unit"

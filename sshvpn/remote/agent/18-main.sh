@@ -2,7 +2,7 @@
 # shellcheck disable=SC1007 # x= empties x
 # The start, and the loop over what the client says.
 
-main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID CONNECTION, from our own other half]
+main() { # LENGTH NONCE MODE LABEL LEASE [DEVICE, or TUNNEL USER UID CONNECTION from our other half]
   nonce=$2 mode=$3 label=$4 lease=$5
   shift 5
   state=$base/labels/$label
@@ -21,6 +21,8 @@ main() { # LENGTH NONCE MODE LABEL LEASE [TUNNEL USER UID CONNECTION, from our o
   ssh_connection=${SSH_CONNECTION:-}
   if [ $# -eq 4 ]; then
     by_sudo=yes SSH_TUNNEL=$1 user=$2 user_id=$3 ssh_connection=$4
+  elif [ $# -eq 1 ]; then
+    SSH_TUNNEL=$1
   fi
   device=${SSH_TUNNEL:-}
   [ -z "$device" ] || is_adapter "$device" || usage "SSH_TUNNEL"
@@ -53,11 +55,15 @@ serve() {
     [ "$mode" != sweep ] || finish 0 "bye swept${problems:+ except $problems}"
     [ -n "$held" ] || hold
   fi
-  [ "$mode" != prepare ] || prepare
+  case $mode in
+  prepare) prepare ;;
+  stream | streams) [ -n "$device" ] || make_device ;;
+  esac
   if [ -n "$device" ]; then
     index_of "$device"
     device_index=$index
     [ "$index" != - ] || fail no_device "there is no $device"
+    real_name
   fi
   hello
   while IFS= read -r input; do

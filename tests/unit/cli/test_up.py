@@ -228,8 +228,6 @@ def test_what_waits_for_a_login_gets_one(
         ("--portal-tokens",),
         ("--dns",),
         ("--dns-domain", "office.example"),
-        ("--transport", "stream"),
-        ("--streams", "4"),
     ],
 )
 def test_what_this_version_has_not_is_told(launches: Launches, words: tuple[str, ...]) -> None:
@@ -247,7 +245,7 @@ def test_words_that_say_what_holds_anyway_are_taken(launches: Launches) -> None:
 
 def test_the_help_shows_no_option_that_does_nothing() -> None:
     told = run("--help").stdout
-    for option in ("--announce", "--portal", "--dns", "--streams", "stream"):
+    for option in ("--announce", "--portal", "--dns"):
         assert option not in told
     for option in ("--lan / --no-lan", "--publish", "-r, --route", "--dry-run", "-J JUMP"):
         assert option in told
