@@ -188,8 +188,11 @@ class TunnelConnection(Protocol):
         """Wait until the connection, or the agent, has ended, and return why."""
         ...
 
-    async def close(self) -> None:
-        """End it. The agent is asked to undo what it did, and waited for; twice is fine."""
+    async def close(self, *, is_lost: bool = False) -> None:
+        """End it. The agent is asked to undo what it did, and waited for; twice is fine.
+
+        ``is_lost``: nothing crosses it any more, so nothing is said, and nobody waited for.
+        """
         ...
 
     async def tune(
@@ -262,6 +265,32 @@ class TunnelCarrier(Protocol):
 
     async def wait_login_possible(self) -> None:
         """As :meth:`ForwardEngine.wait_login_possible`."""
+        ...
+
+
+class Way(Protocol):
+    """The way to the server: this machine's own address and adapter, and who answers there.
+
+    Where ssh goes by a proxy of the user's own nothing can be told of it.
+    """
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield after the way has become another one, and after the machine has slept."""
+        ...
+
+    async def wait_open(self) -> bool:
+        """Return True once connections are taken that were not taken before.
+
+        False at once where they are taken anyhow, or where it cannot be told.
+        """
+        ...
+
+    async def note(self) -> None:
+        """Remember the way by which a connection was made just now."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Whether the way that was noted last has ended here, and there is another one."""
         ...
 
 

@@ -214,6 +214,12 @@ class ForwardSession:
             raise RuntimeError("there is no connection to wait for")
         return await self._connection.wait_closed()
 
+    def forsake(self) -> None:
+        """Nothing is said at the end of a forward's connection anyhow."""
+
+    def doubt(self) -> None:
+        """Nothing is asked here: the engine itself asks the server every few seconds."""
+
     async def wait_login_possible(self) -> None:
         """Wait until what the last login lacked is back."""
         await self.engine.wait_login_possible()

@@ -3,7 +3,7 @@
 ::
 
     stopped ──START──> starting ──CONNECTED──> running ──LOST──> backoff ──timer, WAKE──> starting
-                         │  ▲ timer              │
+                         │  ▲ timer              │                  └── the way is open ──> starting
                          │  └── retry ── backoff │
                          │ permanent error       │ permanent error
                          └────────> failed <─────┘          any ──STOP──> stopping ──> stopped
@@ -11,7 +11,9 @@
 
 The first start is bounded by the profile's timeout (prompts not counted), and gives up with the
 last error's exit code; after the first ``running`` nothing is given up that time can mend.
-Reconnects never prompt. No I/O, no clock, no randomness: time and jitter are arguments.
+While it waits for the network, the way to the server is watched: when that answers again, the
+wait is over, and an attempt that began in the silence is begun anew. Reconnects never prompt.
+No I/O, no clock, no randomness: time and jitter are arguments.
 """
 
 from __future__ import annotations
@@ -68,6 +70,11 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
+class WayOpen:
+    """The server, or the first hop to it, takes connections again, after it took none."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoginPossible:
     """What a login lacked is back (the agent with its key): nobody need be asked."""
 
@@ -84,7 +91,7 @@ class Stop:
     """End in good order."""
 
 
-Event = Start | Connected | Failed | TimerFired | Wake | LoginPossible | Prompting | Stop
+Event = Start | Connected | Failed | TimerFired | Wake | WayOpen | LoginPossible | Prompting | Stop
 
 
 # Commands ----------------------------------------------------------------------------------
@@ -113,6 +120,11 @@ class SetTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchWay:
+    """Watch the way to the server, and tell by WayOpen; until it runs, or ends."""
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitLogin:
     """Watch for what the login lacks, and tell by LoginPossible; until the next Connect."""
 
@@ -129,7 +141,7 @@ class Finish:
     """Undo everything, and end in good order."""
 
 
-Command = Connect | Disconnect | SetTimer | AwaitLogin | GiveUp | Finish
+Command = Connect | Disconnect | SetTimer | WatchWay | AwaitLogin | GiveUp | Finish
 
 
 # State -------------------------------------------------------------------------------------
@@ -140,13 +152,15 @@ class Life:
     """Where a session stands. ``phase`` is None before the start and after the end.
 
     Times are seconds on the clock of ``now``; ``deadline`` bounds the first start,
-    ``prompt_since`` is when the prompt that is open now was shown.
+    ``prompt_since`` is when the prompt that is open now was shown. ``flaps`` counts connections
+    in a row that stood for a moment only.
     """
 
     phase: State | None = None
     has_run: bool = False
     may_prompt: bool = True
     attempt: int = 0
+    flaps: int = 0
     reconnects: int = 0
     since: float | None = None
     retry_at: float | None = None
@@ -168,7 +182,7 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return min(grown, BACKOFF_MOST_S) * (1 - jitter / 4)
 
 
-def step(  # noqa: PLR0911 (one return an event: it reads as the table it is)
+def step(  # noqa: C901, PLR0911 (one return an event: it reads as the table it is)
     life: Life, event: Event, now: float, jitter: float = 0.0
 ) -> Step:
     """Return what ``life`` becomes by ``event`` at ``now``, and what is to be done."""
@@ -187,6 +201,8 @@ def step(  # noqa: PLR0911 (one return an event: it reads as the table it is)
             return _timer_fired(life, now)
         case Wake(login, asked):
             return _wake(life, login=login, asked=asked or login)
+        case WayOpen():
+            return _way_open(life)
         case LoginPossible():
             waits = life.phase is State.BACKOFF and life.retry_at is None
             return _try_again(life) if waits else (life, ())
@@ -247,13 +263,16 @@ def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
 
 def _back_off(life: Life, now: float, jitter: float) -> Step:
     stood = life.phase is State.RUNNING and life.since is not None
-    steady = stood and now - (life.since or 0.0) >= STEADY_AFTER_S
-    attempt = 1 if steady else life.attempt + 1
+    if stood:
+        # What came before the connection has been mended; a server that ends each one has not.
+        flaps = 0 if now - (life.since or 0.0) >= STEADY_AFTER_S else life.flaps + 1
+        life = replace(life, flaps=flaps, attempt=max(flaps - 1, 0))
+    attempt = life.attempt + 1
     retry_at = now + backoff_s(attempt, jitter)
     waiting = replace(life, phase=State.BACKOFF, attempt=attempt, retry_at=retry_at)
     if life.deadline is not None and retry_at >= life.deadline and life.last_error is not None:
         return _give_up(waiting, life.last_error)
-    return waiting, (Disconnect(), SetTimer(retry_at))
+    return waiting, (Disconnect(), SetTimer(retry_at), WatchWay())
 
 
 def _give_up(life: Life, error: SshvpnError) -> Step:
@@ -291,6 +310,15 @@ def _wake(life: Life, *, login: bool, asked: bool) -> Step:
     waits = life.phase is State.BACKOFF and (life.retry_at is not None or asked)
     if waits or (asked and life.phase is State.FAILED and life.has_run):
         return _try_again(replace(life, attempt=0, may_prompt=life.may_prompt or login))
+    return life, ()
+
+
+def _way_open(life: Life) -> Step:
+    if life.phase is State.BACKOFF and life.retry_at is not None:
+        return _try_again(life)
+    if life.phase is State.STARTING and life.prompt_since is None:
+        # What was sent into the silence is sent again after seconds, or never.
+        return life, (Disconnect(), Connect(may_prompt=life.may_prompt))
     return life, ()
 
 

@@ -230,9 +230,10 @@ class TunnelProfile:
     ``lan_interfaces`` limits it to those adapters, whatever their kind. ``publish`` are SPECs of
     ``--publish``. ``address`` is the tunnel's own, ADDRESS/LENGTH or a prefix.
     ``remote_device`` is a tun that the server's administrator made. ``metrics`` is where
-    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound). ``typed`` are the
-    words of the command line, as the command line keeps them, so that it can be made again from a
-    configuration that was edited.
+    Prometheus reads. ``timeout_s`` bounds the first start (None: no bound). ``keepalive_s`` is
+    the silence after which the other end is asked for a sign of life; None: as is usual.
+    ``typed`` are the words of the command line, as the command line keeps them, so that it can be
+    made again from a configuration that was edited.
     """
 
     name: str
@@ -256,6 +257,7 @@ class TunnelProfile:
     ssh: SshOptions = SshOptions()
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
+    keepalive_s: int | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:

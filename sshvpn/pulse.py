@@ -1,18 +1,23 @@
 """Whether packets still cross a tunnel: what is looked at, and what it means; pure.
 
-A probe is sent while nothing comes out of the tunnel. One without an answer proves nothing on
-a slow, full link, where it waits behind other packets: there the server goes on acknowledging
-what ssh sends (RFC 9293, 3.4), and that counts as life, too, for a while.
+A probe is sent while nothing comes out of the tunnel, and at once where it is doubted. One
+without an answer proves nothing on a slow, full link, where it waits behind other packets:
+there the server goes on acknowledging what ssh sends (RFC 9293, 3.4), and that counts as life,
+too, for a while.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-PROBE_EVERY_S = 3.0
-PROBE_TIMEOUT_S = 3.0
-DEAD_AFTER_S = 9.0
-"""As long as ssh itself waits for an answer to its keepalives."""
+LOOK_EVERY_S = 0.5
+"""How often is looked whether anything has come out: as exactly is known when it stopped."""
+KEEPALIVE_S = 3.0
+"""After so much silence a probe is sent, unless the profile says otherwise."""
+DEAD_AFTER_KEEPALIVES = 3
+"""As many as ssh itself waits for (ServerAliveCountMax 2, and the one that was not answered)."""
+DOUBTED_FOR_S = 2.0
+"""How long a tunnel that is doubted has to show life."""
 DEAD_FOR_SURE_S = 120.0
 """Nothing has come out for so long, whatever is acknowledged: ssh lives, its tunnel does not."""
 ONLY_KEEPALIVES = 4096
@@ -31,6 +36,7 @@ class Pulse:
     lived_at: float
     received: int
     life: int
+    doubted_at: float | None = None
 
 
 def begin(now: float, received: int, life: int) -> Pulse:
@@ -43,10 +49,29 @@ def look(pulse: Pulse, now: float, received: int, life: int, *, answered: bool) 
     if answered or received > pulse.received:
         return Pulse(now, now, received, life)
     if life - pulse.life > ONLY_KEEPALIVES:
-        return replace(pulse, lived_at=now, life=life)
+        return replace(pulse, lived_at=now, life=life, doubted_at=None)
     return pulse
 
 
-def is_dead(pulse: Pulse, now: float) -> bool:
+def doubt(pulse: Pulse, now: float) -> Pulse:
+    """Return ``pulse`` after something happened that may have ended the connection."""
+    return replace(pulse, doubted_at=pulse.doubted_at or now)
+
+
+def wants_probe(pulse: Pulse, now: float, keepalive_s: float = KEEPALIVE_S) -> bool:
+    """Whether it has been silent for so long that it is to be asked, or is doubted."""
+    return pulse.doubted_at is not None or now - pulse.heard_at >= keepalive_s
+
+
+def dies_at(pulse: Pulse, keepalive_s: float = KEEPALIVE_S) -> float:
+    """Return when it is to be taken for dead, should nothing show life before."""
+    # Life that is seen may be as old as the look before.
+    silent = pulse.lived_at + DEAD_AFTER_KEEPALIVES * keepalive_s - LOOK_EVERY_S
+    sure = pulse.heard_at + max(DEAD_FOR_SURE_S, DEAD_AFTER_KEEPALIVES * keepalive_s + 1)
+    doubted = silent if pulse.doubted_at is None else pulse.doubted_at + DOUBTED_FOR_S
+    return min(silent, sure, doubted)
+
+
+def is_dead(pulse: Pulse, now: float, keepalive_s: float = KEEPALIVE_S) -> bool:
     """Whether it is time to make a new connection."""
-    return now - pulse.lived_at >= DEAD_AFTER_S or now - pulse.heard_at >= DEAD_FOR_SURE_S
+    return now >= dies_at(pulse, keepalive_s)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sshvpn.boundary import Prompter
+from sshvpn.boundary import Prompter, Way
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
@@ -89,16 +89,18 @@ async def run(
     exporter: Exporter | None = None,
     front: Front | None = None,
     launcher: Launcher | None = None,
+    way: Way | None = None,
     verbose: bool = False,
 ) -> int:
     """Run ``session`` until it ends, and return the exit code.
 
-    ``front`` is the terminal here; ``launcher`` started this process in the background and
-    waits for the first ``running``: if it goes before that, everything is undone.
+    ``way`` leads to its server. ``front`` is the terminal here; ``launcher`` started this
+    process in the background and waits for the first ``running``: if it goes before that,
+    everything is undone.
     ``verbose``: the log has what ssh says of itself, too.
     Raises the SshvpnError of a first start that failed.
     """
-    runner = _Runner(session, directory, front, exporter)
+    runner = _Runner(session, directory, front, exporter, way)
     with _logging(log_file, runner.take_record, logging.DEBUG if verbose else logging.INFO):
         return await runner.run(launcher)
 
@@ -110,6 +112,7 @@ class _Runner:
         directory: SessionDir,
         front: Front | None,
         exporter: Exporter | None,
+        way: Way | None,
     ) -> None:
         self._front = front
         self._exporter = exporter
@@ -126,6 +129,7 @@ class _Runner:
         self._supervisor = Supervisor(
             session,
             prompter=(front.prompter if front else None) or self._control,
+            way=way,
             timeout_s=session.timeout_s,
             observe=self._observe,
         )

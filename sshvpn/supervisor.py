@@ -12,23 +12,27 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from sshvpn import lifecycle
-from sshvpn.boundary import Prompter
+from sshvpn.boundary import Prompter, Way
 from sshvpn.errors import (
     ConnectionLostError,
     NotRunningError,
     Retry,
     SshvpnError,
     UnknownSshError,
+    UnreachableError,
 )
 from sshvpn.lifecycle import Life
 from sshvpn.model import ForwardProfile, State, Traffic, TunnelProfile
 
 log = logging.getLogger("sshvpn.supervisor")
+
+ATTEMPT_S = 120.0
+"""How long an attempt may take in which nobody is asked: what hangs longer is begun anew."""
 
 
 class Session(Protocol):
@@ -70,6 +74,14 @@ class Session(Protocol):
         """Wait until it works no more, and return why."""
         ...
 
+    def forsake(self) -> None:
+        """Say nothing more over the connection: it can not be of use, and is torn down next."""
+        ...
+
+    def doubt(self) -> None:
+        """Look at once whether it still works: something has happened that may have ended it."""
+        ...
+
     async def wait_login_possible(self) -> None:
         """Return when what the last login lacked is back, so that nobody need be asked.
 
@@ -109,8 +121,9 @@ class Session(Protocol):
 class Supervisor:
     """Runs one session from start to end.
 
-    ``observe`` is called with the snapshot after every change; ``prompter`` is whoever can be
-    asked (its ``ask`` returns None where nobody can).
+    ``way`` is the way to its server, where there is one to be watched. ``observe`` is called
+    with the snapshot after every change; ``prompter`` is whoever can be asked (its ``ask``
+    returns None where nobody can).
     """
 
     def __init__(
@@ -118,11 +131,13 @@ class Supervisor:
         session: Session,
         *,
         prompter: Prompter | None = None,
+        way: Way | None = None,
         timeout_s: float | None = None,
         observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._prompter = None if prompter is None else _CountingPrompter(prompter, self)
+        self._way = way
         self._timeout_s = timeout_s
         self._observe = observe
         self._life = Life()
@@ -130,6 +145,8 @@ class Supervisor:
         self._events: asyncio.Queue[tuple[int | None, lifecycle.Event]] = asyncio.Queue()
         self._attempt_number = 0
         self._attempt: asyncio.Task[None] | None = None
+        self._noting: asyncio.Task[None] | None = None
+        self._lookout: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._random = random.Random()  # noqa: S311 (jitter)
         self._restarts: list[tuple[int, asyncio.Future[None]]] = []
@@ -218,6 +235,7 @@ class Supervisor:
         Cancelled: the session is torn down all the same.
         """
         self.post(lifecycle.Start(self._timeout_s))
+        watcher = asyncio.create_task(self._follow_way(self._way)) if self._way else None
         try:
             while True:
                 number, event = await self._events.get()
@@ -228,6 +246,8 @@ class Supervisor:
                     return error
         finally:
             self._set_timer(None)
+            await _end(watcher)
+            await self._end_lookout()
             await self._end_attempt()
             self._end_restarts(NotRunningError("it has ended"))
             await self._session.close()
@@ -237,8 +257,7 @@ class Supervisor:
         now = time.monotonic()
         self._life, commands = lifecycle.step(before, event, now, self._random.random())
         if self._life.phase is not before.phase:
-            self._since = time.time()
-            self._log_change()
+            await self._enter_phase()
         for command in commands:
             match command:
                 case lifecycle.Connect(may_prompt):
@@ -247,6 +266,8 @@ class Supervisor:
                     await self._disconnect()
                 case lifecycle.SetTimer(at):
                     self._set_timer(at)
+                case lifecycle.WatchWay():
+                    self._look_out()
                 case lifecycle.AwaitLogin():
                     self._attempt = asyncio.create_task(self._await_login(self._attempt_number))
                 case lifecycle.GiveUp(error):
@@ -257,6 +278,12 @@ class Supervisor:
                     return True, None
         self.publish()
         return False, None
+
+    async def _enter_phase(self) -> None:
+        self._since = time.time()
+        self._log_change()
+        if self._life.phase not in (State.BACKOFF, State.STARTING):
+            await self._end_lookout()
 
     def publish(self) -> None:
         """Tell the observer how things stand."""
@@ -269,8 +296,10 @@ class Supervisor:
             wait = ""
             if life.phase is State.BACKOFF and life.retry_at is not None:
                 wait = f", next try in {max(0.0, life.retry_at - time.monotonic()):.1f} s"
+            # Without a retry it is a person's turn.
+            why = life.last_error if wait else life.last_error.as_record()["message"]
             # Not a warning: who sees the state sees this, and warnings are shown beside it.
-            log.info("%s: %s%s", phase, life.last_error, wait)
+            log.info("%s: %s%s", phase, why, wait)
         else:
             log.info("%s", phase)
 
@@ -286,9 +315,11 @@ class Supervisor:
 
     async def _try(self, number: int, prompter: Prompter | None) -> None:
         try:
-            await self._session.bring_up(prompter)
+            await _within(None if prompter else ATTEMPT_S, self._session.bring_up(prompter))
             self._events.put_nowait((number, lifecycle.Connected()))
             self._end_restarts(None, number)
+            if self._way is not None:
+                self._noting = asyncio.create_task(self._way.note())
             error = await self._session.wait_lost()
         except SshvpnError as raised:
             error = raised
@@ -332,6 +363,33 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._attempt
             self._attempt = None
+        noting, self._noting = self._noting, None
+        await _end(noting)
+
+    # The way to the server --------------------------------------------------------------
+
+    async def _follow_way(self, way: Way) -> None:
+        async for _ in way.changes():
+            if self._life.phase is State.RUNNING and way.is_gone():
+                log.info("the way to the server is another one")
+                self._session.forsake()
+                lost = ConnectionLostError("the way to the server has changed")
+                self.post(lifecycle.Failed(lost))
+            elif self._life.phase is State.RUNNING:
+                self._session.doubt()
+            self.post(lifecycle.Wake())
+
+    def _look_out(self) -> None:
+        if self._way is not None and (self._lookout is None or self._lookout.done()):
+            self._lookout = asyncio.create_task(self._await_way(self._way))
+
+    async def _await_way(self, way: Way) -> None:
+        if await way.wait_open():
+            self.post(lifecycle.WayOpen())
+
+    async def _end_lookout(self) -> None:
+        lookout, self._lookout = self._lookout, None
+        await _end(lookout)
 
     def _set_timer(self, at: float | None) -> None:
         if self._timer is not None:
@@ -345,6 +403,23 @@ class Supervisor:
     @staticmethod
     def _wall(at: float | None) -> str | None:
         return None if at is None else rfc3339(time.time() + at - time.monotonic())
+
+
+async def _within(seconds: float | None, attempt: Awaitable[None]) -> None:
+    try:
+        await asyncio.wait_for(attempt, seconds)
+    except asyncio.TimeoutError as error:
+        raise UnreachableError(f"the login did not come to its end in {seconds:.0f} s") from error
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    """Cancel ``task`` and wait until it has ended; what it failed of is told in the log only."""
+    if task is None:
+        return
+    task.cancel()
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(outcome, Exception):
+        log.warning("the way to the server is not watched: %s", outcome)
 
 
 class _CountingPrompter:

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sshvpn import ends
+from sshvpn import ends, pulse
 from sshvpn.boundary import (
     Interfaces,
     LocalEnd,
@@ -126,6 +126,7 @@ class TunnelSession:
         self._tasks: list[asyncio.Task[Any]] = []
         self._one_at_a_time = asyncio.Lock()
         self._lost_at: float | None = None
+        self._is_lost = False
         self._has_run = False
         self._adopted: TunnelProfile | None = None
         self._before: TunnelProfile | None = None
@@ -237,15 +238,27 @@ class TunnelSession:
             raise RuntimeError("there is no connection to wait for")
         closed = asyncio.create_task(self._connection.wait_closed())
         assert self._addresses is not None  # noqa: S101 (a connection that stands has them)
-        silent = asyncio.create_task(self._life.watch(self._addresses, self._connection))
+        watching = self._life.watch(
+            self._addresses, self._connection, self.profile.keepalive_s or pulse.KEEPALIVE_S
+        )
+        silent = asyncio.create_task(watching)
         racing = {closed, silent}
         try:
             done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+            self.forsake()
             return done.pop().result()
         finally:
             for task in racing:
                 task.cancel()
             await asyncio.gather(*racing, return_exceptions=True)
+
+    def forsake(self) -> None:
+        """Say nothing more over the connection."""
+        self._is_lost = True
+
+    def doubt(self) -> None:
+        """Ask at once whether packets still cross."""
+        self._life.doubt()
 
     async def wait_login_possible(self) -> None:
         """Wait until what the last login lacked is back."""
@@ -261,9 +274,10 @@ class TunnelSession:
         self._listeners.forget()
         self._remote_end = None
         connection, self._connection = self._connection, None
+        is_lost, self._is_lost = self._is_lost, False
         if connection is not None:
             self._lost_at = time.time()
-            await connection.close()
+            await connection.close(is_lost=is_lost)
 
     async def close(self) -> None:
         """Remove all. Both ends go at the same time: neither waits for the other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from sshvpn.plan.request import TunnelAddresses
 FIRST_PROBE_S = 0.2
 """How long the first probe waits for an answer; each waits longer than the one before."""
 LONGEST_PROBE_S = 2.0
+LEAST_PROBE_S = 0.5
+"""How long is waited for an answer at least, also where it should have come long ago."""
 PROVEN_WITHIN_S = 8.0
 
 
@@ -27,6 +30,7 @@ class TunnelLife:
         self._prober = prober
         self._received = received
         self.rtt_s: float | None = None
+        self._doubted = asyncio.Event()
 
     async def prove(self, addresses: TunnelAddresses) -> None:
         """Return when a packet has crossed and come back. Raises NoAnswerError."""
@@ -43,16 +47,34 @@ class TunnelLife:
             "see whether the server's firewall drops what comes out of the tunnel",
         )
 
-    async def watch(self, addresses: TunnelAddresses, connection: TunnelConnection) -> SshvpnError:
+    def doubt(self) -> None:
+        """Let :meth:`watch` ask at once: something has happened that may have ended it."""
+        self._doubted.set()
+
+    async def watch(
+        self,
+        addresses: TunnelAddresses,
+        connection: TunnelConnection,
+        keepalive_s: float = pulse.KEEPALIVE_S,
+    ) -> SshvpnError:
         """Return an error when nothing comes through any more."""
+        self._doubted.clear()
         seen = pulse.begin(time.monotonic(), self._received(), connection.life())
         while True:
-            await asyncio.sleep(pulse.PROBE_EVERY_S)
-            is_heard = self._received() > seen.received
-            answered = is_heard or await self._probe(addresses, pulse.PROBE_TIMEOUT_S)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), pulse.LOOK_EVERY_S)
+                self._doubted.clear()
+                seen = pulse.doubt(seen, time.monotonic())
+            # First what has come meanwhile: all of us may have stood still (a machine that slept).
+            now = time.monotonic()
+            seen = pulse.look(seen, now, self._received(), connection.life(), answered=False)
+            answered = False
+            if pulse.wants_probe(seen, now, keepalive_s):
+                left_s = pulse.dies_at(seen, keepalive_s) - now
+                answered = await self._probe(addresses, min(max(left_s, LEAST_PROBE_S), 1.0))
             now = time.monotonic()
             seen = pulse.look(seen, now, self._received(), connection.life(), answered=answered)
-            if pulse.is_dead(seen, now):
+            if pulse.is_dead(seen, now, keepalive_s):
                 return NoAnswerError(
                     "nothing comes through the tunnel any more", "a new connection is made"
                 )

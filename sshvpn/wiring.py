@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Prompter,
         TrustStore,
         TunnelCarrier,
+        Way,
     )
     from sshvpn.forwarding import ForwardSession
     from sshvpn.model import EngineName, ForwardProfile
@@ -97,6 +98,13 @@ def make_trust_store() -> TrustStore:
     from sshvpn.lan.trust import FileTrustStore
 
     return FileTrustStore(paths.state_dir() / "trust.json")
+
+
+def make_way(profile: Profile) -> Way:
+    """Return the way to ``profile``'s server."""
+    from sshvpn.system.way import SystemWay
+
+    return SystemWay(profile.destination, profile.ssh)
 
 
 def make_forward(profile: ForwardProfile, directory: Path | None = None) -> ForwardSession:
@@ -240,6 +248,7 @@ def _run(
             exporter=exporter,
             front=make_front() if make_front else None,
             launcher=launcher,
+            way=make_way(profile),
             verbose=verbose,
         )
 
@@ -311,9 +320,9 @@ def take_helper(launcher: socket.socket) -> socket.socket | None:
     What :func:`run_tunnel` needs is imported meanwhile: sudo may be asking just now.
     """
     from sshvpn import runner, sharing, tunnel
-    from sshvpn.system import daemon, interfaces, local_end, openssh_tunnel, privilege, prober
+    from sshvpn.system import daemon, interfaces, local_end, openssh_tunnel, privilege, prober, way
 
-    del runner, sharing, tunnel, interfaces, local_end, openssh_tunnel, privilege, prober
+    del runner, sharing, tunnel, interfaces, local_end, openssh_tunnel, privilege, prober, way
     descriptor = daemon.take(launcher)
     return None if descriptor is None else socket.socket(fileno=descriptor)
 

@@ -11,8 +11,8 @@ from sshvpn import wiring
 from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import ForwardExtras, flush, make_front
-from sshvpn.cli.hosts import START_WITHIN_S, checked_timeout
-from sshvpn.cli.options import metrics_option, ssh_options, verbose_option
+from sshvpn.cli.hosts import START_WITHIN_S, checked_keepalive, checked_timeout
+from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options, verbose_option
 from sshvpn.cli.request import ForwardWords, build_profile
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import TakenError
@@ -76,6 +76,7 @@ says otherwise.
     metavar="SECONDS",
     help="How long the first start may take, prompts not counted; with -b 30 unless said.",
 )
+@keepalive_option
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
 @click.option("-f", "forks", is_flag=True, hidden=True)  # ssh's word for it
 @click.option("-n", "-N", "-T", "ignored", is_flag=True, hidden=True, expose_value=False)
@@ -98,6 +99,7 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         engine=None if given["engine"] is None else EngineName(given["engine"]),
         metrics=given["metrics"],
         timeout_s=checked_timeout(given["timeout_s"]),
+        keepalive_s=checked_keepalive(given["keepalive_s"]),
         default_timeout_s=START_WITHIN_S if is_background else None,
         ssh=ssh,
     )

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sshvpn import control, wiring
@@ -60,6 +61,26 @@ def checked_timeout(timeout_s: float | None) -> float | None:
     if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
         raise UsageError(f"--timeout {timeout_s:g}: not a time", "give seconds above 0")
     return timeout_s
+
+
+def checked_keepalive(keepalive_s: int | None) -> int | None:
+    """Return what ``--keepalive`` says, in seconds. Raises UsageError."""
+    from sshvpn.config.schema import KEEPALIVE_MAX_S
+
+    if keepalive_s is not None and not 1 <= keepalive_s <= KEEPALIVE_MAX_S:
+        raise UsageError(f"--keepalive {keepalive_s} is not from 1 to {KEEPALIVE_MAX_S} seconds")
+    return keepalive_s
+
+
+def with_keepalive(ssh: SshOptions, keepalive_s: int | None) -> SshOptions:
+    """Return ``ssh`` with what makes it ask the server after so much silence; None: as it is.
+
+    After three times as long without an answer ssh ends. An ``-o`` of the user's goes before.
+    """
+    if keepalive_s is None:
+        return ssh
+    alive = (("ServerAliveInterval", str(keepalive_s)), ("ServerAliveCountMax", "2"))
+    return replace(ssh, options=(*ssh.options, *alive))
 
 
 def refuse_twins(specs: Sequence[ForwardSpec]) -> None:

@@ -23,6 +23,15 @@ metrics_option = click.option(
     help="Let Prometheus read there how it does; without ADDRESS on loopback.",
 )
 
+keepalive_option = click.option(
+    "--keepalive",
+    "keepalive_s",
+    type=int,
+    metavar="SECONDS",
+    help="Ask the server for a sign of life after so much silence (default 3); three times as long "
+    "without one, and a new connection is made.",
+)
+
 
 def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``-F -i -J -l -o -p`` as in ssh; the command gets them checked, as ``ssh: SshOptions``.

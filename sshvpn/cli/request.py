@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins
+from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
@@ -43,6 +43,7 @@ class ForwardWords:
     timeout_s: float | None
     default_timeout_s: float | None
     ssh: SshOptions
+    keepalive_s: int | None = None
 
 
 def build_profile(typed: ForwardWords) -> ForwardProfile:
@@ -107,6 +108,9 @@ def _merged(
     engine = typed.engine
     timeout_s = typed.timeout_s
     metrics = None if typed.metrics is None else parse_address_port(typed.metrics)
+    keepalive_s = typed.keepalive_s
+    if section is not None:
+        keepalive_s = keepalive_s or section.keepalive_s
     if entry is not None:
         binds = binds or (() if lan else entry.binds)
         lan = entry.lan if lan is None and not typed.binds else lan
@@ -124,7 +128,9 @@ def _merged(
         lan=bool(lan),
         lan_trusts=bool(typed.lan),
         engine=engine or EngineName.AUTO,
-        ssh=joined(typed.ssh, section.ssh) if section else typed.ssh,
+        ssh=joined(
+            with_keepalive(typed.ssh, keepalive_s), section.ssh if section else SshOptions()
+        ),
         named=typed.name is not None or (entry is not None and not specs),
         metrics=metrics,
         timeout_s=timeout_s or typed.default_timeout_s,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import __version__
-from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins
+from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
@@ -59,6 +59,7 @@ class TunnelWords:
     address: str | None = None
     metrics: str | None = None
     timeout_s: float | None = None
+    keepalive_s: int | None = None
     default_timeout_s: float | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
 
@@ -201,6 +202,7 @@ def _merged(wishes: _Wishes, host: str, config: Config) -> TunnelProfile:
     else:
         entry = _entry_of(host, section)
     lan = _lan(typed, entry)
+    keepalive_s = typed.keepalive_s or entry.keepalive_s
     profile = TunnelProfile(
         name=wishes.name or host,
         host=entry.host,
@@ -221,7 +223,8 @@ def _merged(wishes: _Wishes, host: str, config: Config) -> TunnelProfile:
         address=wishes.address or entry.address,
         remote_device=entry.remote_device,
         metrics=wishes.metrics or entry.metrics,
-        ssh=joined(typed.ssh, entry.ssh),
+        ssh=joined(with_keepalive(typed.ssh, keepalive_s), entry.ssh),
+        keepalive_s=keepalive_s,
         timeout_s=typed.timeout_s or entry.timeout_s or typed.default_timeout_s,
         tuning=entry.tuning,
         typed=keep(replace(typed, hosts=(host,))),
@@ -239,7 +242,12 @@ def _entry_of(host: str, section: ForwardEntry | None) -> TunnelEntry:
 
     if section is not None:
         return TunnelEntry(
-            host, section.host, section.destination, ssh=section.ssh, tuning=section.tuning
+            host,
+            section.host,
+            section.destination,
+            ssh=section.ssh,
+            keepalive_s=section.keepalive_s,
+            tuning=section.tuning,
         )
     return TunnelEntry(host, host, parse_destination(host))
 

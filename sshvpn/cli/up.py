@@ -12,9 +12,9 @@ from sshvpn import __version__, wiring
 from sshvpn.cli.attach import CHANGE, QUIET, Snapshot, follow_start, join, wait_for
 from sshvpn.cli.completers import complete_hosts
 from sshvpn.cli.front import flush, make_front
-from sshvpn.cli.hosts import START_WITHIN_S, checked_timeout
+from sshvpn.cli.hosts import START_WITHIN_S, checked_keepalive, checked_timeout
 from sshvpn.cli.main import tell
-from sshvpn.cli.options import metrics_option, ssh_options
+from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options
 from sshvpn.cli.reach import reach
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.control import AlreadyUpError
@@ -131,6 +131,7 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
     help="How long the first start may take, prompts not counted; 30 unless said, in the "
     "foreground without bound.",
 )
+@keepalive_option
 @click.option(
     "--dry-run", is_flag=True, help="Print what would be changed on both machines; change nothing."
 )
@@ -159,6 +160,7 @@ def up(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         **{key: given[key] for key in _AS_TYPED},
         transport=None if transport is None else Transport(transport),
         timeout_s=checked_timeout(given["timeout_s"]),
+        keepalive_s=checked_keepalive(given["keepalive_s"]),
         default_timeout_s=None if is_foreground else START_WITHIN_S,
         ssh=ssh,
     )

@@ -23,7 +23,7 @@ class ForwardEntry:
     """``[forwards.NAME]``: what ``sshvpn forward NAME`` means.
 
     ``specs`` has those of all three directions; ``binds`` are addresses or adapters;
-    ``timeout_s`` is None where the file says nothing.
+    ``timeout_s`` and ``keepalive_s`` are None where the file says nothing.
     """
 
     name: str
@@ -37,6 +37,7 @@ class ForwardEntry:
     ssh: SshOptions = field(default_factory=SshOptions)
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
+    keepalive_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class TunnelEntry:
     ssh: SshOptions = field(default_factory=SshOptions)
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
+    keepalive_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ def _forward(entry: ForwardEntry) -> list[Pair]:
         ("metrics", None if entry.metrics is None else str(entry.metrics)),
         ("congestion_control", entry.tuning.value),
         ("timeout", entry.timeout_s),
+        ("keepalive", entry.keepalive_s),
         ("ssh_options", entry.ssh),
     ]
 
@@ -63,6 +64,7 @@ def _tunnel(entry: TunnelEntry) -> list[Pair]:
         ("remote_device", entry.remote_device),
         ("congestion_control", entry.tuning.value),
         ("timeout", entry.timeout_s),
+        ("keepalive", entry.keepalive_s),
         ("ssh_options", entry.ssh),
     ]
 

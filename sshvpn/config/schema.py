@@ -44,6 +44,7 @@ MTU_MIN = 576
 MTU_MAX = 16380
 """ssh's tun forwarding dies of a larger packet."""
 NAME_MAX = 64
+KEEPALIVE_MAX_S = 3600
 
 ROOT_KEYS = ("default_host", "tunnels", "forwards")
 FORWARD_KEYS = (
@@ -57,6 +58,7 @@ FORWARD_KEYS = (
     "metrics",
     "congestion_control",
     "timeout",
+    "keepalive",
     "ssh_options",
 )
 TUNNEL_KEYS = (
@@ -79,6 +81,7 @@ TUNNEL_KEYS = (
     "remote_device",
     "congestion_control",
     "timeout",
+    "keepalive",
     "ssh_options",
 )
 
@@ -159,6 +162,7 @@ def _forward(name: str, value: Value) -> ForwardEntry:
         ssh=_ssh(table),
         timeout_s=table.get("timeout", Value.seconds, None),
         tuning=_tuning(table),
+        keepalive_s=table.get("keepalive", lambda value: value.number(1, KEEPALIVE_MAX_S), None),
     )
 
 
@@ -188,6 +192,7 @@ def _tunnel(name: str, value: Value) -> TunnelEntry:
         ssh=_ssh(table),
         timeout_s=table.get("timeout", Value.seconds, None),
         tuning=_tuning(table),
+        keepalive_s=table.get("keepalive", lambda value: value.number(1, KEEPALIVE_MAX_S), None),
     )
 
 

@@ -9,6 +9,7 @@ line, and the first value wins (ssh_config(5)).
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sshvpn.system.agent import agent_socket
 from sshvpn.system.login_memory import LoginMemory
 from sshvpn.system.openssh_listeners import OpensshListeners
 from sshvpn.system.openssh_process import SshProcess
+from sshvpn.system.openssh_silence import patience_s, wait_silent
 from sshvpn.system.openssh_words import forward_words
 from sshvpn.system.process import find_ssh
 from sshvpn.system.ssh_config import Config, resolve
@@ -95,6 +97,7 @@ class Connection:
         self._listeners = OpensshListeners(self._process, remote_sockets)
         self._channels: set[int] = set()
         self._options = tcp_path.options_for({})
+        self._patience_s = patience_s({})
 
     @property
     def was_answered(self) -> bool:
@@ -107,6 +110,7 @@ class Connection:
         """Start ssh, and return when its control socket takes commands."""
         self._options = tcp_path.options_for(config)
         words = forward_words(config, self._process.control, may_prompt=prompter is not None)
+        self._patience_s = patience_s(config)
         await self._process.log_in(
             (*words, *profile.ssh.ssh_words, *profile.destination.ssh_words), prompter
         )
@@ -143,8 +147,17 @@ class Connection:
         await self._listeners.close(listener)
 
     async def wait_closed(self) -> SshvpnError:
-        """Wait for ssh to end, and return why it did."""
-        return await self._process.wait_ended()
+        """Wait for ssh to end, or to be heard no more, and return why."""
+        ended = asyncio.create_task(self._process.wait_ended())
+        silent = asyncio.create_task(wait_silent(self._process.counters, self._patience_s))
+        racing: set[asyncio.Task[SshvpnError]] = {ended, silent}
+        try:
+            done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+            return (ended if ended in done else silent).result()
+        finally:
+            for task in racing:
+                task.cancel()
+            await asyncio.gather(*racing, return_exceptions=True)
 
     async def close(self) -> None:
         """End ssh, and remove its sockets, those at the server too where it still answers."""

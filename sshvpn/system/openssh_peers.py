@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sshvpn.errors import SshvpnError
 from sshvpn.model import Destination, SshOptions
@@ -17,12 +18,20 @@ _DEEPEST = 8
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
-async def peers_of(config: Config, ssh_options: SshOptions) -> list[str]:
-    """Return the prefixes (of one address each) of the first machine that ssh connects to.
+@dataclass(frozen=True, slots=True)
+class FirstHop:
+    """The first machine that ssh connects to; ``family`` is one of :mod:`socket`'s."""
+
+    host: str
+    port: int
+    family: socket.AddressFamily
+
+
+async def first_hop(config: Config, ssh_options: SshOptions) -> FirstHop | None:
+    """Return the first machine that ssh connects to.
 
     That is the host that ``config`` (of ssh_config.resolve()) is about, or with ProxyJump the
-    hop that is nearest to us. None for a ProxyCommand, whose way is its own, and where a name
-    does not resolve.
+    hop that is nearest to us. None for a ProxyCommand, whose way is its own.
     """
     for _ in range(_DEEPEST):
         jumps = jumps_of(config)
@@ -35,18 +44,26 @@ async def peers_of(config: Config, ssh_options: SshOptions) -> list[str]:
         try:
             config = await resolve(Destination(hop.host, hop.user or None, port), options)
         except SshvpnError:
-            return []
+            return None
     if "proxycommand" in config:
-        return []
-    return prefixes_of(await _addresses(config))
-
-
-async def _addresses(config: Config) -> list[str]:
-    host = config.get("hostname", ("",))[0]
+        return None
     family = _FAMILIES.get(config.get("addressfamily", ("any",))[0], socket.AF_UNSPEC)
+    return FirstHop(config.get("hostname", ("",))[0], int(config.get("port", ("22",))[0]), family)
+
+
+async def peers_of(config: Config, ssh_options: SshOptions) -> list[str]:
+    """Return the prefixes (of one address each) of the first machine that ssh connects to.
+
+    None for a ProxyCommand, and where a name does not resolve.
+    """
+    hop = await first_hop(config, ssh_options)
+    return [] if hop is None else prefixes_of(await _addresses(hop))
+
+
+async def _addresses(hop: FirstHop) -> list[str]:
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, None, family=family, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(hop.host, None, family=hop.family, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return []
     return [str(address[4][0]) for address in found]

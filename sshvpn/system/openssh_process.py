@@ -192,6 +192,7 @@ class SshProcess:
         # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)  # one that was stopped would not hear it
         try:
             await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
         except asyncio.TimeoutError:

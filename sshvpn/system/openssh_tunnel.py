@@ -226,10 +226,13 @@ class OpensshTunnel:
         finally:
             ended.cancel()
 
-    async def close(self) -> None:
+    async def close(self, *, is_lost: bool = False) -> None:
         """End it, with all that it has left; see boundary.TunnelConnection."""
-        await self._listeners.before_end()
-        await self._login.leave()
+        if is_lost:
+            await self._login.close()
+        else:
+            await self._listeners.before_end()
+            await self._login.leave()
         self._listeners.after_end()
 
     def life(self) -> int:

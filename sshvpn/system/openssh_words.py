@@ -12,6 +12,8 @@ from sshvpn.model import Endpoint, UnixEndpoint
 from sshvpn.system.cpu import has_aes
 from sshvpn.system.ssh_config import Config, is_chosen
 
+ALIVE_INTERVAL_S = 3
+ALIVE_COUNT_MAX = 2
 _UNSPECIFIED = {"inet": "0.0.0.0", "inet6": "::"}  # noqa: S104 (of the connection, not a listener)
 
 
@@ -95,7 +97,8 @@ def _good_defaults(config: Config) -> dict[str, str]:
     better: dict[str, str] = {}
     if config.get("serveraliveinterval", ("0",))[0] == "0":
         # Three seconds of silence are asked about; after nine the connection is dead.
-        better |= {"ServerAliveInterval": "3", "ServerAliveCountMax": "2"}
+        better["ServerAliveInterval"] = str(ALIVE_INTERVAL_S)
+        better["ServerAliveCountMax"] = str(ALIVE_COUNT_MAX)
     if config.get("connecttimeout", ("none",))[0] in ("none", "0"):
         better["ConnectTimeout"] = "10"
     ciphers = config.get("ciphers", ("",))[0]

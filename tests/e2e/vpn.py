@@ -47,12 +47,23 @@ class Vpn:
     """A laboratory with alice at the gateway, and services at the server and behind it.
 
     LOGIN is who alice is at the server: "root", or "alice" with passwordless sudo. SUDO: hers at
-    the gateway wants no password.
+    the gateway wants no password. TRANSPORT is what `up` is told; None: nothing. SERVICES start
+    with it.
     """
 
-    def __init__(self, lab: Lab, *, login: str = "root", sudo: bool = True) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        login: str = "root",
+        sudo: bool = True,
+        transport: str | None = None,
+        services: bool = True,
+    ) -> None:
         """Prepare LAB, which is as it was made; what is changed here is left by `Lab.check`."""
         self.lab = lab
+        self.login = login
+        self._transport = () if transport is None else ("--transport", transport)
         lab.server.sshd.restart(PermitTunnel="yes")
         if login == "root":
             lab.server.authorize("root")
@@ -61,7 +72,8 @@ class Vpn:
         lab.gateway.write(f"{ALICE.home}/.ssh/config", f"Host server\n  User {login}\n")
         if sudo:
             lab.gateway.allow_sudo()
-        self.serve()
+        if services:
+            self.serve()
 
     def serve(self) -> None:
         """Start the services; each says on its page where it is."""
@@ -73,7 +85,7 @@ class Vpn:
 
     def up(self, *args: str) -> str:
         """Run `sshvpn up ARGS` and return what it printed."""
-        return self.lab.sshvpn("up", *(args or SHARED)).stdout
+        return self.lab.sshvpn("up", *(args or SHARED), *self._transport).stdout
 
     def down(self) -> None:
         """Run `sshvpn down`."""

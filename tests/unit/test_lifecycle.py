@@ -25,6 +25,8 @@ from sshvpn.lifecycle import (
     Stop,
     TimerFired,
     Wake,
+    WatchWay,
+    WayOpen,
     backoff_s,
     step,
 )
@@ -66,7 +68,7 @@ def test_running_forgets_the_error_the_deadline_and_the_right_to_prompt() -> Non
 def test_a_lost_connection_is_made_again_without_a_prompt() -> None:
     life, commands = step(running(), Failed(LOST), 50)
     assert life.phase is State.BACKOFF
-    assert commands == (Disconnect(), SetTimer(50.5))
+    assert commands == (Disconnect(), SetTimer(50.5), WatchWay())
     assert life.retry_at == 50.5
     life, commands = step(life, TimerFired(), 50.5)
     assert life.phase is State.STARTING
@@ -94,17 +96,28 @@ def test_retries_go_on_for_ever_and_slow_down_to_a_minute() -> None:
     assert waits[-1] == pytest.approx(BACKOFF_MOST_S)
 
 
-def test_a_connection_that_stood_starts_the_backoff_anew() -> None:
+def test_a_connection_starts_the_backoff_anew() -> None:
     life = running()
-    for now in (10, 20, 30):
+    for now in (20, 30, 40):
         life, _ = step(life, Failed(LOST), now)
         life, _ = step(life, TimerFired(), now + 9)
     assert life.attempt == 3
-    life, _ = step(life, Connected(), 40)
-    flapping, _ = step(life, Failed(LOST), 41)
-    assert flapping.attempt == 4
-    steady, _ = step(life, Failed(LOST), 40 + STEADY_AFTER_S)
-    assert steady.attempt == 1
+    life, _ = step(life, Connected(), 50)
+    life, _ = step(life, Failed(LOST), 51)
+    assert life.attempt == 1
+
+
+def test_connections_that_last_a_moment_only_come_ever_more_slowly() -> None:
+    life, attempts = running(), []
+    for now in (10, 20, 30, 40):
+        life, _ = step(life, Connected(), now)
+        life, _ = step(life, Failed(LOST), now + 1)
+        attempts.append(life.attempt)
+        life, _ = step(life, TimerFired(), now + 9)
+    assert attempts == [1, 2, 3, 4]
+    life, _ = step(life, Connected(), 50)
+    life, _ = step(life, Failed(LOST), 50 + STEADY_AFTER_S)
+    assert life.attempt == 1
 
 
 @pytest.mark.parametrize(
@@ -192,6 +205,38 @@ def test_a_wake_while_running_changes_nothing() -> None:
     assert step(life, Wake(), 5) == (life, ())
 
 
+def test_a_way_that_is_open_again_ends_the_wait_but_not_the_backoff() -> None:
+    life = running()
+    for now in (10, 20, 30):
+        life, _ = step(life, Failed(LOST), now)
+        life, _ = step(life, TimerFired(), now + 9)
+    life, _ = step(life, Failed(LOST), 40)
+    life, commands = step(life, WayOpen(), 40.2)
+    assert life.phase is State.STARTING
+    assert life.attempt == 4
+    assert commands[-1] == Connect(may_prompt=False)
+
+
+def test_an_attempt_that_began_in_the_silence_is_begun_anew() -> None:
+    life, _ = step(running(), Failed(LOST), 5)
+    life, _ = step(life, TimerFired(), 5.5)
+    again, commands = step(life, WayOpen(), 9)
+    assert again == life
+    assert commands == (Disconnect(), Connect(may_prompt=False))
+
+
+def test_an_attempt_that_asks_somebody_has_found_its_way() -> None:
+    life = after((0, Start()), (1, Failed(LOST)), (2, TimerFired()), (3, Prompting(waiting=True)))
+    assert step(life, WayOpen(), 4) == (life, ())
+
+
+@pytest.mark.parametrize("error", [errors.LoginNeededError("x"), DENIED], ids=lambda e: e.code)
+def test_an_open_way_is_no_remedy_for_what_a_person_must_mend(error: errors.SshvpnError) -> None:
+    life, commands = step(running(), Failed(error), 5)
+    assert WatchWay() not in commands
+    assert step(life, WayOpen(), 6) == (life, ())
+
+
 def test_a_first_start_ends_with_the_last_error_when_its_time_is_over() -> None:
     life = after((0, Start(10)), (1, Failed(LOST)), (2, TimerFired()))
     life, commands = step(life, TimerFired(), 10)
@@ -249,6 +294,7 @@ EVENTS = st.one_of(
     ),
     st.just(TimerFired()),
     st.builds(Wake, st.booleans(), st.booleans()),
+    st.just(WayOpen()),
     st.just(LoginPossible()),
     st.builds(Prompting, st.booleans()),
     st.just(Stop()),

@@ -7,21 +7,47 @@ from sshvpn import pulse
 START = pulse.begin(100.0, received=1000, life=5000)
 
 
-def test_silence_is_death_after_the_time_ssh_itself_waits() -> None:
-    seen = pulse.look(START, 108.9, 1000, 5000, answered=False)
-    assert not pulse.is_dead(seen, 108.9)
-    assert pulse.is_dead(seen, 109.0)
+def test_silence_is_death_after_the_time_ssh_itself_waits_less_that_of_a_look() -> None:
+    seen = pulse.look(START, 108.4, 1000, 5000, answered=False)
+    assert not pulse.is_dead(seen, 108.4)
+    assert pulse.is_dead(seen, 108.5)
+
+
+def test_death_is_noticed_within_ten_seconds_of_the_last_packet() -> None:
+    assert pulse.dies_at(START) + pulse.LOOK_EVERY_S < START.heard_at + 10
+
+
+def test_who_wants_it_slower_gets_it_slower() -> None:
+    assert not pulse.wants_probe(START, 129.9, keepalive_s=30)
+    assert pulse.wants_probe(START, 130.0, keepalive_s=30)
+    assert not pulse.is_dead(START, 189.4, keepalive_s=30)
+    assert pulse.is_dead(START, 189.5, keepalive_s=30)
+    assert pulse.dies_at(START, keepalive_s=600) == START.lived_at + 1799.5
+
+
+def test_a_tunnel_that_is_doubted_is_asked_at_once_and_has_two_seconds() -> None:
+    doubted = pulse.doubt(START, 101.0)
+    assert pulse.wants_probe(doubted, 101.0)
+    assert pulse.doubt(doubted, 102.0) == doubted, "more doubts give no more time"
+    assert not pulse.is_dead(doubted, 102.9)
+    assert pulse.is_dead(doubted, 103.0)
+    for alive in (
+        pulse.look(doubted, 103.0, 1001, 5000, answered=False),
+        pulse.look(doubted, 103.0, 1000, 5000, answered=True),
+        pulse.look(doubted, 103.0, 1000, 500_000, answered=False),
+    ):
+        assert not pulse.is_dead(alive, 104.0), "life ends the doubt"
 
 
 def test_a_packet_that_comes_out_is_life() -> None:
     seen = pulse.look(START, 108.0, 1001, 5000, answered=False)
-    assert not pulse.is_dead(seen, 116.9)
-    assert pulse.is_dead(seen, 117.0)
+    assert not pulse.is_dead(seen, 116.4)
+    assert pulse.is_dead(seen, 117.3)
 
 
 def test_an_answered_probe_is_life() -> None:
     seen = pulse.look(START, 108.0, 1000, 5000, answered=True)
-    assert not pulse.is_dead(seen, 116.9)
+    assert not pulse.is_dead(seen, 116.4)
 
 
 def test_a_slow_full_link_is_not_taken_for_dead() -> None:

@@ -43,6 +43,7 @@ nap() { sleep 0.05 || sleep 1; }
 end_process() { # PID START: lets it end by itself for five seconds
   is_alive "$1" "$2" || return 0
   kill "$1"
+  kill -CONT "$1" # one that was stopped would not hear it
   end_tries=100
   while is_alive "$1" "$2" && [ "$end_tries" -gt 0 ]; do
     nap

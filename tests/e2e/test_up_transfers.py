@@ -1,0 +1,93 @@
+"""What is under way through a tunnel when the link goes: it waits, and goes on, byte for byte.
+
+lan ── lan0 gateway wan0 ══ssh══ server ── inner
+ │             cut                │          └ bulk, each way, by IPv4 and IPv6
+ └ websocket ──────────────────> Jupyter on localhost:8888, published
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from tests.e2e.flows import BYTES_PER_S, Kernel, Transfer, captured
+from tests.e2e.outage import Ticker, allowance_s, measure, tell
+from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn
+from tests.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
+IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
+CUT_S: Final = 300.0 if IS_LONG else 20.0
+"""Five minutes by `make faults`; what is different there is the flow's own timer (RFC 6298)."""
+REMOTE: Final = ("10.20.0.0/24", "fd20::/64", "100.64.0.0/10")
+BEFORE_S: Final = 4.0
+FLOW_WITHIN_S: Final = 10.0
+"""Its own retransmission timer, which is doubled each time, adds to what the tunnel takes."""
+
+
+@pytest.fixture(params=["0", "1"], ids=["routes stay", "ignore_routes_with_linkdown"])
+def tunnel(request: pytest.FixtureRequest) -> Iterator[Vpn]:
+    """Return a tunnel on a machine that ignores, or not, routes by a link without carrier."""
+    with Lab() as lab:
+        for family in ("ipv4", "ipv6"):
+            for name in ("all", "default", "lan0", "wan0"):
+                setting = f"net.{family}.conf.{name}.ignore_routes_with_linkdown"
+                lab.gateway.run(["sysctl", "-qw", f"{setting}={request.param}"], user="root")
+        lab.checkpoint()
+        vpn = Vpn(lab, transport=TRANSPORT, services=False)
+        lab.inner.udp_server(DATAGRAMS, "::")
+        yield vpn
+        vpn.down()
+        lab.check()
+
+
+def test_transfers_and_a_kernel_outlive_a_silent_cut(tunnel: Vpn) -> None:
+    lab = tunnel.lab
+    jupyter = lab.server.start_jupyter()
+    assert jupyter.token is not None
+    tunnel.up(*SHARED)
+    device = str(tunnel.record()["device"])
+    size = int(BYTES_PER_S * (BEFORE_S + 6))
+    ways = [(host, up) for host in INNER_HOSTS for up in (True, False)]
+    with captured(lab.gateway, device, *REMOTE) as leaked:
+        kernel = Kernel(
+            lab.lan, "http://192.168.77.1:8888/", jupyter.token, int(CUT_S + BEFORE_S + 12) * 2, 0.5
+        )
+        ticker = Ticker(lab.lan, INNER_HOSTS[0])
+        flows = [
+            Transfer(lab.lan, lab.inner, host, 7100 + number, up=up, size=size)
+            for number, (host, up) in enumerate(ways)
+        ]
+
+        ends: list[float] = []
+
+        def end() -> None:
+            assert all(flow.is_going_on for flow in flows)
+            time.sleep(CUT_S)
+            lab.restore()
+            ends.append(time.time())
+
+        time.sleep(BEFORE_S)  # so long they shall have been under way
+        measure(tunnel, f"silent cut of {CUT_S:.0f} s", ticker, lab.cut, end)
+        over = ends[0]
+        for flow, (host, up) in zip(flows, ways, strict=True):
+            sent, received = flow.finish()
+            went_on = next(at for at in received["arrivals"] if at > over) - over
+            tell(
+                f"bulk {'to' if up else 'from'} {host} meanwhile: went on {went_on:.1f} s after "
+                f"the way was back; its timer was at {sent['rto_ms'] / 1000:.1f} s"
+            )
+            assert went_on <= FLOW_WITHIN_S + allowance_s(tunnel)
+        numbers = kernel.finish(CUT_S + 60)
+        first = next(at for at in numbers if at > over) - over
+        tell(f"Jupyter's websocket meanwhile: went on {first:.1f} s after the way was back")
+        assert first <= FLOW_WITHIN_S + allowance_s(tunnel)
+        ticker.end()
+    assert leaked == []
+    assert tunnel.record()["reconnects"] == 1
