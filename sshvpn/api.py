@@ -181,7 +181,7 @@ class Forward:
         self._supervisor = Supervisor(
             session,
             prompter=self._prompter,
-            way=wiring.make_way(self._profile),
+            way=wiring.make_way(session),
             timeout_s=self._profile.timeout_s,
             observe=self._observe,
         )

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sshvpn.forwarding import ForwardSession
     from sshvpn.model import EngineName, ForwardProfile
     from sshvpn.runner import Exporter, Front, Launcher
-    from sshvpn.supervisor import Session
     from sshvpn.system.privilege import Helper
     from sshvpn.tunnel import Identity, Surroundings, TunnelSession
 
@@ -100,11 +99,11 @@ def make_trust_store() -> TrustStore:
     return FileTrustStore(paths.state_dir() / "trust.json")
 
 
-def make_way(profile: Profile) -> Way:
-    """Return the way to ``profile``'s server."""
+def make_way(session: ForwardSession | TunnelSession) -> Way:
+    """Return the way to the server of ``session``'s profile, whatever that is just then."""
     from sshvpn.system.way import SystemWay
 
-    return SystemWay(profile.destination, profile.ssh)
+    return SystemWay(lambda: (session.profile.destination, session.profile.ssh))
 
 
 def make_forward(profile: ForwardProfile, directory: Path | None = None) -> ForwardSession:
@@ -225,7 +224,7 @@ def run_tunnel(
 
 
 def _run(
-    make: Callable[[], Awaitable[Session]],
+    make: Callable[[], Awaitable[ForwardSession | TunnelSession]],
     profile: Profile,
     directory: SessionDir,
     make_front: Callable[[], Front] | None,
@@ -248,7 +247,7 @@ def _run(
             exporter=exporter,
             front=make_front() if make_front else None,
             launcher=launcher,
-            way=make_way(profile),
+            way=make_way(session),
             verbose=verbose,
         )
 

@@ -131,6 +131,8 @@ class StreamTunnel(OpensshTunnel):
                 task.cancel()
             await asyncio.gather(base, *links, return_exceptions=True)
 
-    async def close(self) -> None:
+    async def close(self, *, is_lost: bool = False) -> None:
         """End it, with all that it has left; see boundary.TunnelConnection."""
-        await asyncio.gather(super().close(), *(link.close() for link in self._links))
+        await asyncio.gather(
+            super().close(is_lost=is_lost), *(link.close() for link in self._links)
+        )

@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from sshvpn.errors import SshvpnError
@@ -61,11 +61,10 @@ class Lead:
 
 
 class SystemWay:
-    """Implements boundary.Way for what ssh's configuration says of ``destination``."""
+    """Implements boundary.Way; ``where`` returns where to log in, and how, as it is now."""
 
-    def __init__(self, destination: Destination, ssh: SshOptions) -> None:
-        self._destination = destination
-        self._ssh = ssh
+    def __init__(self, where: Callable[[], tuple[Destination, SshOptions]]) -> None:
+        self._where = where
         self._addresses: tuple[str, ...] = ()
         self._resolved_at = float("-inf")
         self._resolving: asyncio.Future[tuple[str, ...]] | None = None
@@ -172,13 +171,14 @@ class SystemWay:
     # Where it is ------------------------------------------------------------------------
 
     async def _hop(self) -> FirstHop | None:
+        destination, ssh = self._where()
         try:
-            config = await resolve(self._destination, self._ssh)
+            config = await resolve(destination, ssh)
         except SshvpnError:
             return None
         if config.keys() & {"bindaddress", "bindinterface"}:
             return None  # what leads there is the user's own choice
-        return await first_hop(config, self._ssh)
+        return await first_hop(config, ssh)
 
     async def _resolve(self, hop: FirstHop) -> tuple[str, ...]:
         """Return the addresses of ``hop``, those of before where the resolver is not there."""
