@@ -11,9 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import sshvpn
-from benchmarks import crowd, idle, speed, start, tunnel
+from benchmarks import crowd, far, idle, network, speed, start, tunnel
 from benchmarks.office import Office
 from benchmarks.table import Row, render
+
+NETWORK_ROUNDS, FAR_ROUNDS = 4, 3
+"""At most: their samples are longer than those of the others."""
 
 
 def main() -> int:
@@ -32,6 +35,11 @@ def main() -> int:
         "crowd": crowd.measure,
         "up": tunnel.measure_times,
         "tunnel": partial(tunnel.measure_speed, rounds=options.rounds, size=options.mib << 20),
+        "network": partial(
+            network.measure, rounds=min(options.rounds, NETWORK_ROUNDS), size=options.mib << 20
+        ),
+        "narrow": partial(far.measure_narrow, rounds=min(options.rounds, FAR_ROUNDS)),
+        "lossy": partial(far.measure_lossy, rounds=min(options.rounds, FAR_ROUNDS)),
     }
     rows: list[Row] = []
     with Office() as office:
@@ -45,11 +53,12 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    choices = ("start", "login", "idle", "speed", "crowd", "up", "tunnel")
+    choices = ("start", "login", "idle", "speed", "crowd", "up", "tunnel",
+               "network", "narrow", "lossy")  # fmt: skip
     parser.add_argument("measures", nargs="*", choices=[*choices, []], metavar="MEASURE",
                         help=f"only these: {', '.join(choices)}")  # fmt: skip
     parser.add_argument(
-        "--rounds", type=int, default=9, help="of speed and tunnel (default: %(default)s)"
+        "--rounds", type=int, default=9, help="of each that has rounds (default: %(default)s)"
     )
     parser.add_argument("--mib", type=int, default=1024, help="a transfer (default: %(default)s)")
     return parser

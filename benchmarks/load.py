@@ -4,6 +4,9 @@ Runs by itself inside a machine of the laboratory, with nothing but the standard
 
     load.py serve WHERE
     load.py push|pull WHERE BYTES     prints the seconds that BYTES took to or from the server
+    load.py push-for|pull-for WHERE SECONDS    prints the bytes a second that got through
+    load.py blast WHERE SECONDS BYTES   datagrams of BYTES to a UDP port, as fast as can be
+    load.py count WHERE                 prints the datagrams a second that come, when they end
     load.py crowd WHERE COUNT BYTES   prints the seconds; COUNT connections, all open at once,
                                       each BYTES there and back; exit 1 where one byte is wrong
 
@@ -16,6 +19,7 @@ recv(2) with MSG_TRUNC: neither end copies it, so what is measured is the tunnel
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import selectors
@@ -28,6 +32,9 @@ import time
 CHUNK = 1 << 20
 REQUEST = struct.Struct("!cQ")
 READY = b"+"
+NUMBER = struct.Struct("!Q")
+ALL = 1 << 62
+"""More than anybody moves."""
 TIMEOUT_S = 300.0
 
 
@@ -40,6 +47,15 @@ def main() -> int:
         serve(where)
     if verb == "crowd":
         return crowd(where, *map(int, numbers))
+    if verb == "count":
+        count(where)
+        return 0
+    if verb == "blast":
+        blast(where, float(numbers[0]), int(numbers[1]))
+        return 0
+    if verb.endswith("-for"):
+        print(transfer_for(verb, where, float(numbers[0])))
+        return 0
     print(transfer(verb, where, *map(int, numbers)))
     return 0
 
@@ -68,6 +84,11 @@ def answer(connection: socket.socket) -> None:
         elif verb == b"l":
             send(connection, count)
             connection.recv(1)
+        elif verb == b"U":
+            connection.sendall(NUMBER.pack(discard(connection, ALL)))
+        elif verb == b"L":
+            with contextlib.suppress(OSError):  # the client goes when its time is over
+                send(connection, ALL)
         else:
             echo(connection)
 
@@ -97,6 +118,60 @@ def transfer(verb: str, where: tuple[str, int], count: int) -> float:
         else:
             discard(connection, count)
         return time.perf_counter() - start
+
+
+def transfer_for(verb: str, where: tuple[str, int], seconds: float) -> float:
+    """Move what can be moved in ``seconds``, and return how much a second arrived.
+
+    What is on its way when the time is over counts with the time that it takes to arrive.
+    """
+    is_push = verb == "push-for"
+    with socket.create_connection(where, TIMEOUT_S) as connection:
+        connection.sendall(REQUEST.pack(b"U" if is_push else b"L", 0))
+        receive(connection, 1)
+        connection.settimeout(None)
+        start = time.perf_counter()
+        if is_push:
+            send(connection, ALL, start + seconds)
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(TIMEOUT_S)
+            (moved,) = NUMBER.unpack(receive(connection, NUMBER.size))
+        else:
+            moved = discard(connection, ALL, start + seconds)
+        return float(moved / (time.perf_counter() - start))
+
+
+def blast(where: tuple[str, int], seconds: float, size: int) -> None:
+    """Send datagrams of ``size`` bytes as fast as the kernel takes them."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(where)
+        datagram = bytes(size)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for _ in range(100):
+                with contextlib.suppress(OSError):  # no room, or nobody there yet
+                    sock.send(datagram)
+
+
+def count(where: tuple[str, int]) -> None:
+    """Count datagrams, from the first one until none has come for a second."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind(where)
+        print("ready", flush=True)
+        sock.settimeout(30)
+        buffer = bytearray(2048)
+        number, start, last = 0, 0.0, 0.0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sock.recv_into(buffer)
+                if number == 0:
+                    start = time.perf_counter()
+                    sock.settimeout(1)
+                number += 1
+                if number % 64 == 0:
+                    last = time.perf_counter()
+        print(number / (last - start) if last > start else 0.0, flush=True)
 
 
 def crowd(where: tuple[str, int], count: int, size: int) -> int:
@@ -171,18 +246,25 @@ def receive(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-def discard(connection: socket.socket, count: int) -> None:
-    """Receive ``count`` bytes without copying them (tcp(7), MSG_TRUNC)."""
+def discard(connection: socket.socket, count: int, until: float = 0.0) -> int:
+    """Receive ``count`` bytes without copying them (tcp(7), MSG_TRUNC); return how many.
+
+    ``ALL`` is to the end, or ``until`` then. Raises EOFError where there are fewer.
+    """
     nowhere = bytearray(CHUNK)
-    while count:
-        got = connection.recv_into(nowhere, min(count, CHUNK), socket.MSG_TRUNC)
-        if not got:
+    left = count
+    while left:
+        got = connection.recv_into(nowhere, min(left, CHUNK), socket.MSG_TRUNC)
+        if not got and count != ALL:
             raise EOFError
-        count -= got
+        left -= got
+        if not got or (until and time.perf_counter() >= until):
+            break
+    return count - left
 
 
-def send(connection: socket.socket, count: int) -> None:
-    """Send ``count`` bytes without copying them."""
+def send(connection: socket.socket, count: int, until: float = 0.0) -> None:
+    """Send ``count`` bytes without copying them, or ``until`` then."""
     memory = os.memfd_create("load")
     try:
         os.truncate(memory, CHUNK)
@@ -191,6 +273,8 @@ def send(connection: socket.socket, count: int) -> None:
             sent = os.sendfile(connection.fileno(), memory, at, min(count, CHUNK - at))
             at = (at + sent) % CHUNK
             count -= sent
+            if until and time.perf_counter() >= until:
+                break
     finally:
         os.close(memory)
 

@@ -1,0 +1,46 @@
+"""The peer that no tunnel over SSH can beat: bytes through ssh, and nothing else.
+
+Runs by itself inside the gateway: ``bytestream.py push|pull HOST CIPHER BYTES`` is
+``head -c BYTES /dev/zero | ssh -c CIPHER HOST 'cat >/dev/null'``, or the other way, and prints
+the seconds it took after the login, and the CPU seconds of ssh and of the server's sshd.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+# sshd is the parent of the session's shell.
+SAY_CPU = "cat /proc/$PPID/stat >&2"
+
+
+def main() -> None:
+    """Do what the command line says."""
+    verb, host, cipher, size = sys.argv[1:]
+    zeros = ["head", "-c", size, "/dev/zero"]
+    work = "cat >/dev/null" if verb == "push" else " ".join(zeros)
+    ssh = subprocess.Popen(
+        ["ssh", "-o", "ControlPath=none", "-c", cipher, host, f"echo ready >&2; {work}; {SAY_CPU}"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert ssh.stdin
+    assert ssh.stderr
+    assert ssh.stderr.readline() == b"ready\n"
+    start = time.perf_counter()
+    if verb == "push":
+        subprocess.run(zeros, stdout=ssh.stdin, check=True)
+    ssh.stdin.close()
+    said = ssh.stderr.readline()
+    seconds = time.perf_counter() - start
+    _, status, used = os.wait4(ssh.pid, 0)
+    assert status == 0
+    ticks = sum(map(int, said.rpartition(b")")[2].split()[11:13]))
+    cpu_s = used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+    json.dump({"seconds": seconds, "cpu_s": cpu_s}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
