@@ -11,11 +11,12 @@ import asyncio
 from collections import deque
 
 from sshvpn.errors import SshvpnError
-from sshvpn.model import TunnelProfile
+from sshvpn.model import TcpPath, Tuning, TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.remote.protocol import Facts, Mode, TcpOptions
 from sshvpn.system import tcp_path
 from sshvpn.system.agent_login import AgentLogin
+from sshvpn.system.openssh_process import SshProcess
 from sshvpn.system.openssh_tunnel import OpensshCarrier, OpensshTunnel, check_ssh_and_mtu
 from sshvpn.system.process import ChildLines
 from sshvpn.system.stream_link import Session, StreamLink
@@ -62,6 +63,7 @@ class StreamTunnel(OpensshTunnel):
     ) -> None:
         super().__init__(login, facts, options, remote_sockets)
         self._links: list[StreamLink] = []
+        self._others: list[SshProcess] = []
         self._remote = facts.device.name if facts.device else ""
 
     async def open_streams(self, dial: TunnelDial, local: str, count: int) -> None:
@@ -114,7 +116,27 @@ class StreamTunnel(OpensshTunnel):
     ) -> Session:
         """Run it over a connection of its own."""
         process = await dial.pump(f"mux{number}", link.command, source, sink)
+        self._others.append(process)
         return Session(process.wait_ended, process.close)
+
+    async def tune(self, profile: TunnelProfile, pace: tcp_path.Chooser) -> TcpPath:
+        """Tune all TCP connections; what is told is the first one's, or one's that has less."""
+        paths = await asyncio.gather(
+            super().tune(profile, pace),
+            *(self._tune_other(process, profile.tuning, pace) for process in self._others),
+        )
+        return next((path for path in paths if path.notes), paths[0])
+
+    async def _tune_other(
+        self, process: SshProcess, tuning: Tuning, pace: tcp_path.Chooser
+    ) -> TcpPath:
+        if tuning is Tuning.OFF:
+            return TcpPath()
+        here = await tcp_path.tune_here(process, self._options, pace)
+        there = tcp_path.NOT_ASKED
+        if tuning is Tuning.AUTO:
+            there = await tcp_path.tune_there(process, self._options)
+        return tcp_path.outcome(here, there)
 
     async def wait_closed(self) -> SshvpnError:
         """Wait until ssh, the agent or a pump has ended, and return why."""

@@ -73,21 +73,31 @@ def of_forward(lab: Lab, name: str) -> dict[str, Any]:
     return dict(records[0])
 
 
-def test_both_ends_of_a_tunnel_are_paced_by_bbr_and_after_a_reconnect(vpn: Vpn) -> None:
-    vpn.up("server", "--no-lan")
+@pytest.mark.parametrize("transport", ["w", "stream"])
+def test_both_ends_of_a_tunnel_are_paced_by_bbr_and_after_a_reconnect(
+    vpn: Vpn, transport: str
+) -> None:
+    vpn.up("server", "--no-lan", "--transport", transport)
     both = {"local": "bbr", "remote": "bbr", "notes": []}
     assert vpn.record()["congestion_control"] == both
     assert paced_by(vpn.lab.gateway) == ["bbr"]
     assert paced_by(vpn.lab.server) == ["bbr"]
     assert "bbr here, bbr at the server" in vpn.log()
-    (ssh,) = [pid for pid, line in vpn.lab.gateway.processes().items() if " -w " in line]
-    vpn.lab.gateway.kill(ssh)
+    vpn.lab.server.sshd.kill_sessions()
     wait_until(lambda: vpn.record()["reconnects"] == 1 and vpn.record()["state"] == "running", 30)
     assert vpn.record()["congestion_control"] == both
     assert paced_by(vpn.lab.gateway) == ["bbr"]
     # The old one may stand at the server for a moment.
     wait_until(lambda: paced_by(vpn.lab.server) == ["bbr"], 10)
     assert vpn.log().count("bbr here, bbr at the server") == 1, "told once, not at each reconnect"
+    vpn.down()
+
+
+def test_each_of_several_streams_is_paced_by_bbr_at_both_ends(vpn: Vpn) -> None:
+    vpn.up("server", "--no-lan", "--transport", "stream", "--streams", "3")
+    assert vpn.record()["congestion_control"] == {"local": "bbr", "remote": "bbr", "notes": []}
+    assert paced_by(vpn.lab.gateway) == ["bbr"] * 3
+    assert paced_by(vpn.lab.server) == ["bbr"] * 3
     vpn.down()
 
 
