@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from sshvpn.cli.group import CommandGroup
 from sshvpn.cli.main import COMMANDS, PROGRAM, cli, load
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -63,6 +64,11 @@ def _summaries() -> Iterator[str]:
 
 
 def _command(path: str, command: click.Command, level: int) -> Iterator[str]:
+    if isinstance(command, CommandGroup):
+        yield from _command(path, command.plain, level)
+        for name, inner in command.commands.items():
+            yield from _command(f"{path} {name}", inner, level + 1)
+        return
     yield f"{'#' * level} {path}\n"
     yield f"```\n{' '.join([path, *_usage(command)])}\n```\n"
     yield _prose(command.help or "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the command line passes by here too: plans take a while to import
     import socket
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from sshvpn.errors import SshvpnError
     from sshvpn.model import (
@@ -45,6 +45,34 @@ class Prompter(Protocol):
         ...
 
 
+class RemoteCommand(Protocol):
+    """A command that runs at the server. What it writes to its stderr is not heard."""
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data`` to its standard input; nothing happens where it has ended."""
+        ...
+
+    async def read_line(self) -> str | None:
+        """Return its next line, None at the end. A line that is too long ends it, too."""
+        ...
+
+    async def close(self) -> None:
+        """End its input, and hear no more. Twice is fine."""
+        ...
+
+
+class WebClient(Protocol):
+    """Asks web servers that can be reached from this machine."""
+
+    async def status(self, url: str, host: str | None, headers: Mapping[str, str]) -> int | None:
+        """Return the status of a GET of ``url``, None where nobody answers like a web server.
+
+        ``host`` is the Host that is asked for, where that is not the URL's own. A certificate is
+        not looked at: whoever answers came by our own listener.
+        """
+        ...
+
+
 class Connection(Protocol):
     """One SSH connection that stands, until :meth:`wait_closed` returns."""
 
@@ -58,6 +86,10 @@ class Connection(Protocol):
 
     async def close_listener(self, listener: Listener) -> None:
         """Stop listening. What is open lives on. Not there: nothing happens."""
+        ...
+
+    async def run(self, command: str) -> RemoteCommand:
+        """Start ``command`` at the server, by the login's shell. Raises an SshvpnError."""
         ...
 
     async def wait_closed(self) -> SshvpnError:

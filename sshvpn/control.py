@@ -5,6 +5,7 @@ Each session has a directory in the run-time directory, ``KIND-ID/``::
     lock     held by flock(2) while the session lives, and by nothing else
     control  a unix socket, mode 0600: JSON lines, see docs/control-protocol.md
     mux, ask ssh's own sockets
+    secret   mode 0600: the token of a notebook
     socket-N symbolic links to the unix sockets that its SPECs make
 
 A session whose lock is free is dead, whatever else lies there. This module starts fast
@@ -19,7 +20,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,7 @@ _REPLY_TIMEOUT_S = 5.0
 _DOWN_TIMEOUT_S = 15.0
 _LOCK_POLL_S = 0.02
 _NOTED = "socket-"
+_KEPT = "secret"
 _WARNINGS = ("warning", "error", "critical")
 _BEGINNINGS = ("forward-", "tunnel-")
 
@@ -53,7 +55,7 @@ def session_id(profile: ForwardProfile | TunnelProfile) -> str:
     if isinstance(profile, TunnelProfile):
         words = ["tunnel", profile.name]
     else:
-        words = ["forward", profile.name, *(() if profile.named else profile.wanted)]
+        words = ["forward", profile.name, *profile.identity]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 
@@ -106,6 +108,15 @@ class SessionDir:
         """Note the unix sockets that the session makes elsewhere, should it be killed."""
         for number, path in enumerate(paths):
             (self.path / f"{_NOTED}{number}").symlink_to(path)
+
+    def keep_secret(self, secret: Mapping[str, str]) -> None:
+        """Write what only this user may know of the session, in place of what was there."""
+        new = self.path / f"{_KEPT}.new"
+        new.unlink(missing_ok=True)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump(dict(secret), file)
+        new.replace(self.path / _KEPT)
 
     def remove(self) -> None:
         """Remove the directory; the lock is held on until the process ends.
@@ -166,6 +177,14 @@ def _try_lock(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def secret_of(directory: Path) -> dict[str, str]:
+    """Return what :meth:`SessionDir.keep_secret` wrote, nothing where it did not."""
+    try:
+        return dict(json.loads((directory / _KEPT).read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def session_dirs(runtimes: Iterable[Path]) -> Iterator[Path]:

@@ -39,8 +39,6 @@ from sshvpn.sharing import LanSharing, tell_untrusted
 
 log = logging.getLogger("sshvpn.forward")
 
-_TRUSTING = "sshvpn forward --lan"
-
 RETRY_LISTENERS_S = 2.0
 """How often a listener that could not be opened is tried again while the connection stands."""
 
@@ -90,6 +88,8 @@ class ForwardSession:
     """
 
     kind = "forward"
+    trusting = "sshvpn forward --lan"
+    """The command that trusts a network."""
 
     def __init__(
         self,
@@ -190,8 +190,7 @@ class ForwardSession:
         connection = await self.engine.connect(self.profile, prompter)
         self._connection = connection
         try:
-            await self._reconcile(connection)
-            self._judge()
+            await self._open_listeners(connection)
         except BaseException:
             await self.tear_down()
             raise
@@ -207,6 +206,11 @@ class ForwardSession:
         tell_path(path, self._path)
         self._path = path
         self.on_change()
+
+    async def _open_listeners(self, connection: Connection) -> None:
+        """Open all that is wanted; a session of another kind has more to do before and after."""
+        await self._reconcile(connection)
+        self._judge()
 
     async def wait_lost(self) -> SshvpnError:
         """Wait for the end of the connection, and return why it ended."""
@@ -274,7 +278,7 @@ class ForwardSession:
     def _shareable(self) -> Sequence[InterfaceAddress]:
         shareable, news = self._sharing.look()
         if self._follower is not None:
-            tell_untrusted(news, _TRUSTING)
+            tell_untrusted(news, self.trusting)
         return shareable
 
     # Listeners --------------------------------------------------------------------------
@@ -352,7 +356,7 @@ class ForwardSession:
                 raise self._nowhere(spec.text)
         for error in self._failed.values():
             log.warning("%s", error)
-        tell_untrusted(self._sharing.untrusted, _TRUSTING)
+        tell_untrusted(self._sharing.untrusted, self.trusting)
 
     def _nowhere(self, spec: str) -> SshvpnError:
         if self._sharing.untrusted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -163,6 +164,41 @@ class TcpPath:
     notes: tuple[str, ...] = ()
 
 
+class JupyterWay(str, Enum):
+    """How Jupyter is found at the server; the values are words of the script that does it."""
+
+    AUTO = "auto"
+    """What a login shell finds."""
+    COMMAND = "command"
+    PYTHON = "python"
+    VENV = "venv"
+    CONDA = "conda"
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookWish:
+    """What ``sshvpn notebook`` wants to run at the server.
+
+    ``directory`` is the notebook's, as the server knows it; empty: the home directory, or what
+    Jupyter's own configuration says. ``words`` belong to ``way``: a command, or a path or name.
+    ``has_port`` says that the local port was asked for; else the next free one will do.
+    """
+
+    directory: str = ""
+    way: JupyterWay = JupyterWay.AUTO
+    words: tuple[str, ...] = ()
+    has_port: bool = False
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The same in words; nothing for what was not said."""
+        words = " ".join(self.words)
+        return (
+            f"notebook {self.directory or '~'}",
+            *([f"{self.way.value} {words}"] if self.way is not JupyterWay.AUTO else []),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardProfile:
     """All that is wanted of one ``sshvpn forward``: what runs it is a session.
@@ -173,7 +209,8 @@ class ForwardProfile:
     (``--name`` or a profile), so that it stands for one session only. ``metrics`` is where
     Prometheus reads. ``timeout_s`` bounds the first start (None: no bound). ``typed`` are the
     words of the command line, as the command line keeps them, so that it can be made again from a
-    configuration that was edited.
+    configuration that was edited. With a ``notebook`` the one SPEC leads to wherever
+    Jupyter listens then.
     """
 
     name: str
@@ -190,16 +227,36 @@ class ForwardProfile:
     typed: str | None = field(default=None, compare=False)
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
+    notebook: NotebookWish | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """What is to listen and where, in words: equal for two profiles that want the same."""
+        if self.notebook is not None:
+            port = [f"port {self.specs[0].listen}"] if self.notebook.has_port else []
+            return (*self.notebook.wanted, *port, *(["lan"] if self.lan else []))
         return (
             *(f"{spec.direction.value} {spec.text}" for spec in self.specs),
             *(f"bind {bind}" for bind in self.binds),
             *(["lan"] if self.lan else []),
             *([f"metrics {self.metrics}"] if self.metrics else []),
         )
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells it from others of its name: nothing, where the name is the user's own."""
+        if self.named:
+            return ()
+        return self.wanted if self.notebook is None else self.notebook.wanted[:1]
+
+    def is_met_by(self, wanted: Sequence[str]) -> bool:
+        """Whether a session that wants ``wanted`` is what this asks for.
+
+        Of a notebook only what was said counts.
+        """
+        if self.notebook is None:
+            return sorted(self.wanted) == sorted(wanted)
+        return set(self.wanted) <= set(wanted)
 
 
 STREAMS_MAX = 64
@@ -270,6 +327,10 @@ class TunnelProfile:
             *([f"lan address {self.lan_address}"] if self.lan_address else []),
             *([f"metrics {self.metrics}"] if self.metrics else []),
         )
+
+    def is_met_by(self, wanted: Sequence[str]) -> bool:
+        """Whether a tunnel that wants ``wanted`` is what this asks for; a bare name is met."""
+        return not self.wanted or sorted(self.wanted) == sorted(wanted)
 
     @property
     def has_default(self) -> bool:

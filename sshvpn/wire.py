@@ -16,6 +16,8 @@ from sshvpn.model import (
     EngineName,
     ForwardProfile,
     ForwardSpec,
+    JupyterWay,
+    NotebookWish,
     SshOptions,
     TcpEndpoint,
     Transport,
@@ -40,6 +42,8 @@ def profile_to_json(profile: ForwardProfile | TunnelProfile) -> dict[str, Any]:
         }
         return {"kind": _TUNNEL, **plain}
     specs = [[spec.direction.value, spec.text] for spec in profile.specs]
+    if profile.notebook is not None:
+        plain["notebook"]["way"] = profile.notebook.way.value
     words = {"specs": specs, "engine": profile.engine.value, "tuning": profile.tuning.value}
     return {"kind": _FORWARD, **plain, **words}
 
@@ -61,7 +65,13 @@ def _of_forward(plain: Mapping[str, Any]) -> dict[str, Any]:
         "specs": tuple(parse_spec(Direction(way), text) for way, text in plain["specs"]),
         "binds": tuple(plain["binds"]),
         "engine": EngineName(plain["engine"]),
+        "notebook": plain["notebook"] and _notebook(plain["notebook"]),
     }
+
+
+def _notebook(plain: Mapping[str, Any]) -> NotebookWish:
+    words = tuple(plain["words"])
+    return NotebookWish(**{**plain, "way": JupyterWay(plain["way"]), "words": words})
 
 
 def _of_tunnel(plain: Mapping[str, Any]) -> dict[str, Any]:

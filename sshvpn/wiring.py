@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
         Way,
     )
     from sshvpn.forwarding import ForwardSession
+    from sshvpn.jupyter import Found
     from sshvpn.model import EngineName, ForwardProfile
+    from sshvpn.notebook import NotebookSession
+    from sshvpn.remote.notebook_protocol import Ended, Server
     from sshvpn.runner import Exporter, Front, Launcher
     from sshvpn.system.privilege import Helper
     from sshvpn.tunnel import Identity, Surroundings, TunnelSession
@@ -115,6 +118,24 @@ def make_forward(profile: ForwardProfile, directory: Path | None = None) -> Forw
     )
 
 
+def make_notebook(profile: ForwardProfile, directory: SessionDir) -> NotebookSession:
+    """Return a session for ``profile``, which wishes for a notebook."""
+    from sshvpn.notebook import Access, NotebookSession
+    from sshvpn.system.web import SystemWebClient
+
+    def keep(access: Access) -> None:
+        directory.keep_secret({"base_url": access.base_url, "token": access.token})
+
+    return NotebookSession(
+        profile,
+        make_engine(profile.engine, directory.path),
+        make_interfaces(),
+        make_trust_store(),
+        web=SystemWebClient(),
+        keep=keep,
+    )
+
+
 def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
     """Return a session for ``profile``; ``local`` is this machine's end, open."""
     from sshvpn.tunnel import TunnelSession
@@ -184,7 +205,10 @@ def run_forward(
         )
 
         async def make() -> ForwardSession:
-            session = make_forward(profile, directory.path)
+            if profile.notebook is not None:
+                session: ForwardSession = make_notebook(profile, directory)
+            else:
+                session = make_forward(profile, directory.path)
             await session.check()
             return session
 
@@ -278,6 +302,41 @@ def trust_lan(profile: Profile) -> None:
     only = profile.lan_interfaces if isinstance(profile, TunnelProfile) else ()
     sharing = LanSharing(make_interfaces(), make_trust_store(), only=only)
     asyncio.run(sharing.settle(None, trusts=True))
+
+
+def list_notebooks(profile: ForwardProfile) -> tuple[Server, ...]:
+    """Return the servers of Jupyter that run at the host of ``profile``, over a login of its own.
+
+    Who sits at the terminal is asked what ssh wants to know. Raises an SshvpnError.
+    """
+    servers, _ = end_notebooks(profile, lambda _: ())
+    return servers
+
+
+def end_notebooks(
+    profile: ForwardProfile, choose: Callable[[Found], Sequence[Server]]
+) -> tuple[tuple[Server, ...], list[Ended]]:
+    """End those servers of Jupyter that ``choose`` returns of what runs there.
+
+    Returns all that ran, and which of the chosen have ended. ``choose`` may raise.
+    """
+    import asyncio
+
+    from sshvpn.jupyter import conversation
+
+    async def main() -> tuple[tuple[Server, ...], list[Ended]]:
+        engine = make_engine(profile.engine)
+        await engine.check(profile)
+        connection = await engine.connect(profile, terminal_prompter())
+        try:
+            async with conversation(connection, profile.host) as jupyter:
+                found = await jupyter.look(profile.notebook.directory if profile.notebook else "")
+                chosen = [server.pid for server in choose(found)]
+                return found.servers, await jupyter.stop(chosen) if chosen else []
+        finally:
+            await connection.close()
+
+    return asyncio.run(main())
 
 
 # Running in a process of its own -----------------------------------------------------------

@@ -91,7 +91,7 @@ def join(
     """
     directory = wiring.session_path(profile)
     snapshot = snapshot_of(profile.name, directory)
-    if profile.wanted and sorted(snapshot["wanted"]) != sorted(profile.wanted):
+    if not profile.is_met_by(snapshot["wanted"]):
         raise others
     if snapshot["state"] == "running":
         return snapshot

@@ -75,7 +75,7 @@ def _profiles() -> list[str]:
 
     with suppress(SshvpnError):
         config = load()
-        return [*config.forwards, *config.tunnels]
+        return [*config.forwards, *config.tunnels, *config.notebooks]
     return []
 
 

@@ -39,6 +39,9 @@ class LazyCommand(NamedTuple):
 COMMANDS = {
     "up": LazyCommand("sshvpn.cli.up", "up", "Bring up the VPN to a host."),
     "forward": LazyCommand("sshvpn.cli.forward", "forward", "Forward ports through a host."),
+    "notebook": LazyCommand(
+        "sshvpn.cli.notebook", "notebook", "Start or find Jupyter on a host, and open it here."
+    ),
     "status": LazyCommand("sshvpn.cli.status", "status", "Show what is up, and its URLs."),
     "down": LazyCommand("sshvpn.cli.down", "down", "Take down what runs in the background."),
     "routes": LazyCommand(
@@ -56,7 +59,7 @@ COMMANDS = {
 }
 
 NOT_YET = frozenset(
-    {"notebook", "enable", "disable", "check"},
+    {"enable", "disable", "check"},
 )
 """Commands of the contract that this version has not: their names are not mistakes."""
 
@@ -101,6 +104,9 @@ def _add_debug(command: click.Command) -> None:
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             _add_debug(inner)
+    plain = getattr(command, "plain", None)
+    if isinstance(plain, click.Command):
+        _add_debug(plain)
 
 
 class LazyGroup(click.Group):

@@ -11,6 +11,7 @@ from sshvpn.model import (
     Destination,
     EngineName,
     ForwardSpec,
+    NotebookWish,
     SshOptions,
     TcpEndpoint,
     Transport,
@@ -38,6 +39,24 @@ class ForwardEntry:
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
     keepalive_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookEntry:
+    """``[notebooks.NAME]``: what ``sshvpn notebook NAME`` means.
+
+    ``port`` is the local one, None for 9999 or the next free one.
+    """
+
+    name: str
+    host: str
+    destination: Destination
+    wish: NotebookWish = field(default_factory=NotebookWish)
+    port: int | None = None
+    lan: bool = False
+    engine: EngineName = EngineName.AUTO
+    ssh: SshOptions = field(default_factory=SshOptions)
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +100,4 @@ class Config:
     forwards: Mapping[str, ForwardEntry] = field(default_factory=lambda: MappingProxyType({}))
     tunnels: Mapping[str, TunnelEntry] = field(default_factory=lambda: MappingProxyType({}))
     path: Path | None = None
+    notebooks: Mapping[str, NotebookEntry] = field(default_factory=lambda: MappingProxyType({}))

@@ -5,10 +5,11 @@ What :func:`render` writes reads back as the same Config (but for its path).
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
-from sshvpn.config.entries import Config, ForwardEntry, TunnelEntry
-from sshvpn.model import Direction, ForwardSpec, SshOptions
+from sshvpn.config.entries import Config, ForwardEntry, NotebookEntry, TunnelEntry
+from sshvpn.model import Direction, ForwardSpec, JupyterWay, SshOptions
 
 Pair = tuple[str, object]
 """A key and its value; None is left out."""
@@ -22,6 +23,9 @@ def render(config: Config) -> str:
     blocks += [_block(f"tunnels.{_key(n)}", _tunnel(e)) for n, e in sorted(config.tunnels.items())]
     blocks += [
         _block(f"forwards.{_key(n)}", _forward(e)) for n, e in sorted(config.forwards.items())
+    ]
+    blocks += [
+        _block(f"notebooks.{_key(n)}", _notebook(e)) for n, e in sorted(config.notebooks.items())
     ]
     return "\n".join(block for block in blocks if block)
 
@@ -39,6 +43,23 @@ def _forward(entry: ForwardEntry) -> list[Pair]:
         ("congestion_control", entry.tuning.value),
         ("timeout", entry.timeout_s),
         ("keepalive", entry.keepalive_s),
+        ("ssh_options", entry.ssh),
+    ]
+
+
+def _notebook(entry: NotebookEntry) -> list[Pair]:
+    way, words = entry.wish.way, entry.wish.words
+    return [
+        ("host", entry.host),
+        ("dir", entry.wish.directory or None),
+        ("command", shlex.join(words) if way is JupyterWay.COMMAND else None),
+        ("python", words[0] if way is JupyterWay.PYTHON else None),
+        ("venv", words[0] if way is JupyterWay.VENV else None),
+        ("conda_env", words[0] if way is JupyterWay.CONDA else None),
+        ("port", entry.port),
+        ("lan", entry.lan),
+        ("engine", entry.engine.value),
+        ("timeout", entry.timeout_s),
         ("ssh_options", entry.ssh),
     ]
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from sshvpn.config.entries import Config, ForwardEntry, TunnelEntry
+from sshvpn.config.entries import Config, ForwardEntry, NotebookEntry, TunnelEntry
 from sshvpn.config.lines import key_lines
 from sshvpn.config.toml import loads
 from sshvpn.config.value import Source, Table, Value
@@ -23,18 +23,22 @@ from sshvpn.model import (
     Direction,
     EngineName,
     ForwardSpec,
+    JupyterWay,
     SshOptions,
     Transport,
     Tuning,
 )
 from sshvpn.spec import (
     is_host,
+    make_wish,
     parse_address_port,
     parse_bind,
     parse_destination,
+    parse_directory,
     parse_dynamic,
     parse_forward,
     parse_interface,
+    parse_jupyter,
     parse_publish,
     parse_ssh_option,
 )
@@ -46,7 +50,7 @@ MTU_MAX = 16380
 NAME_MAX = 64
 KEEPALIVE_MAX_S = 3600
 
-ROOT_KEYS = ("default_host", "tunnels", "forwards")
+ROOT_KEYS = ("default_host", "tunnels", "forwards", "notebooks")
 FORWARD_KEYS = (
     "host",
     "specs",
@@ -59,6 +63,19 @@ FORWARD_KEYS = (
     "congestion_control",
     "timeout",
     "keepalive",
+    "ssh_options",
+)
+NOTEBOOK_KEYS = (
+    "host",
+    "dir",
+    "command",
+    "python",
+    "venv",
+    "conda_env",
+    "port",
+    "lan",
+    "engine",
+    "timeout",
     "ssh_options",
 )
 TUNNEL_KEYS = (
@@ -97,10 +114,12 @@ def parse(text: str, file: Path) -> Config:
     """
     root = _root(text, file).table(ROOT_KEYS)
     forwards = _profiles(root, "forwards")
+    notebooks = _profiles(root, "notebooks")
     tunnels = _profiles(root, "tunnels")
     return Config(
         default_host=root.get("default_host", _host_text, None),
         forwards=MappingProxyType({name: _forward(name, value) for name, value in forwards}),
+        notebooks=MappingProxyType({name: _notebook(name, value) for name, value in notebooks}),
         tunnels=MappingProxyType({name: _tunnel(name, value) for name, value in tunnels}),
         path=file,
     )
@@ -137,7 +156,7 @@ def _is_profile_name(name: str) -> bool:
     return bool(_NAME.match(name)) and len(name) <= NAME_MAX
 
 
-# The two kinds of profile --------------------------------------------------------------------
+# The three kinds of profile -------------------------------------------------------------------
 
 
 def _forward(name: str, value: Value) -> ForwardEntry:
@@ -164,6 +183,45 @@ def _forward(name: str, value: Value) -> ForwardEntry:
         tuning=_tuning(table),
         keepalive_s=table.get("keepalive", lambda value: value.number(1, KEEPALIVE_MAX_S), None),
     )
+
+
+def _notebook(name: str, value: Value) -> NotebookEntry:
+    table = value.table(NOTEBOOK_KEYS)
+    host, destination = _host(table)
+    port = table.get("port", lambda value: value.number(1, 65535), None)
+    try:
+        wish = make_wish(
+            table.get("dir", lambda value: value.parsed(parse_directory), ""),
+            {way: _jupyter(table, key, way) for key, way in _JUPYTER_KEYS.items()},
+            has_port=port is not None,
+        )
+    except ConfigError:
+        raise
+    except UsageError as error:
+        raise value.error(error.message, error.hint) from error
+    return NotebookEntry(
+        name=name,
+        host=host,
+        destination=destination,
+        wish=wish,
+        port=port,
+        lan=table.get("lan", Value.flag, default=False),
+        engine=table.get("engine", lambda value: value.one_of(EngineName), EngineName.AUTO),
+        ssh=_ssh(table),
+        timeout_s=table.get("timeout", Value.seconds, None),
+    )
+
+
+_JUPYTER_KEYS = {
+    "command": JupyterWay.COMMAND,
+    "python": JupyterWay.PYTHON,
+    "venv": JupyterWay.VENV,
+    "conda_env": JupyterWay.CONDA,
+}
+
+
+def _jupyter(table: Table, key: str, way: JupyterWay) -> tuple[str, ...] | None:
+    return table.get(key, lambda value: value.parsed(lambda text: parse_jupyter(way, text)), None)
 
 
 def _tunnel(name: str, value: Value) -> TunnelEntry:

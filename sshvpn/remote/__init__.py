@@ -21,15 +21,23 @@ def _bare(program: str) -> str:
 
 @functools.cache
 def agent_script() -> str:
-    """Return the agent as it is delivered: without comments and margins, which are for readers.
+    """Return the tunnel's agent as it is delivered; what python3 does there is in single quotes."""
+    program = (Path(__file__).parent / "tcp_socket.py").read_text(encoding="ascii")
+    return _script("agent").replace("@tcp_socket.py@", _bare(program))
 
-    Its parts stand in ``agent/``, joined in the order of their numbers; what python3 does
-    there stands in single quotes.
+
+@functools.cache
+def notebook_script() -> str:
+    """Return what finds and starts Jupyter, as it is delivered."""
+    return _script("notebook")
+
+
+def _script(directory: str) -> str:
+    """Return the parts of a script, joined in the order of their numbers.
+
+    Without comments and margins, which are for readers.
     """
-    here = Path(__file__).parent
-    parts = sorted((here / "agent").glob("*.sh"))
+    parts = sorted((Path(__file__).parent / directory).glob("*.sh"))
     text = "".join(part.read_text(encoding="ascii") for part in parts)
     stripped = (line.lstrip(" ") for line in text.splitlines())
-    script = "\n".join(line for line in stripped if line and not line.startswith("#"))
-    program = (here / "tcp_socket.py").read_text(encoding="ascii")
-    return script.replace("@tcp_socket.py@", _bare(program))
+    return "\n".join(line for line in stripped if line and not line.startswith("#"))

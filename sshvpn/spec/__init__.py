@@ -1,4 +1,4 @@
-"""Pure parsers of the words of the command line: HOST, SPEC, ``-D``, ``-J`` and ``-o``.
+"""Pure parsers of the words of the command line: HOST, SPEC, ``-D``, ``-J``, ``-o``.
 
 They decide by shape, never by trying; every mistake is a UsageError of one line with the
 nearest right form as its hint. Nothing parsed begins with ``-`` or holds a character that ssh
@@ -13,6 +13,7 @@ from sshvpn.spec.forward import (
     parse_forward,
     parse_publish,
 )
+from sshvpn.spec.notebook import make_wish, parse_directory, parse_jupyter
 from sshvpn.spec.ssh_option import parse_ssh_option
 from sshvpn.spec.words import parse_port
 
@@ -20,12 +21,15 @@ __all__ = [
     "check_jump",
     "check_user",
     "is_host",
+    "make_wish",
     "parse_address_port",
     "parse_bind",
     "parse_destination",
+    "parse_directory",
     "parse_dynamic",
     "parse_forward",
     "parse_interface",
+    "parse_jupyter",
     "parse_port",
     "parse_publish",
     "parse_ssh_option",

@@ -19,6 +19,7 @@ from sshvpn.model import Endpoint, ForwardProfile, Listener, TcpPath, Traffic, T
 from sshvpn.system import tcp_path
 from sshvpn.system.agent import agent_socket
 from sshvpn.system.login_memory import LoginMemory
+from sshvpn.system.openssh_command import MuxCommand
 from sshvpn.system.openssh_listeners import OpensshListeners
 from sshvpn.system.openssh_process import SshProcess
 from sshvpn.system.openssh_silence import patience_s, wait_silent
@@ -145,6 +146,10 @@ class Connection:
     async def close_listener(self, listener: Listener) -> None:
         """Close one; see boundary.Connection."""
         await self._listeners.close(listener)
+
+    async def run(self, command: str) -> MuxCommand:
+        """Start a command; see boundary.Connection."""
+        return await MuxCommand.start(self._process.mux, command)
 
     async def wait_closed(self) -> SshvpnError:
         """Wait for ssh to end, or to be heard no more, and return why."""

@@ -45,6 +45,16 @@ class MuxSession:
         """Wait for its end."""
         await self._process.wait()
 
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None:
+        """What writes to it, where it was given a pipe."""
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None:
+        """What hears it, where it was given a pipe."""
+        return self._process.stdout
+
     async def end(self) -> None:
         """Wait for its end, and not for long; twice is fine."""
         try:

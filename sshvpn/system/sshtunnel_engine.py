@@ -33,6 +33,7 @@ from sshvpn.system.sshtunnel_dial import Carrier, dial, ssh_jump
 from sshvpn.system.sshtunnel_settings import OTHER_ENGINE, Settings, refuse_specs, settings_of
 
 if TYPE_CHECKING:
+    from sshvpn.system.sshtunnel_command import ChannelCommand
     from sshvpn.system.sshtunnel_keys import Keyring
     from sshvpn.system.sshtunnel_login import Asker
 
@@ -184,6 +185,12 @@ class Connection:
     async def close_listener(self, listener: Listener) -> None:
         """Close one; see boundary.Connection."""
         await asyncio.to_thread(self._forwarder.close_listener, listener)
+
+    async def run(self, command: str) -> ChannelCommand:
+        """Start a command; see boundary.Connection."""
+        from sshvpn.system.sshtunnel_command import ChannelCommand
+
+        return await ChannelCommand.start(self._forwarder.transport, command)
 
     def traffic(self) -> Traffic:
         """Return the bytes that the forwards carried, and how many are open."""

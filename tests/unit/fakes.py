@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from sshvpn.boundary import Prompter
+from sshvpn.boundary import Prompter, RemoteCommand
 from sshvpn.errors import SshvpnError
 from sshvpn.model import (
     Endpoint,
@@ -45,6 +45,9 @@ class FakeConnection:
 
     async def close_listener(self, listener: Listener) -> None:
         self.open.pop(listener, None)
+
+    async def run(self, command: str) -> RemoteCommand:
+        raise SshvpnError(f"nothing runs here: {command}")
 
     async def wait_closed(self) -> SshvpnError:
         return await asyncio.shield(self._lost)

@@ -8,6 +8,7 @@
           │                │
        runner              │
           │                │
+    notebook, jupyter      │        │
     forwarding, tunnel  supervisor  control  config  wire
           │   sharing      │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
@@ -35,8 +36,8 @@ PACKAGE = Path(sshvpn.__file__).parent
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "spec"}
 CAPABILITIES = PURE | {
-    "config", "control", "ends", "forwarding", "path_report", "pulse", "rehearsal", "remote",
-    "sharing", "supervisor", "tunnel", "wire",
+    "config", "control", "ends", "forwarding", "jupyter", "notebook", "path_report", "pulse",
+    "rehearsal", "remote", "sharing", "supervisor", "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -61,6 +62,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle"},
     "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "path_report", "sharing"},
+    "jupyter": NOUNS | {"boundary", "remote"},
+    "notebook": NOUNS | {"boundary", "forwarding", "jupyter", "remote"},
     "wire": NOUNS | {"spec"},
     "stream": set(),
     "system": NOUNS | {"boundary", "plan", "privileged", "remote", "stream"},
@@ -99,6 +102,8 @@ REASONS = {
     "control": "status must start fast, and a session must not know who asks it",
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
     "forwarding": "it must run over both engines and over fakes alike",
+    "jupyter": "it talks over any connection, and knows nothing of forwards",
+    "notebook": "it is a forward that sees to Jupyter, over any engine and over fakes alike",
     "ends": "it is pure: both sides' facts in, what each shall be out",
     "path_report": "it is pure: what a connection has got in, words out",
     "pulse": "it is pure: what was seen and when in, dead or alive out",

@@ -11,7 +11,7 @@ import pytest
 
 from sshvpn import errors
 from sshvpn.config import parse
-from sshvpn.config.schema import FORWARD_KEYS, TUNNEL_KEYS
+from sshvpn.config.schema import FORWARD_KEYS, NOTEBOOK_KEYS, TUNNEL_KEYS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -49,6 +49,7 @@ def rows(page: str, heading: str) -> list[str]:
 def test_the_page_on_profiles_has_every_key() -> None:
     page = (DOCS / "configuration.md").read_text()
     assert rows(page, "A forward") == list(FORWARD_KEYS)
+    assert rows(page, "A notebook") == list(NOTEBOOK_KEYS)
     assert rows(page, "A tunnel") == list(TUNNEL_KEYS)
 
 

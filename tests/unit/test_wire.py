@@ -11,6 +11,8 @@ from sshvpn.model import (
     Direction,
     EngineName,
     ForwardProfile,
+    JupyterWay,
+    NotebookWish,
     SshOptions,
     Transport,
     TunnelProfile,
@@ -56,6 +58,14 @@ forwards = st.builds(
     ssh=ssh_options,
     named=st.booleans(),
     timeout_s=timeouts,
+    notebook=st.none()
+    | st.builds(
+        NotebookWish,
+        directory=st.just("") | words,
+        way=st.sampled_from(JupyterWay),
+        words=several_words,
+        has_port=st.booleans(),
+    ),
 )
 published = st.sampled_from(["8888", "9999:db.internal:5432", "db:5432", "*:80:8080"])
 tunnels = st.builds(

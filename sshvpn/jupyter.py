@@ -1,0 +1,218 @@
+"""Jupyter at the server: what runs there is looked at, one is started, some are ended.
+
+Over a connection that stands, by the script that sshvpn.remote delivers. It knows nothing of
+forwards; sshvpn.notebook does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from sshvpn.boundary import Connection, RemoteCommand
+from sshvpn.errors import ConnectionLostError, SshvpnError
+from sshvpn.model import NotebookWish
+from sshvpn.remote import notebook_protocol as protocol, notebook_script
+from sshvpn.remote.notebook_protocol import (
+    Bye,
+    Directory,
+    Ended,
+    Launched,
+    LogLine,
+    Message,
+    Problem,
+    Ready,
+    Server,
+    Took,
+)
+
+log = logging.getLogger("sshvpn.notebook")
+
+_WHY_CLOSED_S = 1.0
+_TOKEN = re.compile(r"(token=)[^\s&\"'<>]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was seen: the directory that was asked for, resolved, and all servers."""
+
+    directory: str
+    servers: tuple[Server, ...]
+
+    def serving(self, wish: NotebookWish) -> Server | None:
+        """Return the server that ``wish`` re-attaches to, one of ours before another's."""
+        here = [one for one in self.servers if one.directory == self.directory]
+        if not wish.directory:  # Jupyter's own configuration may have named another
+            here += [one for one in self.servers if one.origin == "home" and one not in here]
+        return max(here, key=lambda one: (one.is_ours, one.pid), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that was started just now, and the words that did."""
+
+    server: Server
+    words: str
+
+
+class RemoteJupyter:
+    """One conversation with the script at ``host``; see :func:`conversation`."""
+
+    def __init__(self, connection: Connection, command: RemoteCommand, host: str) -> None:
+        self._connection = connection
+        self._command = command
+        self._host = host
+        self._has_spoken = False
+        self._reader: protocol.Reader
+
+    async def begin(self, nonce: str) -> None:
+        """Deliver the script."""
+        self._reader = protocol.Reader(nonce)
+        await self._command.write(notebook_script().encode("ascii"))
+
+    async def look(self, directory: str) -> Found:
+        """Return what runs. Raises SshvpnError where there is no such directory."""
+        await self._command.write(protocol.look(directory))
+        return await self._found()
+
+    async def start(self, wish: NotebookWish, token: str, *, shared: bool) -> Started | Found:
+        """Start a server in the directory that was looked at last, and wait until it listens.
+
+        Where somebody else was starting one just then, it is waited for, and what runs now is
+        returned instead. Raises SshvpnError.
+        """
+        await self._command.write(protocol.start(wish, token, shared=shared))
+        words = ""
+        last = ""
+        while True:
+            message = await self._next()
+            if isinstance(message, Directory):
+                return await self._found(message.path)
+            if isinstance(message, Server):
+                return Started(message, words)
+            if isinstance(message, Took):
+                words = message.words
+                log.info("%s: starting %s", self._host, words)
+            elif isinstance(message, LogLine):
+                last = _TOKEN.sub(r"\1…", message.text) or last
+                log.warning("jupyter: %s", _TOKEN.sub(r"\1…", message.text))
+            elif isinstance(message, Problem):
+                raise _error(message, self._host, last)
+            else:
+                assert isinstance(message, Launched)  # noqa: S101 (nothing else comes here)
+
+    async def stop(self, pids: Sequence[int]) -> list[Ended]:
+        """End those servers, with their kernels; return which have ended, and which not."""
+        await self._command.write(protocol.stop([*pids]))
+        ended = []
+        while not isinstance(message := await self._next(), Bye):
+            if isinstance(message, Ended):
+                ended.append(message)
+        return ended
+
+    async def _found(self, directory: str = "") -> Found:
+        servers = []
+        while not isinstance(message := await self._next(), Ready):
+            if isinstance(message, Directory):
+                directory = message.path
+            elif isinstance(message, Server):
+                servers.append(message)
+            elif isinstance(message, Problem):
+                raise _error(message, self._host)
+        return Found(directory, tuple(servers))
+
+    async def _next(self) -> Message:
+        while (line := await self._command.read_line()) is not None:
+            message = self._reader.feed(line)
+            self._has_spoken = self._has_spoken or message is not None
+            if message is not None and not isinstance(message, protocol.Hello):
+                return message
+        raise await self._why_silent()
+
+    async def _why_silent(self) -> SshvpnError:
+        """Return why it says nothing more: the connection's end, where that is it."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            return await asyncio.wait_for(self._connection.wait_closed(), _WHY_CLOSED_S)
+        if self._has_spoken:
+            return ConnectionLostError("what looks after Jupyter at the server has ended")
+        return SshvpnError(
+            f"this login at {self._host} runs no commands, so Jupyter cannot be looked for there",
+            "start it there by other means, and use: sshvpn forward 9999:8888",
+        )
+
+
+@contextlib.asynccontextmanager
+async def conversation(connection: Connection, host: str) -> AsyncIterator[RemoteJupyter]:
+    """Run the script at the server while entered; what it has started lives on."""
+    nonce = secrets.token_hex(16)
+    command = await connection.run(protocol.remote_command(notebook_script(), nonce))
+    try:
+        jupyter = RemoteJupyter(connection, command, host)
+        await jupyter.begin(nonce)
+        yield jupyter
+    finally:
+        await command.close()
+
+
+def new_token() -> str:
+    """Return a token as Jupyter makes them: 24 bytes of the system's randomness, in hex."""
+    return secrets.token_hex(24)
+
+
+def _error(problem: Problem, host: str, last_words: str = "") -> SshvpnError:  # noqa: C901, PLR0911
+    text = problem.text
+    match problem.code:
+        case "no_directory":
+            return SshvpnError(
+                f"there is no directory {text} at {host}",
+                "make it there, or name another with --dir; it is as seen from the home directory",
+            )
+        case "no_entry":
+            return SshvpnError(f"{host} does not let you into {text}", "name another with --dir")
+        case "no_state":
+            return SshvpnError(
+                f"{text} cannot be written at {host}", "see there whether the disk is full: df -h ~"
+            )
+        case "none":
+            return SshvpnError(
+                f"no Jupyter was found at {host}: a login shell there has neither jupyter nor a "
+                "python3 with it",
+                f"install it: ssh {host} 'python3 -m venv jupyter && jupyter/bin/pip install "
+                "jupyterlab', then add --venv jupyter",
+            )
+        case "none_in":
+            return SshvpnError(
+                f"there is no Jupyter in what was named at {host}",
+                f"install it: ssh {host} {text}",
+            )
+        case "no_venv":
+            return SshvpnError(
+                f"{text} at {host} is no virtual environment: it has no bin/python",
+                f"make it: ssh {host} python3 -m venv {text}, then install jupyterlab in it",
+            )
+        case "no_conda_env":
+            return SshvpnError(
+                f"no conda environment {text} was found at {host}",
+                "its whole path will do, too: conda env list shows it",
+            )
+        case "no_command":
+            return SshvpnError(
+                f"{host} has no command {text}", "write its whole path, as the server has it"
+            )
+        case "no_login_shell":
+            return SshvpnError(
+                f"a login shell ({text}) at {host} does not come to its end within ten seconds",
+                "see what its start-up files wait for",
+            )
+        case "died":
+            why = f": {last_words}" if last_words else ""
+            return SshvpnError(
+                f"Jupyter ended at {host} while it started{why}",
+                f"its whole log: ssh {host} cat {text}",
+            )
+    return SshvpnError(f"Jupyter at {host}: {problem.code} {text}")

@@ -1,0 +1,104 @@
+# shellcheck shell=sh disable=SC2034,SC2154 # the parts share their variables
+# Starting it so that it outlives the login, and waiting until it listens.
+
+launch() { # WORD...: with the options that are ours
+  kind=home
+  classic= # Notebook 6 has the options by other names
+  for word; do
+    case ${word##*/} in notebook | jupyter-notebook) classic=yes ;; esac
+  done
+  set -- "$@" --no-browser --ip=127.0.0.1
+  if [ -n "$directory" ]; then
+    kind=directory
+    set -- "$@" "--notebook-dir=$here"
+  fi
+  if [ "$shared" = yes ]; then
+    set -- "$@" --ServerApp.allow_remote_access=True
+    [ -z "$classic" ] || set -- "$@" --NotebookApp.allow_remote_access=True
+  fi
+  [ "$user" != 0 ] || set -- "$@" --allow-root
+  if command -v setsid >/dev/null; then set -- setsid "$@"; fi
+  if outlives_logout; then set -- systemd-run --user --scope --quiet --collect -- "$@"; fi
+  log=$state/$$.log
+  (umask 077 && : >"$log") || fail "no_state $log"
+  (
+    trap '' HUP
+    cd "$here" && export JUPYTER_TOKEN_FILE="$work/token" && exec "$@" </dev/null >>"$log" 2>&1
+  ) &
+  server=$!
+  say "launched $log"
+  ticks=0
+  while ! find_started; do
+    ticks=$((ticks + 1))
+    if ! is_alive "$server"; then
+      nap
+      find_started && break
+      last_words
+      exit 1
+    fi
+    nap
+  done
+  start_of "$pid"
+  (umask 077 && printf '%s %s %s\n' "$start" "$kind" "$log" >"$state/$pid")
+  tidy
+  hide_page "${found%.json}-open.html"
+  tell "$found"
+}
+
+# Jupyter writes a page with the token for a browser there, whether it opens one or not, right
+# after the other file; only the directory keeps others from it.
+hide_page() { # FILE
+  tries=10
+  while [ ! -e "$1" ] && [ "$tries" -gt 0 ]; do
+    tries=$((tries - 1))
+    nap
+  done
+  chmod 600 "$1"
+} 2>/dev/null
+
+# With lingering the user's own systemd lives on after the logout, and what is in a scope of it
+# too, where systemd-logind kills the rest (logind.conf(5), KillUserProcesses).
+outlives_logout() {
+  [ -e "/var/lib/systemd/linger/$(id -un)" ] && command -v systemd-run >/dev/null &&
+    : "${XDG_RUNTIME_DIR:=/run/user/$user}" && export XDG_RUNTIME_DIR &&
+    [ -S "$XDG_RUNTIME_DIR/systemd/private" ] &&
+    systemd-run --user --scope --quiet --collect -- true
+} >/dev/null 2>&1
+
+find_started() { # sets pid and found; by its number, now and then by its session
+  if [ -z "$own_dirs" ]; then
+    own_dirs=$(runtime_dirs)
+  fi
+  found=
+  while IFS= read -r dir; do
+    for file in "$dir/jpserver-$server.json" "$dir/nbserver-$server.json"; do
+      ! [ -e "$file" ] || ! examine "$file" || found=$file
+    done
+    [ -z "$found" ] && [ $((ticks % 10)) -eq 9 ] || continue
+    for file in "$dir"/jpserver-*.json "$dir"/nbserver-*.json; do
+      ! examine "$file" || [ "$sid" != "$server" ] || found=$file
+    done
+  done <<END
+$own_dirs
+END
+  [ -n "$found" ] && examine "$found" && note_runtime "${found%/*}"
+}
+
+note_runtime() { # DIR: where a login that is none would not look
+  [ "$1" = "$HOME/.local/share/jupyter/runtime" ] ||
+    grep -qsxF "$1" "$state/runtime" || printf '%s\n' "$1" >>"$state/runtime"
+}
+
+last_words() {
+  tail -n 40 "$log" | while IFS= read -r line || [ -n "$line" ]; do say "log $line"; done
+  say "error died $log"
+}
+
+tidy() { # what is left of servers that are gone
+  for file in "$state"/*; do
+    number=${file##*/}
+    number=${number%.log}
+    case $number in '' | *[!0-9]*) continue ;; esac
+    is_alive "$number" || grep -qsF " $state/$number.log" "$state"/[0-9]* || rm -f "$file"
+  done
+}

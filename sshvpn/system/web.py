@@ -1,0 +1,38 @@
+"""Asks a web server for its status, by the standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import ssl
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+_TIMEOUT_S = 10.0
+
+
+class SystemWebClient:
+    """Implements boundary.WebClient."""
+
+    async def status(self, url: str, host: str | None, headers: Mapping[str, str]) -> int | None:
+        """Return the status of a GET; see boundary.WebClient."""
+        return await asyncio.to_thread(_status, url, host, headers)
+
+
+def _status(url: str, host: str | None, headers: Mapping[str, str]) -> int | None:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=_TIMEOUT_S, context=context
+        )
+    try:
+        own = {} if host is None else {"Host": host}
+        connection.request("GET", parts.path or "/", headers={**own, **headers})
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

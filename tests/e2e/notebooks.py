@@ -1,0 +1,146 @@
+"""What the tests of `sshvpn notebook` have in common: a server with a real Jupyter, and browsers.
+
+The server's Jupyter is in a virtual environment that is made there, in alice's home directory;
+what is installed in it is this project's own, so that it is made in a moment.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+from tests.e2e.office import HOME, Office, Result
+from tests.lab import LabMachine
+
+HERE: Final = Path(__file__).parents[1] / "lab"
+VENV: Final = "my venv"
+STATE: Final = f"{HOME}/.local/state/sshvpn/notebooks"
+RUNTIME: Final = f"{HOME}/.local/share/jupyter/runtime"
+SCRIPT: Final = "#!{python}\nimport sys\nfrom jupyterlab.labapp import main\nsys.exit(main())\n"
+TIMEOUT: Final = 90
+
+
+class Notebooks:
+    """alice at the gateway of OFFICE, and Jupyter at the server."""
+
+    def __init__(self, office: Office, server: LabMachine | None = None, home: str = HOME) -> None:
+        """Make the environment, which a login shell finds."""
+        self.office = office
+        self.server = server or office.server
+        self.home = home
+        self._before = {path.name for path in self.server.host_path(home).iterdir()}
+        self.make_venv()
+        self.server.write(f"{home}/.profile", self.path_line())
+
+    def make_venv(self, name: str = VENV) -> str:
+        """Make a virtual environment with Jupyter at the server, and return its directory."""
+        place = f"{self.home}/{name}"
+        self.server.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", place])
+        (library,) = self.server.host_path(f"{place}/lib").iterdir()
+        (library / "site-packages" / "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        for shared in ("share", "etc"):
+            self.server.run(["ln", "-s", f"{sys.prefix}/{shared}", f"{place}/{shared}"])
+        # A path with a space is no interpreter's in a #! line.
+        python = sys.executable if " " in place else f"{place}/bin/python"
+        self.server.write(f"{place}/bin/jupyter-lab", SCRIPT.format(python=python), mode=0o755)
+        return place
+
+    def path_line(self, name: str = VENV) -> str:
+        """Return what puts the environment on the PATH, for a POSIX shell."""
+        return f'PATH="$HOME/{name}/bin:$PATH"; export PATH\n'
+
+    def end(self) -> None:
+        """End all that is left, and make the home directory what it was."""
+        for pid, line in self.server.processes().items():
+            if "jupyter" in line or "ipykernel" in line:
+                self.server.kill(pid, signal.SIGKILL)
+        for path in self.server.host_path(self.home).iterdir():
+            if path.name in self._before:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    # -- what a person types, and sees ---------------------------------------------------------
+
+    def run(self, *args: str, check: bool = True, **options: Any) -> Result:
+        """Run `sshvpn notebook ARGS`."""
+        return self.office.sshvpn("notebook", *args, check=check, timeout=TIMEOUT, **options)
+
+    def open(self, *args: str, **options: Any) -> str:
+        """Run `sshvpn notebook -b --no-browser ARGS server`, and return the URL that it prints."""
+        return url_in(self.run("-b", "--no-browser", *args, "server", **options).stdout)
+
+    def refused(self, code: int, *args: str) -> str:
+        """Assert that `sshvpn notebook ARGS` ends with CODE; return what it says of that.
+
+        Before the error there may be what Jupyter said.
+        """
+        result = self.run(*args, check=False)
+        told = f"{args}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        assert result.returncode == code, told
+        assert "Traceback" not in "".join(result.stderr.splitlines(keepends=True)[-2:]), told
+        return result.stderr
+
+    def list(self) -> list[dict[str, Any]]:
+        """Return what `sshvpn notebook list --json` says."""
+        return list(json.loads(self.run("list", "--json", "server").stdout))
+
+    # -- what the notebook does ----------------------------------------------------------------
+
+    def execute(
+        self, url: str, code: str, kernel: str | None = None, *, machine: LabMachine | None = None
+    ) -> tuple[str, str]:
+        """Run CODE in KERNEL (or a new one) of URL; return text and kernel."""
+        order = {"url": bare(url), "token": token_of(url), "code": code, "kernel": kernel}
+        said = self._helper(machine or self.office.gateway, "_kernel.py", order)
+        return said["text"], said["kernel"]
+
+    def browse(
+        self, machine: LabMachine, url: str, *cells: str, screenshot: str | None = None
+    ) -> dict[str, Any]:
+        """Open URL in a browser on MACHINE and run CELLS there; see tests/lab/_browser.py."""
+        order = {"url": url, "cells": cells, "screenshot": screenshot}
+        return self._helper(machine, "_browser.py", order)
+
+    @staticmethod
+    def _helper(machine: LabMachine, name: str, order: dict[str, Any]) -> dict[str, Any]:
+        words = [sys.executable, str(HERE / name)]
+        said = machine.run(words, input=json.dumps(order), timeout=100)
+        return dict(json.loads(said.stdout))
+
+    def status(self, url: str, machine: LabMachine | None = None) -> str:
+        """Return the HTTP status of Jupyter's API at URL, with its token."""
+        address = f"{bare(url)}api/status?token={quote(token_of(url))}"
+        options = ["-o", "/dev/null", "-w", "%{http_code}"]
+        return self.office.fetch(address, *options, machine=machine)
+
+    def servers(self) -> dict[int, str]:
+        """Return Jupyter's processes at the server, with their command lines."""
+        lines = self.server.processes().items()
+        return {pid: line for pid, line in lines if "jupyter" in line and "ipykernel" not in line}
+
+
+def url_in(printed: str, label: str = "here") -> str:
+    """Return the URL that stands behind LABEL in what was printed."""
+    (url,) = [
+        line.split()[-1] for line in printed.splitlines() if line.strip().startswith(label)
+    ]  # fmt: skip
+    return url
+
+
+def token_of(url: str) -> str:
+    """Return the token of URL, "" where there is none."""
+    return parse_qs(urlsplit(url).query).get("token", [""])[0]
+
+
+def bare(url: str) -> str:
+    """Return URL without its token."""
+    return url.partition("?")[0]
