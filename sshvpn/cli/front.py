@@ -130,8 +130,11 @@ class LiveFront:
         return wiring.terminal_prompter() is None
 
     def close(self) -> None:
-        """Leave the last state as plain lines."""
+        """Leave the last state as plain lines; what was warned of before a start that failed."""
         self._view.stop()
+        if not self._has_run:
+            for text in self._notices:
+                click.echo(f"sshvpn: {text}", err=True)
 
     # boundary.Prompter ------------------------------------------------------------------
 

@@ -1,0 +1,140 @@
+"""The words of ``sshvpn notebook``, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from sshvpn.cli import main
+from sshvpn.cli.notebook_request import NotebookWords, build_profile
+from sshvpn.cli.notebook_view import told, with_token
+from sshvpn.config import load, parse, render
+from sshvpn.control import session_id
+from sshvpn.errors import ConfigError, UsageError
+from sshvpn.model import ForwardProfile, JupyterWay, NotebookWish
+
+NOTEBOOKS = """
+[notebooks.thesis]
+host = "alice@gpu"
+dir = "work/my thesis"
+command = "uv run 'jupyter' lab"
+port = 7777
+lan = true
+timeout = 9
+ssh_options = { Port = 2222 }
+"""
+
+
+@pytest.fixture
+def home(home: Path) -> Path:
+    file = home / "config.toml"
+    file.write_text(file.read_text() + NOTEBOOKS)
+    return home
+
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def built(host: str | None, **typed: Any) -> ForwardProfile:
+    return build_profile(NotebookWords(host=host, **typed))
+
+
+def test_a_bare_host_is_its_home_directory_at_9999() -> None:
+    profile = built("gpu")
+    assert profile.notebook == NotebookWish()
+    assert (profile.name, profile.specs[0].listen, profile.binds) == ("gpu", 9999, ())
+    assert profile.timeout_s == 120
+
+
+def test_a_profile_is_what_the_file_says_and_the_command_line_goes_before() -> None:
+    profile = built("thesis")
+    words = ("uv", "run", "jupyter", "lab")
+    assert profile.notebook == NotebookWish(
+        "work/my thesis", JupyterWay.COMMAND, words, has_port=True
+    )
+    assert (profile.destination.user, profile.lan, profile.lan_trusts) == ("alice", True, False)
+    assert profile.ssh.options == (("Port", "2222"),)
+    other = built("thesis", jupyter={JupyterWay.VENV: "v"}, port=1, lan=False, directory="d")
+    assert other.notebook == NotebookWish("d", JupyterWay.VENV, ("v",), has_port=True)
+    assert (other.specs[0].listen, other.lan, other.binds) == (1, False, ())
+    assert session_id(other) == session_id(profile)
+
+
+def test_shared_it_is_at_localhost_too() -> None:
+    assert built("gpu", lan=True).binds == ("localhost",)
+
+
+def test_a_notebook_is_known_by_its_directory_whatever_else_is_wished() -> None:
+    plain = built("gpu")
+    assert session_id(plain) == session_id(built("gpu", lan=True, port=7))
+    assert session_id(plain) != session_id(built("gpu", directory="x"))
+    shared = built("gpu", lan=True)
+    assert plain.is_met_by(shared.wanted)
+    assert not shared.is_met_by(plain.wanted)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({"host": "8888"}, "is no HOST"),
+        ({"host": "gpu", "directory": ""}, "is not a directory"),
+        ({"host": "gpu", "directory": "a\nstop"}, "is not a directory"),
+        ({"host": "gpu", "jupyter": {JupyterWay.COMMAND: "'"}}, "not closed"),
+        ({"host": "gpu", "jupyter": {JupyterWay.COMMAND: " "}}, "is no command"),
+        ({"host": "gpu", "jupyter": {JupyterWay.VENV: "a", JupyterWay.PYTHON: "b"}}, "each name"),
+        ({"host": "-oProxyCommand=x"}, "-oProxyCommand"),
+    ],
+)
+def test_what_is_wrong_is_told(typed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        built(**typed)
+
+
+def test_the_file_reads_back_as_it_is_shown() -> None:
+    config = load()
+    assert dict(parse(render(config), Path("x")).notebooks) == dict(config.notebooks)
+
+
+@pytest.mark.parametrize(
+    "text", ['venv = "a"\npython = "b"', 'dir = ""', "port = 0", 'command = "a\'"']
+)
+def test_a_wrong_profile_is_told_with_its_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^x:\d+: notebooks"):
+        parse(f'[notebooks.n]\nhost = "gpu"\n{text}\n', Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "host"),
+    [
+        (["gpu"], "notebook", "gpu"),
+        (["--lan", "gpu"], "notebook", "gpu"),
+        (["--", "list"], "notebook", "list"),
+        (["list", "gpu"], "list", "gpu"),
+        (["stop", "--all", "gpu"], "stop", "gpu"),
+    ],
+)
+def test_a_line_is_about_a_notebook_unless_it_names_a_command(
+    line: list[str], name: str, host: str
+) -> None:
+    group = main.load("notebook")
+    context = group.make_context("notebook", line)
+    if isinstance(context.command, click.Group):
+        command = context.command.get_command(context, name)
+        assert command is not None
+        context = command.make_context(name, line[1:], parent=context)
+    assert (context.command.name, context.params["host"]) == (name, host)
+
+
+def test_the_token_is_beside_the_url_only_where_it_is_printed() -> None:
+    assert with_token("http://localhost:9999/", "a b&c") == "http://localhost:9999/?token=a%20b%26c"
+    assert with_token("http://localhost:9999/", "") == "http://localhost:9999/"
+    record = {"host": "gpu", "notebook": {"directory": "/d", "started_with": None, "pid": 5}}
+    assert list(told(record, "HERE", ["http://lan/"])) == [
+        "Jupyter in /d at gpu, it ran already (process 5 there)",
+        "  here        HERE",
+        "  on the LAN  http://lan/",
+        "  (plain HTTP: who listens in on the local network can read it, the token too)",
+    ]
