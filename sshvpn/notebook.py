@@ -83,6 +83,13 @@ class NotebookSession(ForwardSession):
         """What was asked for; where Jupyter listens is not part of it."""
         return self._asked.wanted
 
+    def _use(self, profile: ForwardProfile) -> None:
+        super()._use(profile)
+        assert profile.notebook is not None  # noqa: S101 (a notebook stays one)
+        self._asked, self._wish = profile, profile.notebook
+        if self._wish.has_port and profile.specs[0].listen != self._port:
+            self._port = None
+
     async def tear_down(self) -> None:
         """End the connection and its listeners. Jupyter lives on."""
         await super().tear_down()

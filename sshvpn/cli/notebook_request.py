@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined
+from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import EngineName, ForwardProfile, JupyterWay, NotebookWish, SshOptions
 from sshvpn.spec import (
@@ -73,6 +74,7 @@ def build_profile(typed: NotebookWords) -> ForwardProfile:
         named=typed.name is not None or entry is not None,
         timeout_s=typed.timeout_s or (entry.timeout_s if entry else None) or START_WITHIN_S,
         notebook=_wish(typed, entry, has_port=port is not None),
+        typed=keep(replace(typed, host=host)),
     )
 
 

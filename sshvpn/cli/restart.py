@@ -12,6 +12,7 @@ from sshvpn import control, wiring
 from sshvpn.cli.attach import QUIET, restart as ask_for_restart
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
+from sshvpn.cli.notebook_request import NotebookWords, build_profile as build_notebook
 from sshvpn.cli.request import ForwardWords, build_profile
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.cli.typed import words_of
@@ -65,6 +66,8 @@ def _profile_now(path: Path, snapshot: dict[str, Any]) -> ForwardProfile | Tunne
     profile: ForwardProfile | TunnelProfile
     if snapshot["kind"] == "tunnel":
         [profile] = build_profiles(words_of(TunnelWords, typed))
+    elif "notebook" in snapshot["records"][0]:
+        profile = build_notebook(words_of(NotebookWords, typed))
     else:
         profile = build_profile(words_of(ForwardWords, typed))
     was, is_now = snapshot["records"][0]["host"], profile.host

@@ -9,22 +9,24 @@ import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sshvpn.model import EngineName, SshOptions, Transport
+from sshvpn.model import EngineName, JupyterWay, SshOptions, Transport
 
 if TYPE_CHECKING:
+    from sshvpn.cli.notebook_request import NotebookWords
     from sshvpn.cli.request import ForwardWords
     from sshvpn.cli.tunnel_request import TunnelWords
 
-W = TypeVar("W", "ForwardWords", "TunnelWords")
+W = TypeVar("W", "ForwardWords", "NotebookWords", "TunnelWords")
 
 _KINDS: dict[str, Any] = {
     "ssh": lambda plain: SshOptions(**{key: _frozen(value) for key, value in plain.items()}),
     "transport": Transport,
     "engine": EngineName,
+    "jupyter": lambda plain: {JupyterWay(way): text for way, text in plain.items()},
 }
 
 
-def keep(words: ForwardWords | TunnelWords) -> str:
+def keep(words: ForwardWords | NotebookWords | TunnelWords) -> str:
     """Return ``words`` as the text that :func:`words_of` takes."""
     return json.dumps(asdict(words))
 

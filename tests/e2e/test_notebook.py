@@ -288,6 +288,13 @@ def test_a_profile_says_it_all(notebooks: Notebooks) -> None:
     assert said.startswith(f"Jupyter in {HOME}/work at server, ")
     assert bare(url_in(said)) == "http://localhost:9000/"
     assert office.only()["name"] == "gpu"
+    profile = '[notebooks.gpu]\nhost = "server"\ndir = "work"\nport = 9001\nlan = true\n'
+    office.config(profile)
+    office.sshvpn("restart", "gpu")
+    assert office.only()["url"] == "http://localhost:9001/"
+    profile = profile.replace("true", "false")
+    office.config(profile)
+    office.sshvpn("restart", "gpu")
     assert "gpu is up with other wishes" in notebooks.refused(7, "gpu", "-b", "--lan")
     assert "gpu is down" in notebooks.run("stop", "gpu").stdout
 
