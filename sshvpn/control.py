@@ -252,12 +252,20 @@ class Client:
         """Connect to the session of ``directory``. Raises OSError where nobody answers."""
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connected.settimeout(_REPLY_TIMEOUT_S)
-        try:
-            connected.connect(str(directory / "control"))
-        except OSError:
-            connected.close()
-            raise
-        return cls(connected)
+        deadline = time.monotonic() + _REPLY_TIMEOUT_S
+        while True:
+            try:
+                connected.connect(str(directory / "control"))
+            except BlockingIOError:  # many come at once, and its queue is full (unix(7))
+                if time.monotonic() < deadline:
+                    time.sleep(_LOCK_POLL_S)
+                    continue
+                connected.close()
+                raise
+            except OSError:
+                connected.close()
+                raise
+            return cls(connected)
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message."""

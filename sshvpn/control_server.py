@@ -8,7 +8,6 @@ person at a terminal, and is asked what ssh wants to know.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from sshvpn.control import LONGEST_LINE, VERSION
 from sshvpn.errors import SshvpnError
 
 _MOST_BUFFERED = 1 << 20
+_LAST_WORDS_S = 1.0
 
 Request = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -111,9 +111,11 @@ class ControlServer:
             if peer.watches:
                 peer.send(end)
             peer.leave()
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await asyncio.wait_for(peer.writer.drain(), 1.0)
-            peer.writer.close()
+            try:
+                await asyncio.wait_for(peer.writer.drain(), _LAST_WORDS_S)
+                peer.writer.close()
+            except (OSError, asyncio.TimeoutError):  # it does not read, and never will
+                peer.writer.transport.abort()
 
     def publish(self, snapshot: Mapping[str, Any]) -> None:
         """Send ``snapshot`` to those who watch."""

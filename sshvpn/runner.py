@@ -255,7 +255,7 @@ class _logging:  # noqa: N801 (a context manager, used as a function)
         self._level = level
         # What cannot be written (a full disk) is lost, and the forward goes on.
         logging.raiseExceptions = False
-        self._handlers: list[logging.Handler] = [_RecordSink(take)]
+        self._handlers: list[logging.Handler] = []
         try:
             file = logging.handlers.RotatingFileHandler(
                 path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8"
@@ -265,6 +265,8 @@ class _logging:  # noqa: N801 (a context manager, used as a function)
         else:
             file.setFormatter(_UtcFormatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
             self._handlers.append(file)
+        # Who hears of a line may look into the file at once (sshvpn logs -f).
+        self._handlers.append(_RecordSink(take))
 
     def __enter__(self) -> None:
         log.setLevel(self._level)

@@ -1,8 +1,8 @@
-"""What the live view shows, pure: (snapshot, rates, now, room) -> lines of text.
+"""What the live view shows, pure: (snapshots and their rates, now, room) -> lines of text.
 
-A snapshot is ``tunnels`` and ``forwards`` as in ``status --json``, ``traffic`` (``rx_bytes``,
-``tx_bytes``, ``connections``; each may be None) and ``notices`` (lines of text). Every line
-fits the width, but for a word that is longer than that.
+A snapshot is what a session says of itself (docs/control-protocol.md): ``kind``, ``records`` as
+in ``status --json``, and ``traffic``, of which each may be None. Every line fits the width, but
+for a word that is longer than that.
 """
 
 from __future__ import annotations
@@ -103,59 +103,89 @@ class Room:
     glyphs: Glyphs
 
 
-def frame(snapshot: Snapshot, rates: Rates, now: float, room: Room, hint: str) -> list[Text]:
+Shown = Sequence[tuple[Snapshot, Rates]]
+"""The sessions to be shown, each with its rates."""
+
+
+def frame(
+    sessions: Shown, now: float, room: Room, hint: str = "", notices: Iterable[str] = ()
+) -> list[Text]:
     """Return the whole picture, no higher than the room where lines can be left out.
 
-    ``now`` is in seconds since the epoch; ``hint`` is the last line, empty for none.
+    Tunnels stand above forwards. Where several do not fit, each has one line. ``now`` is in
+    seconds since the epoch; ``hint`` is the last line, empty for none, below ``notices``.
     """
+    ordered = sorted(sessions, key=lambda one: one[0]["kind"] != "tunnel")
     foot = [
-        *_traffic_lines(snapshot.get("traffic") or {}, rates, room),
-        *_notice_lines(snapshot.get("notices") or (), room),
+        *_notice_lines(notices, room),
         *_wrapped(Text(f"  {hint}" if hint else "", "dim"), room, indent=2),
     ]
-    body = [
-        *(line for record in _tunnels(snapshot) for line in _tunnel_lines(record, now, room)),
-        *(line for group in _sessions(snapshot) for line in _session_lines(group, now, room)),
-    ]
+    body = [_session_lines(snapshot, now, room) for snapshot, _ in ordered]
+    traffic = [[*_traffic_lines(snapshot["traffic"], rates, room)] for snapshot, rates in ordered]
+    if len(ordered) == 1:  # what is left out is never what moves
+        [lines] = body
+        foot = [*traffic[0], *foot]
+    else:
+        lines = [line for pair in zip(body, traffic, strict=True) for part in pair for line in part]
     space = max(room.height - len(foot) - 1, 4)
-    if len(body) > space:
-        left_out = Text(f"  and {len(body) - space + 1} lines more: sshvpn status", "dim")
-        body = [*body[: space - 1], *_wrapped(left_out, room)]
-    return [*body, *foot] or [Text("nothing is up")]
+    if len(lines) > space and len(ordered) > 1:
+        lines = [line for one in ordered for line in _short(*one, now, room)]
+    if len(lines) > space:
+        left_out = Text(f"  and {len(lines) - space + 1} lines more: sshvpn status", "dim")
+        lines = [*lines[: space - 1], *_wrapped(left_out, room)]
+    return [*lines, *foot] if ordered else [Text("nothing is up"), *foot]
 
 
-def plain(snapshot: Snapshot, now: float, room: Room) -> list[str]:
+def plain(
+    snapshots: Sequence[Snapshot], now: float, room: Room, notices: Sequence[str] = ()
+) -> list[str]:
     """Return what is worth a line of its own where nothing can be redrawn.
 
     It changes only when something has happened: no counters, no countdown.
     """
     lines = []
-    for record in _tunnels(snapshot):
-        lines.append(f"{_name_of(record)}: {_words_of(record, now, countdown=False)}")
-        for label, texts in ways(record):
-            lines += [f"  {label}: {printable(text)}" for text in texts]
-    for group in _sessions(snapshot):
-        first = group[0]
+    for snapshot in sorted(snapshots, key=lambda one: one["kind"] != "tunnel"):
+        first, *_ = records = snapshot["records"]
         lines.append(f"{_name_of(first)}: {_words_of(first, now, countdown=False)}")
-        for record in group:
+        if snapshot["kind"] == "tunnel":
+            for label, texts in ways(first):
+                lines += [f"  {label}: {printable(text)}" for text in texts]
+            continue
+        for record in records:
             where = ", ".join(printable(url) for url in _urls_of(record)) or "not listening"
             lines.append(f"  {where} {room.glyphs.to} {_target_of(record)}")
-    notices = [f"  {room.glyphs.warning} {printable(text)}" for text in _notices(snapshot)]
-    return [*lines, *notices] or ["nothing is up"]
+    told = [*_errors_of(snapshots), *notices]
+    lines += [f"  {room.glyphs.warning} {printable(text)}" for text in dict.fromkeys(told)]
+    return lines or ["nothing is up"]
 
 
-# A tunnel -----------------------------------------------------------------------------------
+# A session ----------------------------------------------------------------------------------
 
 
-def _tunnels(snapshot: Snapshot) -> Sequence[Snapshot]:
-    tunnels: Sequence[Snapshot] = snapshot.get("tunnels") or ()
-    return tunnels
+def _session_lines(snapshot: Snapshot, now: float, room: Room) -> list[Text]:
+    records = snapshot["records"]
+    lines = [*_head(snapshot, now, room)]
+    if snapshot["kind"] == "tunnel":
+        lines += _way_lines(records[0], room)
+    else:
+        lines += [line for record in records for line in _forward_lines(record, room)]
+    return [*lines, *_notice_lines(_errors_of([snapshot]), room)]
 
 
-def _tunnel_lines(record: Snapshot, now: float, room: Room) -> Iterator[Text]:
-    rtt_ms = record["rtt_ms"]
-    quick = f", {human_ms(rtt_ms)}" if record["state"] == "running" and rtt_ms is not None else ""
-    yield from _head(record, now, room, quick)
+def _short(snapshot: Snapshot, rates: Rates, now: float, room: Room) -> list[Text]:
+    """Return one line, of a session among many."""
+    [head, *_] = _head(snapshot, now, room)
+    speeds = [
+        f"{sign} {human_bytes(rate)}/s"
+        for sign, rate in ((room.glyphs.received, rates.rx), (room.glyphs.sent, rates.tx))
+        if rate is not None
+    ]
+    line = Text.assemble(head, *(f"  {speed}" for speed in speeds))
+    return [line if line.cell_len <= room.width else head]
+
+
+def _way_lines(record: Snapshot, room: Room) -> Iterator[Text]:
+    """Yield by which ways a tunnel is used."""
     facts = ways(record)
     width = max((len(label) for label, _ in facts), default=0)
     for label, texts in facts:
@@ -165,42 +195,29 @@ def _tunnel_lines(record: Snapshot, now: float, room: Room) -> Iterator[Text]:
             style = _link(first) if "://" in first else ""
             line = Text.assemble(before, Text(first, style), *(f" {words}" for words in rest))
             yield from _wrapped(line, room, indent=width + 4)
-    yield from _running_errors([record], room)
 
 
-# A session: the forwards of one connection --------------------------------------------------
-
-
-def _sessions(snapshot: Snapshot) -> list[list[Snapshot]]:
-    groups: dict[tuple[Any, ...], list[Snapshot]] = {}
-    for record in snapshot.get("forwards") or ():
-        key = (record.get("uid"), record.get("pid"), record["name"], record["host"])
-        groups.setdefault(key, []).append(record)
-    return list(groups.values())
-
-
-def _session_lines(group: Sequence[Snapshot], now: float, room: Room) -> Iterator[Text]:
-    yield from _head(group[0], now, room)
-    for record in group:
-        yield from _forward_lines(record, room)
-    yield from _running_errors(group, room)
-
-
-def _head(record: Snapshot, now: float, room: Room, more: str = "") -> Iterator[Text]:
+def _head(snapshot: Snapshot, now: float, room: Room) -> Iterator[Text]:
+    record = snapshot["records"][0]
+    rtt_ms = snapshot["traffic"].get("rtt_ms")
+    is_quick = record["state"] == "running" and rtt_ms is not None
     style = _STYLES.get(record["state"], "")
     head = Text()
     head.append(f"{room.glyphs.state} ", style)
     head.append(_name_of(record), "bold")
     head.append("  ")
-    head.append(f"{_words_of(record, now)}{more}", style)
+    head.append(f"{_words_of(record, now)}{f', {human_ms(rtt_ms)}' if is_quick else ''}", style)
     yield from _wrapped(head, room, indent=2)
 
 
-def _running_errors(group: Sequence[Snapshot], room: Room) -> Iterator[Text]:
-    """Yield what goes wrong beside a connection that stands; else the state tells it."""
-    if group[0]["state"] == "running":
-        errors = (record.get("last_error") for record in group)
-        yield from _notice_lines([error["message"] for error in errors if error], room)
+def _errors_of(snapshots: Iterable[Snapshot]) -> list[str]:
+    """Return what goes wrong beside connections that stand; else the state tells it."""
+    return [
+        record["last_error"]["message"]
+        for snapshot in snapshots
+        for record in snapshot["records"]
+        if record["state"] == "running" and record.get("last_error")
+    ]
 
 
 def _name_of(record: Snapshot) -> str:
@@ -303,15 +320,6 @@ def _notice_lines(notices: Iterable[str], room: Room) -> Iterator[Text]:
     for notice in dict.fromkeys(notices):
         line = Text(f"  {room.glyphs.warning} {printable(notice)}", "yellow")
         yield from _wrapped(line, room, indent=4)
-
-
-def _notices(snapshot: Snapshot) -> list[str]:
-    errors = [
-        record["last_error"]["message"]
-        for record in (*_tunnels(snapshot), *(snapshot.get("forwards") or ()))
-        if record["state"] == "running" and record.get("last_error")
-    ]
-    return list(dict.fromkeys([*errors, *(snapshot.get("notices") or ())]))
 
 
 def _wrapped(line: Text, room: Room, indent: int = 0) -> Iterator[Text]:

@@ -109,9 +109,7 @@ class LiveFront:
             return  # the error is the last word
         if snapshot["state"] == "stopping":
             return
-        kind = "tunnels" if snapshot["kind"] == "tunnel" else "forwards"
-        notices = self._notices[-3:]
-        self._view.update({**snapshot, kind: snapshot["records"], "notices": notices})
+        self._view.update([snapshot], self._notices[-3:])
         if not self._extras.is_due(snapshot):
             return
         self._view.pause()

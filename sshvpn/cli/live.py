@@ -12,14 +12,14 @@ import atexit
 import os
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Room, frame, plain
+from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Room, Shown, Snapshot, frame, plain
 
 _UP = "\x1b[{}A"
 _CLEAR_TO_END_OF_LINE = "\x1b[K"
@@ -32,7 +32,7 @@ _LOCAL_MODES = 3
 
 
 class LiveView:
-    """Shows snapshots (see :mod:`sshvpn.cli.frame`) until it is stopped.
+    """Shows the snapshots of sessions (see :mod:`sshvpn.cli.frame`) until it is stopped.
 
     ``clock`` gives seconds since the epoch, ``hint`` is the line below all. Start and stop may
     be called twice; pauses nest. Not for several threads at once.
@@ -47,9 +47,10 @@ class LiveView:
         self._console = console or Console(highlight=False)
         self._clock = clock
         self._hint = hint
-        self._rates = RateMeter()
+        self._rates: dict[tuple[Any, ...], RateMeter] = {}
         self._keys = _SilentKeys()
-        self._snapshot: Mapping[str, Any] | None = None
+        self._shown: Shown | None = None
+        self._notices: Sequence[str] = ()
         self._is_on = False
         self._pauses = 0
         self._drawn: list[int] = []
@@ -59,11 +60,17 @@ class LiveView:
         """Begin to draw, at the next update."""
         self._is_on = True
 
-    def update(self, snapshot: Mapping[str, Any]) -> None:
-        """Show ``snapshot`` from now on. Call it at each event, and once a second."""
-        self._snapshot = snapshot
-        traffic = snapshot.get("traffic") or {}
-        self._rates.add(self._clock(), traffic.get("rx_bytes"), traffic.get("tx_bytes"))
+    def update(self, snapshots: Sequence[Snapshot], notices: Sequence[str] = ()) -> None:
+        """Show ``snapshots`` from now on. Call it at each event, and once a second."""
+        now, before, self._rates = self._clock(), self._rates, {}
+        shown = []
+        for snapshot in snapshots:
+            which = (snapshot["kind"], snapshot["name"], snapshot["records"][0]["pid"])
+            meter = self._rates[which] = before.get(which) or RateMeter()
+            traffic = snapshot["traffic"]
+            meter.add(now, traffic.get("rx_bytes"), traffic.get("tx_bytes"))
+            shown.append((snapshot, meter.rates()))
+        self._shown, self._notices = shown, notices
         self._draw()
 
     def pause(self) -> None:
@@ -82,7 +89,7 @@ class LiveView:
         """Leave the last picture as plain lines, without the hint; draw no more."""
         if not self._is_on:
             return
-        if self._pauses == 0 and self._snapshot is not None and self._can_redraw():
+        if self._pauses == 0 and self._shown is not None and self._can_redraw():
             if not _is_in_foreground(self._console):
                 self._drawn = []
             self._paint(self._picture(hint=""))
@@ -96,10 +103,11 @@ class LiveView:
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def _draw(self) -> None:
-        if not self._is_on or self._pauses or self._snapshot is None:
+        if not self._is_on or self._pauses or self._shown is None:
             return
         if not self._can_redraw():
-            self._print_news(plain(self._snapshot, self._clock(), self._room()))
+            snapshots = [snapshot for snapshot, _ in self._shown]
+            self._print_news(plain(snapshots, self._clock(), self._room(), self._notices))
         elif _is_in_foreground(self._console):
             self._keys.silence()
             self._paint(self._picture(self._hint))
@@ -108,8 +116,7 @@ class LiveView:
             self._drawn = []
 
     def _picture(self, hint: str) -> list[Text]:
-        rates = self._rates.rates()
-        return frame(self._snapshot or {}, rates, self._clock(), self._room(), hint)
+        return frame(self._shown or (), self._clock(), self._room(), hint, self._notices)
 
     def _room(self) -> Room:
         # The last cell stays free: some terminals wrap as soon as it is written.

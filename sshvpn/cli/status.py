@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,12 @@ from sshvpn import control, wiring
 from sshvpn.cli.completers import complete_name
 from sshvpn.errors import NotRunningError
 
+if TYPE_CHECKING:
+    from sshvpn.cli.live import LiveView
+    from sshvpn.control_watch import Watcher
+
 SCHEMA = 1
+_LOOK_EVERY_S = 1.0
 
 _Records = list[dict[str, Any]]
 
@@ -47,13 +52,17 @@ def _records(snapshots: Iterable[Mapping[str, Any]], name: str | None) -> tuple[
     """Return the records of tunnels and those of forwards, of NAME alone where one is said."""
     tunnels: _Records = []
     forwards: _Records = []
-    for snapshot in snapshots:
+    for snapshot in sorted(snapshots, key=_by_name):
         if name in (None, snapshot["name"]):
             of_kind = tunnels if snapshot["kind"] == "tunnel" else forwards
             of_kind += snapshot["records"]
     if name is not None and not (tunnels or forwards):
         raise NotRunningError(f"nothing called {name} is up", "see: sshvpn status")
     return tunnels, forwards
+
+
+def _by_name(snapshot: Mapping[str, Any]) -> tuple[str, list[str]]:
+    return snapshot["name"], snapshot["wanted"]
 
 
 def _print(tunnels: _Records, forwards: _Records, *, in_detail: bool) -> None:
@@ -78,17 +87,26 @@ def _watch(name: str | None) -> None:
     import time
 
     from sshvpn.cli.live import LiveView
+    from sshvpn.control_watch import Watcher
 
     _records(control.snapshots(wiring.runtimes()).values(), name)
     view = LiveView(hint="Ctrl-C ends the watching")
+    watcher = Watcher(wiring.runtimes())
     view.start()
     try:
         while True:
-            found = list(control.snapshots(wiring.runtimes()).values())
-            shown = [s for s in found if name in (None, s["name"])]
-            tunnels, forwards = _records(shown, None)
-            one = shown[0]["traffic"] if len(shown) == 1 else None
-            view.update({"tunnels": tunnels, "forwards": forwards, "traffic": one, "notices": []})
-            time.sleep(1)
+            watcher.look()
+            next_look = time.monotonic() + _LOOK_EVERY_S
+            while (left := next_look - time.monotonic()) > 0:
+                if watcher.wait(left):
+                    _show(view, watcher, name)
+            _show(view, watcher, name)  # the clocks of those who wait go on
     finally:
+        watcher.close()
         view.stop()
+
+
+def _show(view: LiveView, watcher: Watcher, name: str | None) -> None:
+    said = sorted(watcher.snapshots(), key=_by_name)
+    shown = [one for one in said if name in (None, one["name"])]
+    view.update(shown, [f"{mute} lives and does not answer" for mute in watcher.mute()])

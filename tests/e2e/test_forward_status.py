@@ -224,13 +224,17 @@ def test_verbose_tells_what_ssh_says_of_itself(office: Office) -> None:
 def test_watch_goes_on_showing_and_sees_the_end(office: Office) -> None:
     office.forward("server", "9999:8888")
     watcher = office.lab.sshvpn_pty("status", "--watch", "server")
+    watcher.expect(r"running since \d\d:\d\d, [0-9.]+ ms")
     watcher.expect("http://localhost:9999/")
-    watcher.expect("running")
+    watcher.expect(r"B/s")
+    office.forward("server", "9998:8888", "--name", "other")
     office.server.sshd.kill_sessions()
-    watcher.expect("running")
+    watcher.expect("1 reconnect")
+    office.forward("server", "9997:8887", "--name", "server")  # one more of that name
+    watcher.expect("http://localhost:9997/")
     watcher.sendintr()
     assert exit_code(watcher) == INTERRUPTED
-    office.sshvpn("down")
+    office.sshvpn("down", "--all")
     office.refused(3, "status", "--watch", "server")
 
 

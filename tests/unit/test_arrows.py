@@ -82,6 +82,7 @@ ALLOWED: Mapping[str, set[str]] = {
 
 ROOM_OF = {
     "control_server": "control",
+    "control_watch": "control",
     "tunnel_change": "tunnel",
     "tunnel_life": "tunnel",
     "tunnel_listeners": "tunnel",

@@ -151,6 +151,24 @@ def test_nobody_answers_where_nothing_is(tmp_path: Path) -> None:
     control.take_down(tmp_path)
 
 
+def test_a_session_with_a_crowd_before_its_door_is_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(tmp_path / "control"))
+        listener.listen(0)
+        first.connect(str(tmp_path / "control"))
+
+        def serve() -> None:
+            for answer in (b"", b'{"v": 1, "ok": true}\n'):
+                peer, _ = listener.accept()
+                with peer:
+                    peer.sendall(answer)
+
+        server = threading.Timer(0.2, serve)
+        server.start()
+        assert control.request(tmp_path, "status") == {"v": 1, "ok": True}
+        server.join()
+
+
 # The protocol ---------------------------------------------------------------------------------
 
 

@@ -50,8 +50,17 @@ def shown(
     rates: Rates | None = None,
     hint: str = "",
 ) -> str:
-    snapshot = {"forwards": records, "traffic": traffic, "notices": notices}
-    return "\n".join(line.plain for line in frame(snapshot, rates or Rates(), NOW, room, hint))
+    sessions: dict[int, list[dict[str, Any]]] = {}
+    for one in records:
+        sessions.setdefault(one["pid"], []).append(one)
+    said = [(session(*group, traffic=traffic), rates or Rates()) for group in sessions.values()]
+    return "\n".join(line.plain for line in frame(said, NOW, room, hint, notices))
+
+
+def session(*records: dict[str, Any], traffic: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the snapshot of a session that has RECORDS."""
+    kind = "forward" if "direction" in records[0] else "tunnel"
+    return {"kind": kind, "name": records[0]["name"], "records": records, "traffic": traffic or {}}
 
 
 def retry_in(seconds: float) -> str:
@@ -78,10 +87,9 @@ def test_each_address_that_others_reach_has_a_url() -> None:
 
 
 def test_a_url_can_be_clicked() -> None:
-    snapshot = {"forwards": [record()], "traffic": None, "notices": []}
     [link] = [
         span.style.link
-        for line in frame(snapshot, Rates(), NOW, WIDE, "")
+        for line in frame([(session(record()), Rates())], NOW, WIDE)
         for span in line.spans
         if isinstance(span.style, Style) and span.style.link
     ]
@@ -216,10 +224,34 @@ def test_low_terminals_keep_the_foot() -> None:
     assert lines[-3] == "  and 33 lines more: sshvpn status"
 
 
+def test_each_of_several_has_its_own_round_trip_and_rates() -> None:
+    traffic = {"rx_bytes": 1000, "tx_bytes": 1, "connections": None, "rtt_ms": 12.3}
+    fast, slow = session(tunnel(since=record()["since"]), traffic=traffic), session(record())
+    lines = [line.plain for line in frame([(slow, Rates()), (fast, Rates(5e6, 0))], NOW, WIDE)]
+    assert lines[0].endswith(f"running since {SINCE}, 12 ms")
+    assert lines[5:7] == [
+        "  ↓  1.0 kB  5.0 MB/s   ↑     1 B     0 B/s",
+        f"● gpu-box  running since {SINCE}",
+    ]
+
+
+def test_where_several_do_not_fit_each_has_a_line() -> None:
+    traffic = {"rx_bytes": 1, "tx_bytes": 1, "connections": 1, "rtt_ms": 0.42}
+    many = [
+        (session(record(pid=n, name=f"n{n}"), traffic=traffic), Rates(1e6, 0)) for n in range(9)
+    ]
+    lines = [line.plain for line in frame(many, NOW, Room(79, 14, UNICODE), HINT)]
+    assert len(lines) == 10
+    line = f"● n0 (gpu-box)  running since {SINCE}, 0.4 ms  ↓ 1.0 MB/s  ↑ 0 B/s"
+    assert lines[0] == line
+    narrow = [line.plain for line in frame(many, NOW, Room(45, 14, UNICODE), HINT)]
+    assert narrow[0] == line[: line.index("  ↓")]
+
+
 def test_plain_lines_have_no_counters_and_no_countdown() -> None:
     down = record(state="backoff", last_error=LOST, retry_at=retry_in(3), url=None, listen=[])
-    snapshot = {"forwards": [down], "traffic": {"rx_bytes": 5}, "notices": ["beware"]}
-    assert plain(snapshot, NOW, Room(80, 24, ASCII)) == [
+    said = session(down, traffic={"rx_bytes": 5})
+    assert plain([said], NOW, Room(80, 24, ASCII), ["beware"]) == [
         "gpu-box: backoff: could not reach gpu-box: No route to host",
         "  not listening -> localhost:8888",
         "  ! beware",
@@ -277,8 +309,8 @@ def test_a_count_that_fell_or_a_clock_that_went_back_begins_anew(
 
 
 def tunnels_shown(*records: dict[str, Any], room: Room = WIDE) -> str:
-    snapshot: dict[str, Any] = {"tunnels": records, "traffic": None, "notices": []}
-    return "\n".join(line.plain for line in frame(snapshot, Rates(), NOW, room, ""))
+    said = [(session(one, traffic={"rtt_ms": one["rtt_ms"]}), Rates()) for one in records]
+    return "\n".join(line.plain for line in frame(said, NOW, room))
 
 
 def test_a_tunnel_that_runs() -> None:
@@ -306,7 +338,7 @@ def test_a_tunnel_in_a_narrow_room_fits_it() -> None:
 
 
 def test_tunnels_stand_above_forwards_in_plain_lines_too() -> None:
-    both = {"tunnels": [tunnel(since=record()["since"])], "forwards": [record()]}
+    both = [session(record()), session(tunnel(since=record()["since"]))]
     assert plain(both, NOW, WIDE) == [
         f"office (alice@vpn.example.com): running since {SINCE}",
         "  remote host: 100.64.0.2, fd5a::2",

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from sshvpn.cli.live import LiveView
-from tests.unit.cli.test_frame import NOW, record
+from tests.unit.cli.test_frame import NOW, record, session
 
 PATTERN = re.compile(
     r"(?P<up>\x1b\[(\d+)A)|(?P<eol>\x1b\[K)|(?P<below>\x1b\[J)|(?P<style>\x1b\[[\d;]*m)"
@@ -74,9 +74,8 @@ class Terminal(io.StringIO):
         self.column = end
 
 
-def snapshot(rx: int = 0, **changes: Any) -> dict[str, Any]:
-    traffic = {"rx_bytes": rx, "tx_bytes": 0, "connections": 0}
-    return {"forwards": [record(**changes)], "traffic": traffic, "notices": []}
+def snapshot(rx: int = 0, **changes: Any) -> list[dict[str, Any]]:
+    return [session(record(**changes), traffic={"rx_bytes": rx, "tx_bytes": 0, "connections": 0})]
 
 
 @pytest.fixture
@@ -220,7 +219,7 @@ def echo():
 view = LiveView()
 view.start()
 seen = [echo()]
-view.update({"forwards": [], "traffic": None, "notices": []})
+view.update([])
 seen.append(echo())
 view.pause()
 seen.append(echo())
