@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshvpn.control import AlreadyUpError, SessionDir, is_alive, session_id
+from sshvpn.control import AlreadyUpError, SessionDir, is_alive, session_id, snapshots
 from sshvpn.model import TunnelProfile
 from sshvpn.system import paths
 
@@ -416,6 +416,33 @@ def dry_run(profile: TunnelProfile) -> list[str]:
             await local.close()
 
     return asyncio.run(main())
+
+
+def left_units() -> set[int]:
+    """Return the numbers of tunnels, of whomever, of which a killed helper has left something."""
+    from sshvpn.privileged.units import left_units
+
+    return left_units()
+
+
+def sweep_kernel() -> list[str]:
+    """Remove from this machine's kernel what killed helpers of this user left; root: of all.
+
+    The helper is started for it as for a tunnel. A tunnel that is up is spared, though its helper
+    was killed. Returns what could not be removed; raises PrivilegeError.
+    """
+    from sshvpn.plan import marks
+    from sshvpn.privileged import cgroup
+
+    helper = _start_helper()
+    names = [one["name"] for one in snapshots(runtimes()).values() if one["kind"] == "tunnel"]
+    try:
+        _, failed = helper.sweep(marks.label_of(os.getuid(), name) for name in names)
+    finally:
+        helper.close()
+    # Where systemd has given the user a part of the tree, the helper may not change it.
+    cgroup.remove_empty()
+    return failed
 
 
 _helpers: list[Helper] = []

@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from sshvpn import control, wiring
+from sshvpn.cli.main import tell
+from sshvpn.errors import SshvpnError
 
 
 @click.command(short_help="Remove what a crash left behind.")
-def clean() -> None:
-    """Remove what a session that was killed has left, and nothing else.
+@click.pass_context
+def clean(context: click.Context) -> None:
+    """Remove what sessions that were killed have left on this machine, and nothing else.
 
-    Nothing there: nothing happens. What runs is not touched.
+    Nothing there: nothing happens, and nobody is asked. For what is left in the kernel sudo asks
+    as it does for up; under sudo it is that of all users. What runs is not touched. A server
+    undoes its end by itself.
     """
     removed = control.sweep(wiring.runtimes())
     for directory in removed:
         click.echo(f"removed {directory}")
-    if not removed:
+    has_left = bool(_left())
+    code = sweep_kernel() if has_left else 0
+    if not removed and not has_left:
         click.echo("nothing was left behind")
+    context.exit(code)
+
+
+def sweep_kernel() -> int:
+    """Remove what killed helpers have left in the kernel, tell what, and return the exit code.
+
+    Raises PrivilegeError where sudo does not let us.
+    """
+    before = _left()
+    failed = wiring.sweep_kernel()
+    left = _left() & before
+    for unit in sorted(before - left):
+        click.echo(f"removed sshvpn{unit}, and what belongs to it")
+    for text in failed:
+        click.echo(f"sshvpn: not removed: {text}", err=True)
+    if failed:
+        return SshvpnError.exit_code
+    if left:
+        names = ", ".join(f"sshvpn{unit}" for unit in sorted(left))
+        return tell(SshvpnError(f"another user's are left: {names}", "sudo sshvpn clean"))
+    return 0
+
+
+def _left() -> set[int]:
+    """Return the units that killed helpers left, but for those of tunnels that are up."""
+    living = control.snapshots(wiring.runtimes()).values()
+    return wiring.left_units() - {unit for one in living if (unit := unit_of(one)) is not None}
+
+
+def unit_of(snapshot: Mapping[str, Any]) -> int | None:
+    """Return the number of a tunnel's device, None for a forward."""
+    device = str(snapshot["records"][0].get("device") or "") if snapshot["records"] else ""
+    number = device.removeprefix("sshvpn")
+    return int(number) if number.isdecimal() else None

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sshvpn import control, wiring
+from sshvpn.cli.clean import sweep_kernel, unit_of
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
 from sshvpn.cli.words import candidates
@@ -39,7 +40,7 @@ def down(
     if names:
         context.exit(_take_down_names(names, found, kind or "thing"))
     if everything:
-        context.exit(_first([_take_down(path, s["name"]) for path, s in found.items()]))
+        context.exit(_first([_take_down(path, s) for path, s in found.items()]))
     if not found:
         raise NotRunningError(
             f"no {kind} is up" if kind else "nothing is up", f"{_STARTS[kind]} starts one"
@@ -50,7 +51,7 @@ def down(
             "say which, or --all: sshvpn down NAME",
         )
     for path, snapshot in found.items():
-        context.exit(_take_down(path, snapshot["name"]))
+        context.exit(_take_down(path, snapshot))
 
 
 _STARTS = {
@@ -64,20 +65,26 @@ def _take_down_names(names: tuple[str, ...], found: dict[Path, dict[str, Any]], 
     """Take down all that is called so: the tunnel and the forwards, where it is both."""
     codes = []
     for name in dict.fromkeys(names):
-        paths = [path for path, snapshot in found.items() if snapshot["name"] == name]
-        codes += [_take_down(path, name) for path in paths]
-        if not paths:
+        named = {path: snapshot for path, snapshot in found.items() if snapshot["name"] == name}
+        codes += [_take_down(path, snapshot) for path, snapshot in named.items()]
+        if not named:
             what = "nothing" if kind == "thing" else f"no {kind}"
             codes.append(tell(NotRunningError(f"{what} called {name} is up", "see: sshvpn status")))
     return _first(codes)
 
 
-def _take_down(path: Path, name: str) -> int:
+def _take_down(path: Path, snapshot: dict[str, Any]) -> int:
+    name = str(snapshot["name"])
     try:
         control.take_down(path, lambda text: click.echo(f"sshvpn: {name}: {text}", err=True))
     except SshvpnError as error:
         return tell(error, name)
     click.echo(f"{name} is down")
+    if unit_of(snapshot) in wiring.left_units():  # its helper was killed, and could not remove it
+        try:
+            return sweep_kernel()
+        except SshvpnError as error:
+            return tell(error, name)
     return 0
 
 

@@ -93,10 +93,10 @@ def cgroup_name(label: str) -> str:
     return f"sshvpn_{label}"
 
 
-def is_cgroup_name(text: str) -> bool:
-    """Whether ``text`` is a name as :func:`cgroup_name` makes them."""
-    label = text.removeprefix("sshvpn_")
-    return label != text and is_label(label)
+def cgroup_label(name: str) -> str | None:
+    """Return the label in a name as :func:`cgroup_name` makes them, else None."""
+    label = name.removeprefix("sshvpn_")
+    return label if name != label and is_label(label) else None
 
 
 def cgroup_level(path: str) -> int:

@@ -72,15 +72,21 @@ def remove(path: str) -> list[str]:
     return []
 
 
-def left(labels: set[str]) -> list[str]:
-    """Return the paths of all groups of ours but those of ``labels``."""
-    spared = {marks.cgroup_name(label) for label in labels}
-    return [
-        str(Path(directory, name).relative_to(FILESYSTEM))
+def remove_empty() -> None:
+    """Remove all groups of ours in which nobody is, as far as this process may."""
+    for path in left(set()):
+        with contextlib.suppress(OSError):
+            (FILESYSTEM / path).rmdir()
+
+
+def left(labels: set[str]) -> dict[str, str]:
+    """Return the paths of all groups of ours but those of ``labels``, with their labels."""
+    return {
+        str(Path(directory, name).relative_to(FILESYSTEM)): label
         for directory, names, _ in os.walk(FILESYSTEM)
         for name in names
-        if marks.is_cgroup_name(name) and name not in spared
-    ]
+        if (label := marks.cgroup_label(name)) is not None and label not in labels
+    }
 
 
 def _place_of(pid: int) -> str:

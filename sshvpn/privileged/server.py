@@ -10,7 +10,7 @@
     {"op": "enclose", "pid": P}     {"ok": true, "cgroup": PATH}  what P starts goes around
     {"op": "pace", "by": NAME}      {"ok": true}  a TCP socket that came with it, by NAME
     {"op": "watch"}                 {"ok": true}  with a socket that hears of the firewall
-    {"op": "sweep"}                 {"ok": true, "swept": […], "failed": […]}
+    {"op": "sweep", "spare": […]}   {"ok": true, "swept": […], "failed": […]}  labels, all but these
     {"op": "close"}                 {"ok": true, "failed": […]}  the tunnel's end is gone
 
     anything else, or what fails    {"ok": false, "error": {"code", "message", "hint"}}
@@ -154,9 +154,12 @@ class HelperServer:
         self._handed = firewall.monitor()
         return {}
 
-    def _sweep_all(self, _: Mapping[str, Any]) -> dict[str, object]:
+    def _sweep_all(self, request: Mapping[str, Any]) -> dict[str, object]:
+        spared = request.get("spare", [])
+        if not isinstance(spared, list) or not all(isinstance(one, str) for one in spared):
+            raise ValueError("no labels")
         with self._units.locked():
-            swept, failed = self._sweep(None)
+            swept, failed = self._sweep(None, set(spared))
         return {"swept": sorted(swept), "failed": failed}
 
     def _close(self, _: Mapping[str, Any]) -> dict[str, object]:
@@ -179,13 +182,18 @@ class HelperServer:
         self._scope = None
         return failed
 
-    def _sweep(self, wanted: set[str] | None) -> tuple[set[str], list[str]]:
-        """Take away what dead helpers left: of ``wanted``, or of all that this user may."""
+    def _sweep(
+        self, wanted: set[str] | None, spared: set[str] | frozenset[str] = frozenset()
+    ) -> tuple[set[str], list[str]]:
+        """Take away what dead helpers left: of ``wanted``, or of all that this user may.
+
+        ``spared`` are labels whose helper is dead while their supervisor lives.
+        """
         living = self._units.living()
         left = self._left(set(living))
         found = set(left.values()) | firewall.tables() | self._kernel.settings.labels()
         found |= {label for _, label in firewall.accepts()}
-        found -= set(living.values())
+        found -= {*living.values(), *spared}
         found = {one for one in found if self._actor in (0, marks.owner_of(one))}
         swept, failed = found if wanted is None else found & wanted, []
         for label in swept:
@@ -193,9 +201,10 @@ class HelperServer:
             for unit in units:
                 failed += self._kernel.tear_down(label, unit)
                 self._units.forget(unit)
-        if wanted is None and self._actor == 0:
-            for path in cgroup.left(set(living.values())):
-                failed += cgroup.remove(path)
+        if wanted is None:
+            for path, label in cgroup.left({*living.values(), *spared}).items():
+                if self._actor in (0, marks.owner_of(label)):
+                    failed += cgroup.remove(path)
         return swept, failed
 
     def _left(self, living: set[int]) -> dict[int, str]:

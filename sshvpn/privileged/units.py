@@ -1,7 +1,8 @@
 """Unit numbers, each held by one living helper: a locked file that names the label.
 
 A tunnel lives while its file is locked; the kernel unlocks it however the helper ends. A file
-that is not locked names what a killed helper may have left.
+that is not locked names what a killed helper may have left. Nobody else can open or make one, and
+everybody can see that it is there, and (proc(5), locks) whether somebody holds it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,22 +19,51 @@ from sshvpn.errors import SshvpnError, TakenError
 from sshvpn.plan import marks
 
 _ROOT = Path("/run/sshvpn-state")
+_SEEN = 0o711
 
 
 def state_directory() -> Path:
-    """Make root's directory for this network namespace, and return it: 0700.
+    """Make root's directory for this network namespace, and return it: 0711.
 
     Raises SshvpnError where somebody else made it.
     """
-    namespace = Path("/proc/self/ns/net").stat().st_ino
-    for directory in (_ROOT, _ROOT / str(namespace)):
+    own = _directory()
+    for directory in (_ROOT, own):
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o700)
         found = directory.lstat()
-        is_closed = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o077
+        is_closed = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o066
         if found.st_uid != 0 or not is_closed:
             raise SshvpnError(f"{directory} is not root's own directory", "remove it")
-    return _ROOT / str(namespace)
+        if stat.S_IMODE(found.st_mode) != _SEEN:
+            directory.chmod(_SEEN)  # whatever the umask
+    return own
+
+
+def left_units() -> set[int]:
+    """Return the units whose helper was killed, and which have not been swept yet.
+
+    Needs no right, and finds other users' too.
+    """
+    own = _directory()
+    locks = set(Path("/proc/locks").read_text("ascii").split())
+    devices = {marks.unit_of(name) for _, name in socket.if_nameindex()}
+    found = set()
+    for unit in range(marks.UNITS):
+        try:
+            file = (own / f"unit-{unit}").stat()
+        except FileNotFoundError:
+            if unit in devices:
+                found.add(unit)
+            continue
+        device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+        if device not in locks:
+            found.add(unit)
+    return found
+
+
+def _directory() -> Path:
+    return _ROOT / str(Path("/proc/self/ns/net").stat().st_ino)
 
 
 class Units:

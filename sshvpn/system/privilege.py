@@ -18,7 +18,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,12 @@ class Helper:
         monitor.set_inheritable(False)
         return monitor
 
-    def sweep(self) -> tuple[list[str], list[str]]:
-        """Remove what dead helpers of this user left: the labels, and what failed."""
-        answer = self._ask(op="sweep")
+    def sweep(self, spared: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+        """Remove what dead helpers of this user left, but for the labels ``spared``.
+
+        Returns the labels, and what failed.
+        """
+        answer = self._ask(op="sweep", spare=sorted(spared))
         return list(answer["swept"]), list(answer["failed"])
 
     def close(self) -> list[str]:
@@ -171,7 +174,7 @@ class Helper:
             try:
                 failed = list(self._ask(op="close")["failed"])
             except HelperGoneError:
-                failed = ["the helper was gone: what it left is removed by sshvpn clean"]
+                failed = ["the helper was killed: what it made is left to another one"]
             else:
                 # It closes its end when all is gone.
                 self._peer.settimeout(_END_TIMEOUT_S)
