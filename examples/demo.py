@@ -2,29 +2,38 @@
 
 `make demo` runs this. It builds the office out of network namespaces (tests/lab draws it), runs
 the real commands as alice, an ordinary user, and takes everything down: first with a forward,
-then with the VPN. Each step is a function; `main` is the story.
+then with the VPN, and at last by the one command that does it all. Each step is a function;
+`main` is the story.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from typing import Final, NoReturn
+from typing import Final
 
 from pexpect import EOF
 
+from examples.notebook import open_the_notebook
+from examples.telling import (
+    GREEN,
+    PATH,
+    PLAIN,
+    expect,
+    fail,
+    read,
+    run,
+    say,
+    show_command,
+    show_output,
+)
 from tests.lab import ALICE_PASSWORD, Child, CommandError, Lab, LabMachine, Service, wait_until
-from tests.lab.machine import USER_PATH, read_line
+from tests.lab.machine import read_line
 
-COLOURS: Final = ("\033[1m", "\033[32m", "\033[2m", "\033[0m")
-BOLD, GREEN, DIM, PLAIN = COLOURS if sys.stdout.isatty() else ("", "", "", "")
 OFFICE: Final = """\
       the office's network                 the internet
       192.168.77.0/24
@@ -38,42 +47,10 @@ OFFICE: Final = """\
                                                                     │ inner │ .10
                                                                     └───────┘
 """
-# alice has the `sshvpn` of this checkout on her PATH, as after `pipx install .`.
-PATH: Final = {"PATH": f"{os.path.dirname(sys.executable)}:{USER_PATH}"}  # noqa: PTH120
 TITLE: Final = re.compile(r"<title>(.*?)</title>", re.DOTALL)
 TOKEN: Final = "letmein"  # noqa: S105 -- of a notebook that lives for a minute
 INNER: Final = "http://10.20.0.10/"
 SHARING: Final = ("--lan", "--publish", "8888", "--route", "10.20.0.0/24")
-
-
-def say(text: str) -> None:
-    """Tell the reader TEXT, wrapped to the screen."""
-    filled = textwrap.fill(" ".join(text.split()), 88, break_on_hyphens=False)
-    print(f"\n{filled}", flush=True)
-
-
-def show_command(machine: LabMachine, argv: list[str]) -> None:
-    """Show ARGV as alice types it on MACHINE."""
-    print(f"\n  {DIM}alice@{machine.name}:~${PLAIN} {BOLD}{shlex.join(argv)}{PLAIN}", flush=True)
-
-
-def show_output(text: str) -> None:
-    """Show what a command printed."""
-    for line in text.splitlines():
-        print(f"  {line}", flush=True)
-
-
-def run(machine: LabMachine, *argv: str) -> str:
-    """Type a command on MACHINE as alice and show what it prints; raises if it fails."""
-    show_command(machine, list(argv))
-    result = machine.run(list(argv), env=PATH, timeout=60)
-    show_output(result.stdout + result.stderr)
-    return result.stdout
-
-
-def read(machine: LabMachine, *argv: str) -> str:
-    """Return what a command prints on MACHINE, for alice; raises if it fails."""
-    return machine.run(list(argv), env=PATH, timeout=60).stdout
 
 
 def visit_notebook(machine: LabMachine, url: str) -> str | None:
@@ -94,18 +71,6 @@ def visit(machine: LabMachine, url: str) -> str | None:
     title = found[1].strip() if found else "(no title)"
     print(f"  {GREEN}HTTP {status}, the page's title is “{title}”{PLAIN}", flush=True)
     return title if status == "200" else None
-
-
-def expect(*, truth: bool, otherwise: str) -> None:
-    """End the demonstration if TRUTH does not hold: it must not show what is not so."""
-    if not truth:
-        fail(otherwise)
-
-
-def fail(why: str) -> NoReturn:
-    """End the demonstration."""
-    print(f"\nThe demonstration failed: {why}", file=sys.stderr)
-    sys.exit(1)
 
 
 def build_office() -> Lab:
@@ -250,8 +215,7 @@ def take_down(lab: Lab) -> None:
     except AssertionError as error:
         fail(str(error))
     say("""Every machine is as it was before, the server too: the same devices, addresses, routes,
-        firewall rules and settings, no process and no file left. The office itself is taken down
-        now.""")
+        firewall rules and settings, no process and no file left.""")
 
 
 def main() -> None:
@@ -266,12 +230,16 @@ def main() -> None:
             bring_the_vpn_up(lab)
             use_the_vpn(lab)
             take_down(lab)
+            open_the_notebook(lab)
     except KeyboardInterrupt:
         print("\nInterrupted; everything has been taken down.", file=sys.stderr)
         sys.exit(130)
     except (CommandError, TimeoutError) as error:
         fail(str(error))
-    print("\nDone. README.md says how to do this with your own server.", flush=True)
+    print(
+        "\nThe office is taken down. README.md says how to do this with your own server.",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

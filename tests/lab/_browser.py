@@ -33,7 +33,7 @@ def browser(profile: str) -> Chrome:
     options.binary_location = "/usr/bin/chromium"
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
                  "--no-first-run", "--no-proxy-server", "--disable-background-networking",
-                 "--window-size=1000,640", f"--user-data-dir={profile}"):  # fmt: skip
+                 "--window-size=1000,823", f"--user-data-dir={profile}"):  # fmt: skip
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     return Chrome(options=options, service=ChromeService("/usr/bin/chromedriver"))
