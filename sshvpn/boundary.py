@@ -167,7 +167,7 @@ class LocalEnd(Protocol):
         ...
 
     def changes(self) -> AsyncIterator[None]:
-        """Yield once at the start, and after every change of the firewall (coalesced)."""
+        """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced)."""
         ...
 
     async def bypass(self) -> Bypass:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from sshvpn.model import InterfaceAddress, LanNetwork
 from sshvpn.system import neighbours
 from sshvpn.system.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
-from sshvpn.system.monitor import changes
+from sshvpn.system.monitor import changes, rtnetlink
 
 T = TypeVar("T")
 
@@ -107,10 +107,8 @@ class SystemInterfaces:
         and the beginning. Changes within a tenth of a second are one; what the kernel had to
         drop (ENOBUFS) counts as a change.
         """
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        with socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE) as monitor:
-            monitor.bind((0, _CHANGES))
-            async for _ in changes(monitor, _COALESCE_S):
+        with rtnetlink(_CHANGES) as monitor:
+            async for _ in changes([monitor], _COALESCE_S):
                 yield None
 
 

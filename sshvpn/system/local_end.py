@@ -16,13 +16,15 @@ from sshvpn.plan.request import Bypass, BypassCgroup, BypassUser, Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
 from sshvpn.privileged import cgroup
-from sshvpn.system.monitor import changes
+from sshvpn.system.monitor import changes, rtnetlink
 from sshvpn.system.privilege import Helper
 
 log = logging.getLogger("sshvpn.local_end")
 
 T = TypeVar("T")
 
+_CHANGES = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24
+"""RTNLGRP_IPV4_RULE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF (linux/rtnetlink.h)."""
 _COALESCE_S = 0.2
 """A firewall that is loaded anew changes some hundred times."""
 
@@ -67,9 +69,13 @@ class HelperEnd:
         await self._ask(lambda: self._helper.apply(steps))
 
     async def changes(self) -> AsyncGenerator[None, None]:
-        """Yield once at the start, and after every change of the firewall (coalesced)."""
-        with await self._ask(self._helper.watch) as monitor:
-            async for _ in changes(monitor, _COALESCE_S):
+        """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced).
+
+        Not heard are iptables-legacy, proxy neighbours, and accept_ra of an adapter: the kernel
+        tells nobody.
+        """
+        with await self._ask(self._helper.watch) as firewall, rtnetlink(_CHANGES) as others:
+            async for _ in changes([firewall, others], _COALESCE_S):
                 yield None
 
     async def bypass(self) -> Bypass:

@@ -5,32 +5,49 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 
-async def changes(monitor: socket.socket, coalesce_s: float) -> AsyncGenerator[None, None]:
+def rtnetlink(groups: int) -> socket.socket:
+    """Return a socket that hears of ``groups``, a bit each (netlink(7), NETLINK_ROUTE)."""
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    monitor = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    try:
+        monitor.bind((0, groups))
+    except OSError:
+        monitor.close()
+        raise
+    return monitor
+
+
+async def changes(
+    monitors: Sequence[socket.socket], coalesce_s: float
+) -> AsyncGenerator[None, None]:
     """Yield once at the start, and after every change; those within ``coalesce_s`` are one.
 
     The first one lets whoever follows look again: nothing is missed between the last look and
-    the beginning. What the kernel had to drop (ENOBUFS) counts as a change. The socket does not
+    the beginning. What the kernel had to drop (ENOBUFS) counts as a change. The sockets do not
     block.
     """
     while True:
         yield None
-        await _readable(monitor)
+        await _readable(monitors)
         await asyncio.sleep(coalesce_s)
-        while _has_read(monitor):
-            pass
+        for monitor in monitors:
+            while _has_read(monitor):
+                pass
 
 
-async def _readable(sock: socket.socket) -> None:
+async def _readable(monitors: Sequence[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    loop.add_reader(sock, ready.set)
+    for monitor in monitors:
+        loop.add_reader(monitor, ready.set)
     try:
         await ready.wait()
     finally:
-        loop.remove_reader(sock)
+        for monitor in monitors:
+            loop.remove_reader(monitor)
 
 
 def _has_read(sock: socket.socket) -> bool:
