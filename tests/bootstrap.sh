@@ -25,6 +25,8 @@ dhclient:isc-dhcp-client:and taken by a real client of it
 ufw:ufw:the VPN is tested where it drops what is forwarded
 firewalld:firewalld:the VPN is tested where it rejects what is forwarded
 dbus-daemon:dbus:firewalld speaks by it
+NetworkManager:network-manager:it must leave the device of the VPN alone
+udevadm:udev:which tells it so
 tmux:tmux:a terminal for the live view
 chromium:chromium:a real browser opens the notebook from the local network
 chromedriver:chromium-driver:and is driven, of the same version
@@ -65,7 +67,7 @@ install_packages() {
       printf "#!/bin/sh\nexit 101\n" >$policy
       chmod 755 $policy
     fi
-    had=$(ls /usr/sbin/sshd /usr/sbin/firewalld 2>/dev/null || true)
+    had=$(ls /usr/sbin/sshd /usr/sbin/firewalld /usr/sbin/NetworkManager 2>/dev/null || true)
     apt-get update -qq
     apt-get install -qq -y --no-install-recommends "$@" >/dev/null
     [ -d /run/systemd/system ] || exit 0
@@ -73,6 +75,7 @@ install_packages() {
     forget() { systemctl disable --quiet "$@" 2>/dev/null || true; }
     case $had in *sshd*) ;; *) forget ssh.service ssh.socket ;; esac
     case $had in *firewalld*) ;; *) forget firewalld.service ;; esac
+    case $had in *NetworkManager*) ;; *) forget NetworkManager.service ;; esac
   ' sh "$@"
 }
 

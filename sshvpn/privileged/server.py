@@ -30,7 +30,7 @@ from sshvpn.errors import SshvpnError, TakenError, printable
 from sshvpn.plan import marks
 from sshvpn.plan.codec import step_from_record, to_record
 from sshvpn.plan.steps import Step
-from sshvpn.privileged import cgroup, firewall
+from sshvpn.privileged import cgroup, firewall, managers
 from sshvpn.privileged.check import Scope, check
 from sshvpn.privileged.kernel import Kernel
 from sshvpn.privileged.lines import Lines
@@ -105,6 +105,7 @@ class HelperServer:
             self._sweep({label})
             used = self._kernel.netlink.units()
             unit = self._units.claim(label, lambda unit: self._is_free(unit, used))
+            managers.keep_away()
         self._scope = Scope(label, unit, self._actor)
         return {"unit": unit}
 
@@ -160,11 +161,16 @@ class HelperServer:
             raise ValueError("no labels")
         with self._units.locked():
             swept, failed = self._sweep(None, set(spared))
+            self._let_managers_go()
         return {"swept": sorted(swept), "failed": failed}
 
     def _close(self, _: Mapping[str, Any]) -> dict[str, object]:
         self._is_over = True
         return {"failed": self._tear_down()}
+
+    def _let_managers_go(self) -> None:
+        if not self._units.living() and not self._units.left():
+            managers.let_go()
 
     def _need_scope(self) -> Scope:
         if self._scope is None:
@@ -179,6 +185,7 @@ class HelperServer:
             if self._cgroup is not None:
                 failed += cgroup.remove(self._cgroup)
             self._units.release()
+            self._let_managers_go()
         self._scope = None
         return failed
 

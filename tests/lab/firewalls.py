@@ -140,20 +140,18 @@ def firewalld(machine: LabMachine, ports: Sequence[int] = SSH_PORTS) -> Firewall
     between them.
     """
     kept(machine)
-    machine.write(_BUS_FILE, _BUS, "root", 0o644)
     adapters = machine.ip("-o", "link", "show").splitlines()
     names = [line.split()[1].rstrip(":").partition("@")[0] for line in adapters]
     zone = [
         *(f'<interface name="{name}"/>' for name in names if name != "lo"),
         *(f'<port port="{port}" protocol="tcp"/>' for port in ports),
     ]
-    _shell(machine, "rm -rf /etc/firewalld; mkdir -p /run/dbus /etc/firewalld/zones")
+    _shell(machine, "rm -rf /etc/firewalld; mkdir -p /etc/firewalld/zones")
     machine.write(
         "/etc/firewalld/zones/public.xml", f"<zone>{''.join(zone)}</zone>\n", "root", 0o644
     )
-    _start(machine, ["dbus-daemon", f"--config-file={_BUS_FILE}", "--nofork", "--nopidfile"])
-    wait_until(lambda: machine.exists("/run/dbus/system_bus_socket"), what="no bus")
-    _start(machine, ["firewalld", "--nofork", "--nopid"])
+    bus(machine)
+    start(machine, ["firewalld", "--nofork", "--nopid"])
     state = ["firewall-cmd", "--state"]
     wait_until(
         lambda: machine.run(state, user="root", check=False).returncode == 0,
@@ -162,7 +160,16 @@ def firewalld(machine: LabMachine, ports: Sequence[int] = SSH_PORTS) -> Firewall
     return Firewall("firewalld", lambda: _shell(machine, "firewall-cmd --reload"))
 
 
-def _start(machine: LabMachine, argv: Sequence[str]) -> None:
+def bus(machine: LabMachine) -> None:
+    """Start a system bus of MACHINE's own."""
+    machine.write(_BUS_FILE, _BUS, "root", 0o644)
+    _shell(machine, "mkdir -p /run/dbus")
+    start(machine, ["dbus-daemon", f"--config-file={_BUS_FILE}", "--nofork", "--nopidfile"])
+    wait_until(lambda: machine.exists("/run/dbus/system_bus_socket"), what="no bus")
+
+
+def start(machine: LabMachine, argv: Sequence[str]) -> None:
+    """Start a daemon of MACHINE as root, until the test's end; it logs below /var/log."""
     with machine.host_path(_log_of(argv[0])).open("w") as log:
         child = machine.popen(argv, user="root", stdout=log, stderr=log)
 
@@ -174,7 +181,7 @@ def _start(machine: LabMachine, argv: Sequence[str]) -> None:
 
 
 def _log_of(program: str) -> str:
-    return f"/var/log/lab-{program}.log"
+    return f"/var/log/lab-{program.rpartition('/')[2]}.log"
 
 
 # -- settings ------------------------------------------------------------------------------------
