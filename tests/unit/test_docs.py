@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from sshvpn import errors
+from sshvpn.cli.main import load
 from sshvpn.config import parse
 from sshvpn.config.schema import FORWARD_KEYS, NOTEBOOK_KEYS, TUNNEL_KEYS
+from sshvpn.spec import is_host, parse_forward
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -63,3 +67,49 @@ def test_every_configuration_that_is_shown_is_a_good_one(page: Path) -> None:
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def typed_lines() -> list[str]:
+    """Return every `sshvpn …` that a page shows being typed."""
+    pages = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+    return [
+        line.removeprefix("$ ")
+        for page in pages
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("$ sshvpn ")
+    ]
+
+
+@pytest.mark.parametrize("line", typed_lines())
+def test_every_command_that_is_shown_is_one(line: str) -> None:
+    """It is understood by the command line, and its HOST and SPECs by their parsers."""
+    name, *words = shlex.split(line, comments=True)[1:]
+    if name.startswith("-"):
+        return  # of sshvpn itself
+    command = load(name)
+    parsed = command.make_context(name, words).params
+    if name == "forward":
+        typed = [word for word in parsed["words"] if not is_host(word)]
+        for spec in (*typed, *parsed["local"], *parsed["remote"]):
+            parse_forward(spec)
+
+
+def test_the_first_page_shows_the_port_everybody_knows_and_then_the_tablet() -> None:
+    port = typed_lines().index("sshvpn forward 9999:8888 --host user@example.com")
+    tablet = typed_lines().index("sshvpn forward 9999:8888 --host user@example.com --lan --qr")
+    assert port < tablet < 8
+
+
+def test_the_top_of_the_repository_is_what_it_shall_be() -> None:
+    top = DOCS.parent
+    if not (top / ".git").exists():
+        pytest.skip("not a clone")
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={top}", "ls-files"],
+        cwd=top, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert {path.split("/")[0] for path in listed} == {
+        *("pyproject.toml", "README.md", "sshvpn", "tests", "docs", "examples", "benchmarks"),
+        *("Makefile", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".ci", ".gitignore"),
+    }
