@@ -15,8 +15,8 @@ def test_the_demonstration_runs_to_its_end(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-m", "examples.demo"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     ) as demo:  # fmt: skip
         told, _ = demo.communicate(timeout=280)
     assert demo.returncode == 0, told
