@@ -206,7 +206,7 @@ def _error(problem: Problem, host: str, last_words: str = "") -> SshvpnError:  #
             )
         case "no_login_shell":
             return SshvpnError(
-                f"a login shell ({text}) at {host} does not come to its end within ten seconds",
+                f"a login shell ({text}) at {host} does not come to its end within twenty seconds",
                 "see what its start-up files wait for",
             )
         case "died":

@@ -26,41 +26,41 @@ SCRIPT: Final = "#!{python}\nimport sys\nfrom jupyterlab.labapp import main\nsys
 TIMEOUT: Final = 90
 
 
+PATH_LINE: Final = f'PATH="$HOME/{VENV}/bin:$PATH"; export PATH\n'
+"""What puts the environment on the PATH, for a POSIX shell."""
+
+
+def make_venv(machine: LabMachine, place: str, user: str = "alice") -> None:
+    """Make a virtual environment with Jupyter on MACHINE, in the directory PLACE, as USER."""
+    python = [sys.executable, "-m", "venv", "--without-pip", "--symlinks", place]
+    machine.run(python, user=user)
+    (library,) = machine.host_path(f"{place}/lib").iterdir()
+    (library / "site-packages" / "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    for shared in ("share", "etc"):
+        machine.run(["ln", "-s", f"{sys.prefix}/{shared}", f"{place}/{shared}"], user=user)
+    # A path with a space is no interpreter's in a #! line.
+    interpreter = sys.executable if " " in place else f"{place}/bin/python"
+    script = SCRIPT.format(python=interpreter)
+    machine.write(f"{place}/bin/jupyter-lab", script, owner=user, mode=0o755)
+
+
 class Notebooks:
     """alice at the gateway of OFFICE, and Jupyter at the server."""
 
-    def __init__(self, office: Office, server: LabMachine | None = None, home: str = HOME) -> None:
+    def __init__(self, office: Office) -> None:
         """Make the environment, which a login shell finds."""
         self.office = office
-        self.server = server or office.server
-        self.home = home
-        self._before = {path.name for path in self.server.host_path(home).iterdir()}
-        self.make_venv()
-        self.server.write(f"{home}/.profile", self.path_line())
-
-    def make_venv(self, name: str = VENV) -> str:
-        """Make a virtual environment with Jupyter at the server, and return its directory."""
-        place = f"{self.home}/{name}"
-        self.server.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", place])
-        (library,) = self.server.host_path(f"{place}/lib").iterdir()
-        (library / "site-packages" / "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-        for shared in ("share", "etc"):
-            self.server.run(["ln", "-s", f"{sys.prefix}/{shared}", f"{place}/{shared}"])
-        # A path with a space is no interpreter's in a #! line.
-        python = sys.executable if " " in place else f"{place}/bin/python"
-        self.server.write(f"{place}/bin/jupyter-lab", SCRIPT.format(python=python), mode=0o755)
-        return place
-
-    def path_line(self, name: str = VENV) -> str:
-        """Return what puts the environment on the PATH, for a POSIX shell."""
-        return f'PATH="$HOME/{name}/bin:$PATH"; export PATH\n'
+        self.server = office.server
+        self._before = {path.name for path in self.server.host_path(HOME).iterdir()}
+        make_venv(self.server, f"{HOME}/{VENV}")
+        self.server.write(f"{HOME}/.profile", PATH_LINE)
 
     def end(self) -> None:
         """End all that is left, and make the home directory what it was."""
         for pid, line in self.server.processes().items():
             if "jupyter" in line or "ipykernel" in line:
                 self.server.kill(pid, signal.SIGKILL)
-        for path in self.server.host_path(self.home).iterdir():
+        for path in self.server.host_path(HOME).iterdir():
             if path.name in self._before:
                 continue
             if path.is_dir() and not path.is_symlink():

@@ -6,20 +6,20 @@
 # shells; this line means the same to sh, bash, zsh, fish and csh.
 stage="exec /bin/sh -c 'eval \"\$SSHVPN_STAGE\"'"
 
-login_shell() { # OPTION...: runs the stage; its status, or 9 where it was not reached in time
+login_shell() { # OPTION...: runs the stage; its status, 9 where it was not reached, 10: in time
   rm -f "$work/begun"
   case ${SHELL##*/} in
-  csh | tcsh) printf '%s\n' "$stage" | "$SHELL" -l & ;; # its -l takes no other option
-  *) "$SHELL" "$@" -c "$stage" </dev/null & ;;
+  csh | tcsh) printf '%s\n' "$stage" | $own_session "$SHELL" -l & ;; # its -l stands alone
+  *) $own_session "$SHELL" "$@" -c "$stage" </dev/null & ;;
   esac
   shell=$!
-  ticks=200
+  ticks=400
   while [ ! -e "$work/begun" ] && is_alive "$shell"; do
     ticks=$((ticks - 1))
     if [ "$ticks" -eq 0 ]; then
-      kill "$shell"
+      kill ${own_session:+-TERM "-$shell"} || kill "$shell"
       wait "$shell"
-      return 9
+      return 10
     fi
     nap
   done
@@ -56,9 +56,13 @@ start() {
   trap 'rm -rf "$work"' EXIT
   trap 'exit 1' HUP INT TERM PIPE
   start_of "$$"
-  echo "$$ $start" >"$work/starter"
+  me="$$ $start"
+  echo "$me" >"$work/starter"
   (umask 077 && printf '%s' "$token" >"$work/token")
-  export SSHVPN_STAGE="$text" SSHVPN_NONCE="$nonce" SSHVPN_STATE="$state" SSHVPN_HERE="$here"
+  own_session=$(command -v setsid) && own_session=setsid
+  # It was set for reading the script, and is not Jupyter's.
+  unset LC_ALL
+  export SSHVPN_STARTER="$me" SSHVPN_STAGE="$text" SSHVPN_NONCE="$nonce" SSHVPN_STATE="$state" SSHVPN_HERE="$here"
   export SSHVPN_DIRECTORY="$directory" SSHVPN_WAY="$way" SSHVPN_WORDS="$words" SSHVPN_SHARED="$shared"
   : "${SHELL:=/bin/sh}"
   export SHELL
@@ -75,7 +79,7 @@ start() {
   case $status in
   0) ;;
   8) fail "none $way" ;;
-  9) fail "no_login_shell $SHELL" ;;
+  9 | 10) fail "no_login_shell $SHELL" ;;
   *) exit 1 ;; # it has said why
   esac
   rm -rf "$work"

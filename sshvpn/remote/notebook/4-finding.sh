@@ -42,6 +42,8 @@ in_prefix() { # PREFIX: sets program
 # Ends with 8 where there is none.
 stage() {
   work=$state/starting
+  # A login shell that took long may find that nobody waits for it any more.
+  read -r starter <"$work/starter" && [ "$starter" = "$SSHVPN_STARTER" ] || exit 1
   : >"$work/begun"
   way=$SSHVPN_WAY here=$SSHVPN_HERE directory=$SSHVPN_DIRECTORY shared=$SSHVPN_SHARED
   IFS=$nl
@@ -50,7 +52,7 @@ stage() {
   set -- $SSHVPN_WORDS
   set +f
   unset IFS
-  unset SSHVPN_STAGE SSHVPN_NONCE SSHVPN_STATE SSHVPN_HERE SSHVPN_DIRECTORY SSHVPN_WAY
+  unset SSHVPN_STARTER SSHVPN_STAGE SSHVPN_NONCE SSHVPN_STATE SSHVPN_HERE SSHVPN_DIRECTORY SSHVPN_WAY
   unset SSHVPN_WORDS SSHVPN_SHARED
   case $way in
   command) command -v "$1" >/dev/null || fail "no_command $1" ;;
