@@ -24,9 +24,11 @@ dnsmasq:dnsmasq-base:what sshvpn routes prints is given to a real DHCP server
 dhclient:isc-dhcp-client:and taken by a real client of it
 ufw:ufw:the VPN is tested where it drops what is forwarded
 firewalld:firewalld:the VPN is tested where it rejects what is forwarded
-dbus-daemon:dbus:firewalld speaks by it
+dbus-daemon:dbus:firewalld and avahi speak by it
 NetworkManager:network-manager:it must leave the device of the VPN alone
 udevadm:udev:which tells it so
+avahi-daemon:avahi-daemon:the names that the local network is told are heard by another's mDNS
+avahi-browse:avahi-utils:and looked up, and browsed
 tmux:tmux:a terminal for the live view
 chromium:chromium:a real browser opens the notebook from the local network
 chromedriver:chromium-driver:and is driven, of the same version
@@ -67,7 +69,7 @@ install_packages() {
       printf "#!/bin/sh\nexit 101\n" >$policy
       chmod 755 $policy
     fi
-    had=$(ls /usr/sbin/sshd /usr/sbin/firewalld /usr/sbin/NetworkManager 2>/dev/null || true)
+    had=$(cd /usr/sbin && ls sshd firewalld NetworkManager avahi-daemon 2>/dev/null || true)
     apt-get update -qq
     apt-get install -qq -y --no-install-recommends "$@" >/dev/null
     [ -d /run/systemd/system ] || exit 0
@@ -76,6 +78,7 @@ install_packages() {
     case $had in *sshd*) ;; *) forget ssh.service ssh.socket ;; esac
     case $had in *firewalld*) ;; *) forget firewalld.service ;; esac
     case $had in *NetworkManager*) ;; *) forget NetworkManager.service ;; esac
+    case $had in *avahi*) ;; *) forget avahi-daemon.service avahi-daemon.socket ;; esac
   ' sh "$@"
 }
 
