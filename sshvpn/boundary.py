@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:  # the command line passes by here too: plans take a while to import
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from typing import Any
 
     from sshvpn.errors import SshvpnError
     from sshvpn.model import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # the command line passes by here too: plans take a while to 
         InterfaceAddress,
         LanNetwork,
         Listener,
+        TcpEndpoint,
         TcpPath,
         Traffic,
         TunnelProfile,
@@ -385,4 +387,29 @@ class TrustStore(Protocol):
 
     def remember(self, network: LanNetwork) -> None:
         """Remember ``network``; twice changes nothing."""
+        ...
+
+
+class LanServer(Protocol):
+    """The process that speaks to the machines of the LAN: names by mDNS, and the portal."""
+
+    async def start(
+        self,
+        reachable: Callable[[tuple[str, ...], tuple[TcpEndpoint, ...]], None],
+        warn: Callable[[str], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """Start it. Raises OSError.
+
+        ``reachable`` is called with its host names and the portal's places when they change,
+        ``warn`` with what a person should know, ``ended`` when it has ended by itself.
+        """
+        ...
+
+    async def tell(self, message: Mapping[str, Any]) -> None:
+        """Hand it what is to be told from now on (sshvpn.lan.main)."""
+        ...
+
+    async def close(self) -> None:
+        """Let it withdraw all, and return when it has ended. Twice is fine."""
         ...

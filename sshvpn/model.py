@@ -199,6 +199,34 @@ class NotebookWish:
         )
 
 
+USUAL_PORT = 0
+"""The portal's port where none is said: the usual one, or one of the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanWishes:
+    """What the machines of a shared network are told: names by mDNS, and a page.
+
+    ``portal`` is a port, ``USUAL_PORT``, or None for no page.
+    """
+
+    announce: bool = True
+    portal: int | None = None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is to be told."""
+        return self.announce or self.portal is not None
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The same in words, as far as it is not what is usual."""
+        return (
+            *([] if self.announce else ["no announce"]),
+            *([] if self.portal is None else [f"portal {self.portal}"]),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardProfile:
     """All that is wanted of one ``sshvpn forward``: what runs it is a session.
@@ -228,6 +256,7 @@ class ForwardProfile:
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
     notebook: NotebookWish | None = None
+    wishes: LanWishes = LanWishes()
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -240,6 +269,7 @@ class ForwardProfile:
             *(f"bind {bind}" for bind in self.binds),
             *(["lan"] if self.lan else []),
             *([f"metrics {self.metrics}"] if self.metrics else []),
+            *self.wishes.wanted,
         )
 
     @property
@@ -315,6 +345,7 @@ class TunnelProfile:
     timeout_s: float | None = None
     tuning: Tuning = Tuning.AUTO
     keepalive_s: int | None = None
+    wishes: LanWishes = LanWishes()
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -326,6 +357,7 @@ class TunnelProfile:
             *(f"lan {name}" for name in self.lan_interfaces),
             *([f"lan address {self.lan_address}"] if self.lan_address else []),
             *([f"metrics {self.metrics}"] if self.metrics else []),
+            *self.wishes.wanted,
         )
 
     def is_met_by(self, wanted: Sequence[str]) -> bool:

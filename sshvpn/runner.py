@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from sshvpn.announcing import Announcer
 from sshvpn.boundary import Prompter, Way
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
@@ -27,6 +28,7 @@ from sshvpn.wire import profile_from_json
 _LOG_BYTES = 1 << 20
 _EXIT_INTERRUPTED = 130
 _TICK_S = 1.0
+_UNTOLD: Mapping[str, list[str]] = {"names": [], "portal": []}
 
 log = logging.getLogger("sshvpn")
 
@@ -90,17 +92,20 @@ async def run(
     front: Front | None = None,
     launcher: Launcher | None = None,
     way: Way | None = None,
+    announcer: Announcer | None = None,
     verbose: bool = False,
 ) -> int:
     """Run ``session`` until it ends, and return the exit code.
 
     ``way`` leads to its server. ``front`` is the terminal here; ``launcher`` started this
     process in the background and waits for the first ``running``: if it goes before that,
-    everything is undone.
+    everything is undone. ``announcer`` tells the LAN of it, where it may be shared.
     ``verbose``: the log has what ssh says of itself, too.
     Raises the SshvpnError of a first start that failed.
     """
-    runner = _Runner(session, directory, front, exporter, way)
+    runner = _Runner(
+        session, directory, front=front, exporter=exporter, way=way, announcer=announcer
+    )
     with _logging(log_file, runner.take_record, logging.DEBUG if verbose else logging.INFO):
         return await runner.run(launcher)
 
@@ -110,12 +115,15 @@ class _Runner:
         self,
         session: Session,
         directory: SessionDir,
+        *,
         front: Front | None,
         exporter: Exporter | None,
         way: Way | None,
+        announcer: Announcer | None,
     ) -> None:
         self._front = front
         self._exporter = exporter
+        self._announcer = announcer
         self._session = session
         self._directory = directory
         self._exit_code = 0
@@ -134,6 +142,8 @@ class _Runner:
             observe=self._observe,
         )
         session.on_change = self._supervisor.publish
+        if announcer is not None:
+            announcer.on_change = self._supervisor.publish
 
     async def run(self, launcher: Launcher | None) -> int:
         self._loop = asyncio.get_running_loop()
@@ -153,6 +163,8 @@ class _Runner:
         finally:
             if ticker is not None:
                 ticker.cancel()
+            if self._announcer is not None:
+                await self._announcer.close()
             log.info("ended")
             if self._front is not None:
                 self._front.close()
@@ -184,13 +196,23 @@ class _Runner:
         if self._front is not None:
             self._front.notice(level, text)
 
-    def _observe(self, snapshot: Mapping[str, Any]) -> None:
+    def _observe(self, snapshot: dict[str, Any]) -> None:
+        if self._announcer is not None:
+            self._announcer.observe(snapshot)
+        self._add_names(snapshot)
         self._control.publish(snapshot)
         if self._front is not None:
             self._front.update(snapshot)
 
     def _snapshot(self) -> dict[str, Any]:
-        return self._supervisor.snapshot()
+        snapshot = self._supervisor.snapshot()
+        self._add_names(snapshot)
+        return snapshot
+
+    def _add_names(self, snapshot: Mapping[str, Any]) -> None:
+        facts = _UNTOLD if self._announcer is None else self._announcer.facts()
+        for record in snapshot["records"]:
+            record.update(facts)
 
     # What comes from outside ------------------------------------------------------------
 
@@ -201,16 +223,18 @@ class _Runner:
         loop.add_signal_handler(signal.SIGUSR1, self._log_status)
 
     def _down(self) -> None:
+        if self._announcer is not None:
+            self._announcer.withdraw()
         self._supervisor.stop()
 
     def _interrupt(self) -> None:
         self._exit_code = _EXIT_INTERRUPTED
-        self._supervisor.stop()
+        self._down()
 
     def _hang_up(self) -> None:
         # HUP means "reconnect now", but also that the terminal was closed.
         if self._front is not None and self._front.is_gone():
-            self._supervisor.stop()
+            self._down()
         else:
             self._supervisor.reconnect()
 
@@ -223,6 +247,8 @@ class _Runner:
     async def _restart(self, message: Mapping[str, Any]) -> dict[str, Any]:
         plain = message.get("profile")
         await self._supervisor.restart(None if plain is None else profile_from_json(plain))
+        if self._announcer is not None:
+            self._announcer.adopt(self._session.profile)
         return {"snapshot": self._snapshot()}
 
     def _attached(self) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -133,7 +133,7 @@ class Supervisor:
         prompter: Prompter | None = None,
         way: Way | None = None,
         timeout_s: float | None = None,
-        observe: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        observe: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._prompter = None if prompter is None else _CountingPrompter(prompter, self)

@@ -17,6 +17,7 @@ from sshvpn.model import (
     ForwardProfile,
     ForwardSpec,
     JupyterWay,
+    LanWishes,
     NotebookWish,
     SshOptions,
     TcpEndpoint,
@@ -55,6 +56,7 @@ def profile_from_json(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfil
     fields["ssh"] = _ssh(fields["ssh"])
     fields["metrics"] = None if fields["metrics"] is None else TcpEndpoint(**fields["metrics"])
     fields["tuning"] = Tuning(fields["tuning"])
+    fields["wishes"] = LanWishes(**fields["wishes"])
     if plain["kind"] == _TUNNEL:
         return TunnelProfile(**{**fields, **_of_tunnel(fields)})
     return ForwardProfile(**{**fields, **_of_forward(fields)})

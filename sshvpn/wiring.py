@@ -18,6 +18,7 @@ from sshvpn.model import TunnelProfile
 from sshvpn.system import paths
 
 if TYPE_CHECKING:
+    from sshvpn.announcing import Announcer
     from sshvpn.boundary import (
         ForwardEngine,
         Interfaces,
@@ -169,6 +170,27 @@ def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarri
     return OpensshCarrier(directory, hosts)
 
 
+def make_announcer(profile: Profile) -> Announcer:
+    """Return who tells the LAN of ``profile``'s session, where it is shared."""
+    from sshvpn.announcing import Announcer
+    from sshvpn.system.lan_process import LanProcess
+
+    trust = make_trust_store()
+    return Announcer(profile, make_interfaces(), trust, lambda: LanProcess(profile.name))
+
+
+def _check_portal(profile: Profile) -> None:
+    """Raise TakenError or PrivilegeError where the portal's port cannot be had."""
+    from sshvpn.model import TcpEndpoint
+    from sshvpn.sharing import LanSharing
+    from sshvpn.system import local_listener
+
+    if profile.wishes.portal:
+        only = profile.lan_interfaces if isinstance(profile, TunnelProfile) else ()
+        for here in LanSharing(make_interfaces(), make_trust_store(), only=only).addresses():
+            local_listener.probe(TcpEndpoint(here.address, profile.wishes.portal))
+
+
 def _identity(profile: TunnelProfile) -> Identity:
     from sshvpn.plan import marks
     from sshvpn.system.identity import machine_digest
@@ -210,6 +232,7 @@ def run_forward(
             else:
                 session = make_forward(profile, directory.path)
             await session.check()
+            _check_portal(profile)
             return session
 
         return _run(make, profile, directory, make_front, launcher, verbose=verbose)
@@ -239,6 +262,7 @@ def run_tunnel(
             session = make_tunnel(profile, directory.path, local)
             try:
                 await session.check()
+                _check_portal(profile)
             except BaseException:
                 await session.close()
                 raise
@@ -272,6 +296,7 @@ def _run(
             front=make_front() if make_front else None,
             launcher=launcher,
             way=make_way(session),
+            announcer=make_announcer(profile),
             verbose=verbose,
         )
 

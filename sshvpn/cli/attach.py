@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 
 from sshvpn import wiring
 from sshvpn.cli.hosts import START_WITHIN_S
+from sshvpn.cli.told import is_told
 from sshvpn.control import AlreadyUpError, Client, is_alive, request
 from sshvpn.errors import LoginNeededError, SshvpnError, UnreachableError, exit_code_of
 from sshvpn.model import ForwardProfile, TunnelProfile
@@ -27,6 +29,8 @@ QUIET = ("debug", CHANGE, "info")
 _ANSWER_WITHIN_S = 5.0
 _UNDONE_WITHIN_S = 10.0
 _POLL_S = 0.05
+_TOLD_WITHIN_S = 3.0
+"""A name that is another's takes two attempts."""
 
 
 class Ended(SshvpnError):  # noqa: N818 (the other side's error, whatever it was)
@@ -129,9 +133,40 @@ def snapshot_of(name: str, directory: Path) -> Snapshot:
     raise SshvpnError(f"{name} is up and does not answer", "try again, or see: sshvpn status")
 
 
-def wait_for(name: str, directory: Path, condition: Callable[[Snapshot], bool]) -> Snapshot:
+def wait_told(
+    profile: ForwardProfile | TunnelProfile, directory: Path, snapshot: Snapshot
+) -> Snapshot:
+    """Return ``snapshot`` once the local network is told what ``profile`` wants, or in a while.
+
+    A name takes a second (nobody else must have it), which only a person waits for; a portal is
+    waited for by everybody who asked for one. What was there before is said at once.
+    """
+    wishes = profile.wishes
+    is_awaited = wishes.portal is not None or (wishes.announce and is_terminal())
+    is_shared = bool(snapshot["records"][0].get("lan", profile.lan))
+    if not (is_awaited and is_shared):
+        return snapshot
+
+    def holds(said: Snapshot) -> bool:
+        portal = wishes.portal is not None
+        return is_told(said["records"][0], announce=wishes.announce, portal=portal)
+
+    return wait_for(profile.name, directory, holds, _TOLD_WITHIN_S)
+
+
+def is_terminal() -> bool:
+    """Whether a person reads what is printed."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def wait_for(
+    name: str,
+    directory: Path,
+    condition: Callable[[Snapshot], bool],
+    within_s: float = _ANSWER_WITHIN_S,
+) -> Snapshot:
     """Return how a session stands once ``condition`` holds, or in a while."""
-    deadline = time.monotonic() + _ANSWER_WITHIN_S
+    deadline = time.monotonic() + within_s
     while True:
         snapshot = snapshot_of(name, directory)
         if condition(snapshot) or time.monotonic() > deadline:

@@ -8,12 +8,15 @@ from typing import Any
 import click
 
 from sshvpn import wiring
-from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for
+from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for, wait_told
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import ForwardExtras, flush, make_front
 from sshvpn.cli.hosts import START_WITHIN_S, checked_keepalive, checked_timeout
+from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
 from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options, verbose_option
 from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.cli.told import told
+from sshvpn.cli.tunnel_view import aligned
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import TakenError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
@@ -35,7 +38,7 @@ says otherwise.
 """
 
 
-@click.command(help=HELP, short_help="Forward ports through a host.")
+@click.command(cls=PortalCommand, help=HELP, short_help="Forward ports through a host.")
 @click.argument("words", nargs=-1, metavar="[HOST] SPEC...", shell_complete=complete_host)
 @click.option("-L", "local", metavar="SPEC", multiple=True, help="A SPEC, as ssh has it.")
 @click.option(
@@ -80,11 +83,12 @@ says otherwise.
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
 @click.option("-f", "forks", is_flag=True, hidden=True)  # ssh's word for it
 @click.option("-n", "-N", "-T", "ignored", is_flag=True, hidden=True, expose_value=False)
+@lan_options
 @metrics_option
 @verbose_option
 @ssh_options
 @click.pass_context
-def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
+def forward(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given: Any) -> None:
     """Build the profile, and run it here or in a process of its own."""
     is_background = given["background"] or given["forks"]
     words = ForwardWords(
@@ -102,6 +106,7 @@ def forward(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         keepalive_s=checked_keepalive(given["keepalive_s"]),
         default_timeout_s=START_WITHIN_S if is_background else None,
         ssh=ssh,
+        wishes=wishes,
     )
     profile = build_profile(words)
     verbose = given["verbose"]
@@ -129,6 +134,7 @@ def _run_background(profile: ForwardProfile, extras: ForwardExtras, *, verbose: 
     if snapshot is None:
         snapshot = _join(profile, hidden)
         click.echo(f"{profile.name} is up already", err=True)
+    snapshot = wait_told(profile, wiring.session_path(profile), snapshot)
     _show(profile, snapshot, extras)
     return 0
 
@@ -155,5 +161,6 @@ def _show(profile: ForwardProfile, snapshot: Snapshot, extras: ForwardExtras) ->
             click.echo(f"{profile.host} {record['listen'][0]} -> {record['target']} here")
         else:
             click.echo(f"{where} -> {profile.host} {record['target']}{also}")
+    click.echo("".join(f"{line}\n" for line in aligned(told(snapshot["records"][0]))), nl=False)
     flush()
     extras.once_running(snapshot, wait=True)

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from sshvpn.cli.tunnel_view import ways
+from sshvpn.cli.told import told
+from sshvpn.cli.tunnel_view import Fact, ways
 from sshvpn.cli.words import clock, counted, human_bytes, human_ms, instant
 from sshvpn.errors import printable
 
@@ -154,8 +155,9 @@ def plain(
         for record in records:
             where = ", ".join(printable(url) for url in _urls_of(record)) or "not listening"
             lines.append(f"  {where} {room.glyphs.to} {_target_of(record)}")
-    told = [*_errors_of(snapshots), *notices]
-    lines += [f"  {room.glyphs.warning} {printable(text)}" for text in dict.fromkeys(told)]
+        lines += [f"  {label}: {', '.join(texts)}" for label, texts in told(first)]
+    warnings = dict.fromkeys([*_errors_of(snapshots), *notices])
+    lines += [f"  {room.glyphs.warning} {printable(text)}" for text in warnings]
     return lines or ["nothing is up"]
 
 
@@ -166,9 +168,10 @@ def _session_lines(snapshot: Snapshot, now: float, room: Room) -> list[Text]:
     records = snapshot["records"]
     lines = [*_head(snapshot, now, room)]
     if snapshot["kind"] == "tunnel":
-        lines += _way_lines(records[0], room)
+        lines += _fact_lines(ways(records[0]), room)
     else:
         lines += [line for record in records for line in _forward_lines(record, room)]
+        lines += _fact_lines(told(records[0]), room)
     return [*lines, *_notice_lines(_errors_of([snapshot]), room)]
 
 
@@ -184,9 +187,8 @@ def _short(snapshot: Snapshot, rates: Rates, now: float, room: Room) -> list[Tex
     return [line if line.cell_len <= room.width else head]
 
 
-def _way_lines(record: Snapshot, room: Room) -> Iterator[Text]:
-    """Yield by which ways a tunnel is used."""
-    facts = ways(record)
+def _fact_lines(facts: Sequence[Fact], room: Room) -> Iterator[Text]:
+    """Yield each fact on lines of its own."""
     width = max((len(label) for label, _ in facts), default=0)
     for label, texts in facts:
         for number, text in enumerate(texts):

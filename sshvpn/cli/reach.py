@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sshvpn.cli import tunnel_view
+from sshvpn.cli.told import told
 from sshvpn.cli.tunnel_view import Fact, Record, aligned
 from sshvpn.client_routes import destinations_of, lans_of, one_line_per_system
 
@@ -23,7 +24,7 @@ def reach(record: Record) -> list[str]:
     facts: list[Fact] = [*_here(record), *_services(record)]
     if record["lan"]:
         facts.append(("shared with", tunnel_view.networks(record)))
-        facts += tunnel_view.appearances(record)
+        facts += [*tunnel_view.appearances(record), *told(record)]
         return [*aligned(facts), *_for_clients(record)]
     facts.append(("shared with", [f"nobody: sshvpn up {record['name']} --lan shares it"]))
     return aligned(facts)

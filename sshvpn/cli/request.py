@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
+from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
@@ -44,6 +45,7 @@ class ForwardWords:
     default_timeout_s: float | None
     ssh: SshOptions
     keepalive_s: int | None = None
+    wishes: TypedWishes = field(default_factory=TypedWishes)
 
 
 def build_profile(typed: ForwardWords) -> ForwardProfile:
@@ -119,6 +121,13 @@ def _merged(
         metrics = metrics or entry.metrics
     wanted = specs or (entry.specs if entry is not None else ())
     refuse_twins(wanted)
+    wishes = (
+        typed.wishes.over(announce=True, portal=None)
+        if entry is None
+        else typed.wishes.over(entry.announce, entry.portal)
+    )
+    refuse_portal_alone(typed.wishes, is_shared=bool(lan))
+    refuse_portal_twice(wishes, wanted)
     return ForwardProfile(
         name=host if typed.name is None else checked_name(typed.name),
         host=host,
@@ -136,4 +145,5 @@ def _merged(
         timeout_s=timeout_s or typed.default_timeout_s,
         tuning=section.tuning if section else Tuning.AUTO,
         typed=keep(replace(typed, words=_without_hosts(typed.words), host=host)),
+        wishes=wishes,
     )

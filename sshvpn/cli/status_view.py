@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from sshvpn.cli import tunnel_view
+from sshvpn.cli.told import told
 from sshvpn.cli.tunnel_view import Fact, Record, aligned
 from sshvpn.cli.words import counted, instant
 
@@ -105,6 +106,7 @@ def _of_forward(record: Record) -> Iterator[Fact]:
     yield ("to", [target])
     if record["direction"] != "remote":
         yield ("listens on", [", ".join(record["listen"]) or "nothing now"])
+    yield from told(record)
     yield ("engine", [record["engine"]])
     yield from _congestion(record)
 

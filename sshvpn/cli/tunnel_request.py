@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import __version__
 from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
+from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import (
@@ -62,6 +63,7 @@ class TunnelWords:
     keepalive_s: int | None = None
     default_timeout_s: float | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
+    wishes: TypedWishes = field(default_factory=TypedWishes)
 
 
 def build_profiles(typed: TunnelWords) -> tuple[TunnelProfile, ...]:
@@ -228,7 +230,9 @@ def _merged(wishes: _Wishes, host: str, config: Config) -> TunnelProfile:
         timeout_s=typed.timeout_s or entry.timeout_s or typed.default_timeout_s,
         tuning=entry.tuning,
         typed=keep(replace(typed, hosts=(host,))),
+        wishes=typed.wishes.over(entry.announce, entry.portal),
     )
+    refuse_portal_alone(typed.wishes, is_shared=lan is not False)
     _check(profile)
     return profile
 
@@ -253,15 +257,7 @@ def _entry_of(host: str, section: ForwardEntry | None) -> TunnelEntry:
 
 
 def _refuse_later_keys(entry: TunnelEntry) -> None:
-    later = [
-        key
-        for key, is_wanted in (
-            ("announce", entry.announce),
-            ("portal", entry.portal is not None),
-            ("portal_tokens", entry.portal_tokens),
-        )
-        if is_wanted
-    ]
+    later = [key for key, is_wanted in (("portal_tokens", entry.portal_tokens),) if is_wanted]
     if later:
         error = _not_yet(f"profile {entry.name}: {later[0]}")
         raise UsageError(error.message, "take it out: sshvpn config edit")
@@ -304,6 +300,7 @@ def _is_within(
 def _check(profile: TunnelProfile) -> None:
     """Raise UsageError for wishes that do not go together."""
     refuse_twins(profile.publish)
+    refuse_portal_twice(profile.wishes, profile.publish)
     if profile.exclude and not profile.routes:
         raise UsageError(
             f"--exclude {profile.exclude[0]} without --route: there is nothing to leave it out of",

@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sshvpn.cli.told import told
 from sshvpn.cli.words import human_bytes, human_ms
 
 Record = Mapping[str, Any]
@@ -31,7 +32,7 @@ def ways(record: Record) -> list[Fact]:
     facts += appearances(record)
     if record["published"]:
         facts.append(("published", [published(one) for one in record["published"]]))
-    return facts
+    return [*facts, *told(record)]
 
 
 def routes(record: Record, most: int = _SHOWN_ROUTES) -> str:

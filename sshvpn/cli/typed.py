@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sshvpn.cli.lan_options import TypedWishes
 from sshvpn.model import EngineName, JupyterWay, SshOptions, Transport
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _KINDS: dict[str, Any] = {
     "transport": Transport,
     "engine": EngineName,
     "jupyter": lambda plain: {JupyterWay(way): text for way, text in plain.items()},
+    "wishes": lambda plain: TypedWishes(**plain),
 }
 
 

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import click
 
 from sshvpn import __version__, wiring
-from sshvpn.cli.attach import CHANGE, QUIET, Snapshot, follow_start, join, wait_for
+from sshvpn.cli.attach import CHANGE, QUIET, Snapshot, follow_start, join, wait_for, wait_told
 from sshvpn.cli.completers import complete_hosts
 from sshvpn.cli.front import flush, make_front
 from sshvpn.cli.hosts import START_WITHIN_S, checked_keepalive, checked_timeout
+from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
 from sshvpn.cli.main import tell
 from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options
 from sshvpn.cli.reach import reach
@@ -50,7 +51,7 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
     )
 
 
-@click.command(help=HELP, short_help="Bring up the VPN to a host.")
+@click.command(cls=PortalCommand, help=HELP, short_help="Bring up the VPN to a host.")
 @click.argument("hosts", nargs=-1, metavar="HOST...", shell_complete=complete_hosts)
 @click.option(
     "--lan/--no-lan",
@@ -136,9 +137,8 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
     "--dry-run", is_flag=True, help="Print what would be changed on both machines; change nothing."
 )
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
+@lan_options
 @metrics_option
-@_later("--announce/--no-announce")
-@_later("--portal", is_flag=False, flag_value="", metavar="[PORT]")
 @_later("--portal-tokens", is_flag=True)
 @_later("--dns", is_flag=True)
 @_later("--dns-domain", metavar="NAME")
@@ -150,7 +150,7 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
 )
 @ssh_options
 @click.pass_context
-def up(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
+def up(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given: Any) -> None:
     """Build the profiles, and run each in a process of its own, or the one here."""
     hosts, verbose = given["hosts"], given["verbose"]
     transport, is_foreground = given["transport"], given["foreground"]
@@ -163,6 +163,7 @@ def up(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
         keepalive_s=checked_keepalive(given["keepalive_s"]),
         default_timeout_s=None if is_foreground else START_WITHIN_S,
         ssh=ssh,
+        wishes=wishes,
     )
     # Before the configuration is read: under sudo that is the caller's.
     wiring.leave_root(max(len(hosts), 1))
@@ -276,7 +277,7 @@ def _finish(
     else:
         snapshot = _join(profile, hidden)
         click.echo(f"{profile.name} is up already", err=True)
-    _show(snapshot)
+    _show(wait_told(profile, wiring.session_path(profile), snapshot))
 
 
 def _join(profile: TunnelProfile, hidden: Sequence[str]) -> Snapshot:

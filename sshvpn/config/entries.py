@@ -24,7 +24,8 @@ class ForwardEntry:
     """``[forwards.NAME]``: what ``sshvpn forward NAME`` means.
 
     ``specs`` has those of all three directions; ``binds`` are addresses or adapters;
-    ``timeout_s`` and ``keepalive_s`` are None where the file says nothing.
+    ``timeout_s`` and ``keepalive_s`` are None where the file says nothing. ``portal`` is a port,
+    0 for the usual one, None for no portal.
     """
 
     name: str
@@ -33,6 +34,8 @@ class ForwardEntry:
     specs: tuple[ForwardSpec, ...]
     binds: tuple[str, ...] = ()
     lan: bool = False
+    announce: bool = True
+    portal: int | None = None
     engine: EngineName = EngineName.AUTO
     metrics: TcpEndpoint | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
@@ -81,7 +84,7 @@ class TunnelEntry:
     streams: int | None = None
     mtu: int | None = None
     address: str | None = None
-    announce: bool = False
+    announce: bool = True
     portal: int | None = None
     portal_tokens: bool = False
     metrics: TcpEndpoint | None = None

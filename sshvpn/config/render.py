@@ -38,6 +38,8 @@ def _forward(entry: ForwardEntry) -> list[Pair]:
         ("dynamic_specs", _specs(entry.specs, Direction.DYNAMIC)),
         ("bind", entry.binds),
         ("lan", entry.lan),
+        ("announce", entry.announce),
+        ("portal", True if entry.portal == 0 else entry.portal),
         ("engine", entry.engine.value),
         ("metrics", None if entry.metrics is None else str(entry.metrics)),
         ("congestion_control", entry.tuning.value),

@@ -1,4 +1,4 @@
-"""A QR code for the terminal, so that a tablet opens a URL without typing."""
+"""A QR code for the terminal or a page, so that a tablet opens a URL without typing."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ def terminal_qr(text: str, encoding: str = "utf-8") -> str:
     except (UnicodeEncodeError, LookupError):
         return "\n".join(_spaces(row) for row in rows)
     return _half_blocks(rows)
+
+
+def svg_qr(text: str) -> str:
+    """Return ``text`` as a QR code in SVG, to stand in a page: black, without a ground or a size.
+
+    Raises ValueError for more text than a QR code holds.
+    """
+    import segno
+
+    code = segno.make(text, micro=False, error="m")
+    return code.svg_inline(border=_QUIET_ZONE, omitsize=True, svgclass=None, lineclass=None)
 
 
 def _half_blocks(rows: _Rows) -> str:

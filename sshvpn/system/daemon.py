@@ -33,7 +33,7 @@ def spawn(request: dict[str, object], title: str) -> socket.socket:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
-            env=_environment(),
+            env=package_environment(),
         )
     ours.sendall(json.dumps(request).encode() + b"\n")
     return ours
@@ -61,8 +61,8 @@ def take(launcher: socket.socket) -> int | None:
     return descriptors[0] if said and descriptors else None
 
 
-def _environment() -> dict[str, str]:
-    # The package must be found without the working directory, installed or not.
+def package_environment() -> dict[str, str]:
+    """Return this environment, in which the package is found from any directory."""
     home = str(Path(sshvpn.__file__).parent.parent)
     others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     absolute = [str(Path(p).absolute()) for p in others]

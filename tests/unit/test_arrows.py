@@ -10,9 +10,10 @@
           │                │
     notebook, jupyter      │        │
     forwarding, tunnel  supervisor  control  config  wire
+          │ announcing     │        │
           │   sharing      │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
-       pulse    ends       │                    privileged      by boundary's Protocols
+   presence  pulse ends    │                    privileged      by boundary's Protocols
           │     plan  remote  stream               │
           └──── model ─────┴───────────────────────┘
                   │
@@ -34,10 +35,10 @@ import sshvpn
 PACKAGE = Path(sshvpn.__file__).parent
 
 NOUNS = {"errors", "model"}
-PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "spec"}
+PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "presence", "spec"}
 CAPABILITIES = PURE | {
-    "config", "control", "ends", "forwarding", "jupyter", "notebook", "path_report", "pulse",
-    "rehearsal", "remote", "sharing", "supervisor", "tunnel", "wire",
+    "announcing", "config", "control", "ends", "forwarding", "jupyter", "notebook", "path_report",
+    "pulse", "rehearsal", "remote", "sharing", "supervisor", "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -58,6 +59,8 @@ ALLOWED: Mapping[str, set[str]] = {
     | {"boundary", "ends", "listeners", "path_report", "plan", "pulse", "remote", "sharing"},
     "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "tunnel"},
     "sharing": NOUNS | {"boundary"},
+    "presence": NOUNS,
+    "announcing": NOUNS | {"boundary", "presence", "sharing"},
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle"},
@@ -68,7 +71,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "stream": set(),
     "system": NOUNS | {"boundary", "plan", "privileged", "remote", "stream"},
     "privileged": NOUNS | {"boundary", "plan"},
-    "lan": NOUNS | {"boundary"},
+    "lan": NOUNS | {"boundary", "presence"},
     "runner": CAPABILITIES,
     "wiring": CAPABILITIES | {"runner", "system", "lan", "privileged", "remote"},
     "background": DOORS,
@@ -110,6 +113,8 @@ REASONS = {
     "pulse": "it is pure: what was seen and when in, dead or alive out",
     "tunnel": "it must run over every transport and over fakes alike",
     "rehearsal": "it looks at what a session would do, through the same boundary",
+    "presence": "it is pure: snapshot and addresses in, what the LAN is told out",
+    "announcing": "it follows any session, and must run over a fake of what speaks to the LAN",
     "sharing": "both kinds of session share the LAN by the same rules",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
@@ -133,6 +138,8 @@ OUTSIDE: Mapping[str, str] = {
     "sshtunnel": "an engine is chosen by wiring, and never looked into",
     "paramiko": "an engine is chosen by wiring, and never looked into",
     "subprocess": "processes are started in one place, with a parent-death signal and no shell",
+    "zeroconf": "who speaks to the LAN is a process of its own, and no other pays for it",
+    "tornado": "who speaks to the LAN is a process of its own, and no other pays for it",
     "segno": "it costs 30 ms, and only a QR code needs it",
     "prometheus_client": "it costs 2 MB, and only who asks for metrics needs it",
 }

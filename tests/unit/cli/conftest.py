@@ -32,7 +32,7 @@ ssh_options = { ConnectTimeout = "5" }
 
 [tunnels.later]
 host = "gpu"
-announce = true
+portal_tokens = true
 
 [tunnels.stream]
 host = "gpu"

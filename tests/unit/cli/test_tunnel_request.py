@@ -264,7 +264,7 @@ WRONG: list[tuple[tuple[str, ...], dict[str, Any], str, str]] = [
     (
         ("later",),
         {},
-        "profile later: announce is not in this version",
+        "profile later: portal_tokens is not in this version",
         "take it out: sshvpn config edit",
     ),
     (

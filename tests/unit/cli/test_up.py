@@ -222,9 +222,6 @@ def test_what_waits_for_a_login_gets_one(
 @pytest.mark.parametrize(
     "words",
     [
-        ("--announce",),
-        ("--portal",),
-        ("--portal", "8080"),
         ("--portal-tokens",),
         ("--dns",),
         ("--dns-domain", "office.example"),
@@ -245,9 +242,16 @@ def test_words_that_say_what_holds_anyway_are_taken(launches: Launches) -> None:
 
 def test_the_help_shows_no_option_that_does_nothing() -> None:
     told = run("--help").stdout
-    for option in ("--announce", "--portal", "--dns"):
+    for option in ("-tokens", "--dns"):
         assert option not in told
-    for option in ("--lan / --no-lan", "--publish", "-r, --route", "--dry-run", "-J JUMP"):
+    for option in (
+        "--lan / --no-lan",
+        "--publish",
+        "-r, --route",
+        "--dry-run",
+        "-J JUMP",
+        "--portal [PORT]",
+    ):
         assert option in told
 
 
