@@ -14,6 +14,7 @@ from tests.lab import wait_until
 KEYS = {
     "name", "uid", "host", "engine", "direction", "state", "listen", "target", "url", "since",
     "reconnects", "retry_at", "pid", "last_error", "names", "portal",
+    "congestion_control",
 }  # fmt: skip
 
 
