@@ -1,4 +1,4 @@
-"""The `w` transport logs in every way that docs/server.md names, and tells what mends what is missing."""
+"""The `w` transport logs in every way of docs/server.md, and tells what mends what is missing."""
 
 from __future__ import annotations
 
