@@ -10,12 +10,13 @@ PYTEST ?= -n 2
 # Processes in the laboratory write here too, also those that are not root.
 COVERAGE := .coverage.d
 
-.PHONY: help demo test unit lint bench docs clean system
+.PHONY: help demo test test-systemd unit lint bench docs clean system
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    see the program at work in a small office made of namespaces"
 	@echo "make test    all checks and all tests"
+	@echo "make test-systemd  the services alone, in a Debian that systemd runs"
 	@echo "make unit    the tests that need no root, in seconds"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   how fast it is, against its peers"
@@ -43,9 +44,14 @@ unit: $(STAMP)
 test: system lint
 	@$(if $(ROOT),echo "* the laboratory needs root: sudo may ask for your password" >&2)
 	@$(PYTHON) -m compileall -q sshvpn
+	@$(ROOT) $(PYTHON) -m tests.systemd.tree
 	@mkdir -p $(COVERAGE) && chmod 1777 $(COVERAGE) && rm -rf $(COVERAGE)/*
 	$(ROOT) env COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/$(COVERAGE)/hypothesis \
 	  PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --cov --cov-report=term $(PYTEST)
+
+test-systemd: system $(STAMP)
+	@$(ROOT) $(PYTHON) -m tests.systemd.tree
+	$(ROOT) $(PYTHON) -m pytest -p no:cacheprovider tests/systemd $(PYTEST)
 
 bench: system $(STAMP)
 	@$(ROOT) $(PYTHON) -m benchmarks

@@ -413,3 +413,24 @@ class LanServer(Protocol):
     async def close(self) -> None:
         """Let it withdraw all, and return when it has ended. Twice is fine."""
         ...
+
+
+class Manager(Protocol):
+    """The service manager that started this process: sd_notify(3)."""
+
+    @property
+    def watchdog_s(self) -> float | None:
+        """Within which time it wants to hear of this process, in seconds; None: it does not."""
+        ...
+
+    def say(self, **variables: str) -> None:
+        """Tell it ``READY="1"``, ``STATUS=…`` and so on; never blocks, never fails."""
+        ...
+
+    def say_reloading(self, status: str) -> None:
+        """Tell it that what runs is being made anew; ``READY`` tells that it is done."""
+        ...
+
+    def close(self) -> None:
+        """Tell nothing more. Twice is fine."""
+        ...

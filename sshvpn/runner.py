@@ -11,6 +11,7 @@ import logging
 import logging.handlers
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sshvpn.announcing import Announcer
-from sshvpn.boundary import Prompter, Way
+from sshvpn.boundary import Manager, Prompter, Way
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
+from sshvpn.readiness import Readiness
 from sshvpn.supervisor import Session, Supervisor
 from sshvpn.wire import profile_from_json
 
@@ -29,6 +31,8 @@ _LOG_BYTES = 1 << 20
 _EXIT_INTERRUPTED = 130
 _TICK_S = 1.0
 _UNTOLD: Mapping[str, list[str]] = {"names": [], "portal": []}
+_WATCHDOG_SHARE = 3
+"""A manager that wants to hear of us within N seconds hears of us every N / 3."""
 
 log = logging.getLogger("sshvpn")
 
@@ -87,16 +91,19 @@ async def run(
     session: Session,
     directory: SessionDir,
     *,
-    log_file: Path,
+    log_file: Path | None,
     exporter: Exporter | None = None,
     front: Front | None = None,
     launcher: Launcher | None = None,
     way: Way | None = None,
     announcer: Announcer | None = None,
+    manager: Manager | None = None,
     verbose: bool = False,
 ) -> int:
     """Run ``session`` until it ends, and return the exit code.
 
+    ``log_file`` None: the log goes to stderr, as the journal wants it. ``manager`` is the
+    service manager that started this process, and is told how it goes.
     ``way`` leads to its server. ``front`` is the terminal here; ``launcher`` started this
     process in the background and waits for the first ``running``: if it goes before that,
     everything is undone. ``announcer`` tells the LAN of it, where it may be shared.
@@ -104,7 +111,13 @@ async def run(
     Raises the SshvpnError of a first start that failed.
     """
     runner = _Runner(
-        session, directory, front=front, exporter=exporter, way=way, announcer=announcer
+        session,
+        directory,
+        front=front,
+        exporter=exporter,
+        way=way,
+        announcer=announcer,
+        manager=manager,
     )
     with _logging(log_file, runner.take_record, logging.DEBUG if verbose else logging.INFO):
         return await runner.run(launcher)
@@ -120,11 +133,14 @@ class _Runner:
         exporter: Exporter | None,
         way: Way | None,
         announcer: Announcer | None,
+        manager: Manager | None,
     ) -> None:
         self._front = front
         self._exporter = exporter
         self._announcer = announcer
         self._session = session
+        self._manager = manager
+        self._readiness = Readiness(manager) if manager else None
         self._directory = directory
         self._exit_code = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,11 +174,15 @@ class _Runner:
             log.info("metrics at %s", self._exporter.url)
         self._watch_signals(self._loop)
         ticker = asyncio.create_task(self._tick()) if self._front else None
+        alive = asyncio.create_task(self._say_alive())
         try:
             error = await self._supervisor.run()
         finally:
+            alive.cancel()
             if ticker is not None:
                 ticker.cancel()
+            if error is not None and self._readiness is not None:
+                self._readiness.failed(error)
             if self._announcer is not None:
                 await self._announcer.close()
             log.info("ended")
@@ -181,6 +201,13 @@ class _Runner:
             await asyncio.sleep(_TICK_S)
             if self._front is not None:
                 self._front.update(self._snapshot())
+
+    async def _say_alive(self) -> None:
+        """Tell a manager that watches that this loop goes round: a process that hangs does not."""
+        watchdog_s = self._manager.watchdog_s if self._manager else None
+        while self._manager is not None and watchdog_s is not None:
+            self._manager.say(WATCHDOG="1")
+            await asyncio.sleep(watchdog_s / _WATCHDOG_SHARE)
 
     def take_record(self, level: str, text: str) -> None:
         """Hand a line of the log to who watches; called in whatever thread logs."""
@@ -201,6 +228,8 @@ class _Runner:
             self._announcer.observe(snapshot)
         self._add_names(snapshot)
         self._control.publish(snapshot)
+        if self._readiness is not None:
+            self._readiness.take(snapshot)
         if self._front is not None:
             self._front.update(snapshot)
 
@@ -236,6 +265,8 @@ class _Runner:
         if self._front is not None and self._front.is_gone():
             self._down()
         else:
+            if self._readiness is not None:
+                self._readiness.reloading()
             self._supervisor.reconnect()
 
     def _wake(self) -> None:
@@ -275,13 +306,21 @@ class _RecordSink(logging.Handler):
 
 
 class _logging:  # noqa: N801 (a context manager, used as a function)
-    """Sends the log of this package to a file and to whoever watches, while entered."""
+    """Sends the log of this package to a file and to whoever watches, while entered.
 
-    def __init__(self, path: Path, take: Callable[[str, str], None], level: int) -> None:
+    Without a file it goes to stderr, each line with its priority, as sd-daemon(3) has it.
+    """
+
+    def __init__(self, path: Path | None, take: Callable[[str, str], None], level: int) -> None:
         self._level = level
         # What cannot be written (a full disk) is lost, and the forward goes on.
         logging.raiseExceptions = False
         self._handlers: list[logging.Handler] = []
+        if path is None:
+            journal = logging.StreamHandler(sys.stderr)
+            journal.setFormatter(_JournalFormatter())
+            self._handlers += [journal, _RecordSink(take)]
+            return
         try:
             file = logging.handlers.RotatingFileHandler(
                 path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8"
@@ -314,3 +353,13 @@ class _UtcFormatter(logging.Formatter):
 
         del datefmt
         return rfc3339(record.created)
+
+
+class _JournalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for least, number in _PRIORITIES if record.levelno >= least)
+        return f"<{priority}>{record.getMessage()}"
+
+
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+"""Levels of logging, the highest first, with those of syslog(3)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from sshvpn.notebook import NotebookSession
     from sshvpn.remote.notebook_protocol import Ended, Server
     from sshvpn.runner import Exporter, Front, Launcher
+    from sshvpn.services import Kind
     from sshvpn.system.privilege import Helper
+    from sshvpn.system.service_manager import Services, SystemServices
     from sshvpn.tunnel import Identity, Surroundings, TunnelSession
 
     Profile = ForwardProfile | TunnelProfile
@@ -56,11 +58,18 @@ def log_file(kind: str, name: str) -> Path:
 
 
 def session_path(profile: Profile) -> Path:
-    """Return the run-time directory of ``profile``'s session, there or not; makes nothing."""
+    """Return the run-time directory of ``profile``'s session, there or not; makes nothing.
+
+    One that lives goes first, wherever it is: a service has a place of its own.
+    """
+    name = f"{_kind(profile)}-{session_id(profile)}"
+    living = next((base / name for base in runtimes() if is_alive(base / name)), None)
+    if living is not None:
+        return living
     base = paths.runtime_dirs()[0]
     if base.exists():
         base = paths.runtime_dir()  # which looks whose it is
-    return base / f"{_kind(profile)}-{session_id(profile)}"
+    return base / name
 
 
 def _kind(profile: Profile) -> str:
@@ -281,24 +290,38 @@ def _run(
     verbose: bool,
 ) -> int:
     import asyncio
+    import contextlib
 
     from sshvpn import runner
+    from sshvpn.errors import SshvpnError
+    from sshvpn.readiness import Readiness
+    from sshvpn.system import journal
+    from sshvpn.system.sd_notify import ServiceManager
+
+    # In the journal the log has everything; a front beside it would say it twice.
+    is_journal = launcher is None and journal.is_stderr()
 
     exporter = _make_exporter(profile)
 
     async def main() -> int:
-        session = await make()
-        return await runner.run(
-            session,
-            directory,
-            log_file=log_file(session.kind, session.name),
-            exporter=exporter,
-            front=make_front() if make_front else None,
-            launcher=launcher,
-            way=make_way(session),
-            announcer=make_announcer(profile),
-            verbose=verbose,
-        )
+        with contextlib.closing(ServiceManager()) as manager:
+            try:
+                session = await make()
+            except SshvpnError as error:
+                Readiness(manager).failed(error)
+                raise
+            return await runner.run(
+                session,
+                directory,
+                log_file=None if is_journal else log_file(session.kind, session.name),
+                exporter=exporter,
+                front=make_front() if make_front and not is_journal else None,
+                launcher=launcher,
+                way=make_way(session),
+                announcer=make_announcer(profile),
+                manager=None if launcher else manager,
+                verbose=verbose,
+            )
 
     return asyncio.run(main())
 
@@ -312,9 +335,14 @@ def _make_exporter(profile: Profile) -> Exporter | None:
 
 
 class SessionDirOf(SessionDir):
-    """The locked run-time directory of ``profile``'s session."""
+    """The locked run-time directory of ``profile``'s session.
+
+    Raises AlreadyUpError where it lives in any of this user's run-time directories.
+    """
 
     def __init__(self, profile: Profile) -> None:
+        if is_alive(living := session_path(profile)):
+            raise AlreadyUpError(living)
         super().__init__(paths.runtime_dir(), _kind(profile), session_id(profile))
 
 
@@ -495,6 +523,144 @@ def _start_helper() -> Helper:
     if _helpers:
         return _helpers.pop()
     return Helper.start(at_terminal=terminal_prompter() is not None)
+
+
+# Services ----------------------------------------------------------------------------------
+
+_installers: list[SystemServices] = []
+"""What installs services, started by root for the user it then became."""
+
+
+def leave_root_for_services() -> None:
+    """Become the user who called sudo, if any, with root's part started before; else nothing."""
+    from sshvpn.system.actor import become_caller, caller
+    from sshvpn.system.service_manager import SystemServices
+
+    uid = caller()
+    if uid is None:
+        return
+    _installers.append(SystemServices.begin(uid=uid))
+    become_caller()
+
+
+def services(kind: Kind) -> Services:
+    """Return the service manager for ``kind``, to be closed; sudo may ask at the terminal.
+
+    Raises SshvpnError for what stands in the way, PrivilegeError where sudo refuses.
+    """
+    from sshvpn.system import service_manager
+
+    service_manager.check(kind)
+    if _installers and not kind.is_users:
+        return _installers.pop()
+    return service_manager.services(kind, at_terminal=terminal_prompter() is not None)
+
+
+def service_profile(profile: Profile) -> str:
+    """Return the configuration that a service of ``profile`` reads. Raises UsageError."""
+    from sshvpn.config import render
+    from sshvpn.config.from_profile import of_profile
+
+    return render(of_profile(profile))
+
+
+def service_state(kind: Kind, name: str) -> Mapping[str, str]:
+    """Return how systemd sees a service: ActiveState, StatusText, ExecMainStatus, NRestarts."""
+    from sshvpn.system import service_manager
+
+    return service_manager.state_of(kind, name)
+
+
+def enabled_services() -> list[tuple[Kind, str]]:
+    """Return the services of this user, or (as root) of the system."""
+    from sshvpn.system import service_manager
+
+    return list(service_manager.enabled())
+
+
+def service_key(name: str, *, make: bool) -> Path | None:
+    """Return the path of the key of the service NAME; None where there is none and none is made."""
+    from sshvpn.system import service_key
+
+    path = service_key.path_of(name)
+    return service_key.ensure(name) if make else path if path.exists() else None
+
+
+def service_key_line(name: str) -> str:
+    """Return the public half of that key. Raises SshvpnError."""
+    from sshvpn.system import service_key
+
+    return service_key.public_line(name)
+
+
+def remove_service_key(name: str) -> bool:
+    """Remove that key, and return whether there was one."""
+    from sshvpn.system import service_key
+
+    return service_key.remove(name)
+
+
+def service_configuration(kind: Kind, name: str) -> Path:
+    """Return the configuration of its own that a service reads."""
+    from sshvpn.system import service_manager
+
+    return service_manager.configuration(kind, name)
+
+
+def unit_of_process(pid: int) -> str | None:
+    """Return the systemd service that a process is part of, None for none."""
+    from sshvpn.system import journal
+
+    return journal.own_unit(str(pid))
+
+
+def print_journal(session: str, unit: str, *, follow: bool) -> None:
+    """Print what the journal has of ``unit``, which runs a session of that kind.
+
+    ``follow``: until Ctrl-C. Raises SshvpnError where this user may not read it.
+    """
+    from sshvpn.services import KINDS
+    from sshvpn.system import journal
+
+    journal.print_unit(unit, is_users=KINDS[session].is_users, follow=follow)
+
+
+def try_login(profile: Profile) -> None:
+    """Log in as a service would, asking nobody, and change nothing. Raises why it cannot."""
+    import asyncio
+
+    asyncio.run(_try_login(profile))
+
+
+async def _try_login(profile: Profile) -> None:
+    if isinstance(profile, TunnelProfile):
+        from sshvpn.system.openssh_tunnel import OpensshCarrier
+        from sshvpn.system.remote_agent_errors import NoAgentError
+
+        carrier = OpensshCarrier(None, None)
+        await carrier.check(profile)
+        try:
+            await carrier.look(profile, _identity(profile).remote_label, None)
+        except NoAgentError:
+            # A key that is limited to its device runs no agent, and needs none.
+            if profile.remote_device is None or profile.address is None:
+                raise
+        return
+    engine = make_engine(profile.engine)
+    await engine.check(profile)
+    await (await engine.connect(profile, None)).close()
+
+
+def sweep_tunnel(name: str) -> list[str]:
+    """Remove what a killed process has left of this user's tunnel NAME; return what failed."""
+    from sshvpn.plan import marks
+
+    helper = _start_helper()
+    try:
+        helper.open(marks.label_of(os.getuid(), name))
+    finally:
+        failed = helper.close()
+    return failed
 
 
 def terminal_prompter() -> Prompter | None:

@@ -32,6 +32,8 @@ avahi-browse:avahi-utils:and looked up, and browsed
 tmux:tmux:a terminal for the live view
 chromium:chromium:a real browser opens the notebook from the local network
 chromedriver:chromium-driver:and is driven, of the same version
+systemd-nspawn:systemd-container:services are tested under a real systemd
+debootstrap:debootstrap:in a Debian of its own
 zsh:zsh:completion, and login shells of a server
 fish:fish:completion, and login shells of a server
 tcsh:tcsh:login shells of a server

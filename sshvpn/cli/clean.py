@@ -8,19 +8,24 @@ from typing import Any
 import click
 
 from sshvpn import control, wiring
+from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
 from sshvpn.errors import SshvpnError
 
 
 @click.command(short_help="Remove what a crash left behind.")
+@click.argument("name", required=False, shell_complete=complete_name)
 @click.pass_context
-def clean(context: click.Context) -> None:
+def clean(context: click.Context, name: str | None) -> None:
     """Remove what sessions that were killed have left on this machine, and nothing else.
 
     Nothing there: nothing happens, and nobody is asked. For what is left in the kernel sudo asks
     as it does for up; under sudo it is that of all users. What runs is not touched. A server
-    undoes its end by itself.
+    undoes its end by itself. NAME: of that tunnel alone.
     """
+    if name is not None:
+        _clean_tunnel(name)
+        return
     removed = control.sweep(wiring.runtimes())
     for directory in removed:
         click.echo(f"removed {directory}")
@@ -62,3 +67,11 @@ def unit_of(snapshot: Mapping[str, Any]) -> int | None:
     device = str(snapshot["records"][0].get("device") or "") if snapshot["records"] else ""
     number = device.removeprefix("sshvpn")
     return int(number) if number.isdecimal() else None
+
+
+def _clean_tunnel(name: str) -> None:
+    wiring.leave_root(1)
+    failed = wiring.sweep_tunnel(name)
+    control.sweep(wiring.runtimes())
+    if failed:
+        raise SshvpnError(f"not removed: {'; '.join(failed)}", "as root: sshvpn clean")

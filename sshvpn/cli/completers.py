@@ -58,6 +58,18 @@ def complete_name(context: click.Context, parameter: click.Parameter, incomplete
     return [name for name in _matching(_running(), incomplete) if name not in before]
 
 
+def complete_enabled(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Offer the names of services that are enabled."""
+    del context, parameter
+    from sshvpn import wiring
+
+    with suppress(SshvpnError, OSError):
+        return _matching((name for _, name in wiring.enabled_services()), incomplete)
+    return []
+
+
 def _matching(words: Iterable[str], beginning: str) -> list[str]:
     return [word for word in dict.fromkeys(words) if word.startswith(beginning)]
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -20,30 +20,48 @@ from sshvpn.errors import NotRunningError, UsageError
 @click.argument("name", required=False, shell_complete=complete_name)
 @click.option("-f", "--follow", is_flag=True, help="Go on, until it ends or Ctrl-C.")
 def logs(name: str | None, *, follow: bool) -> None:
-    """Show the log of NAME, or of the only one that is up."""
+    """Show the log of NAME, or of the only one that is up.
+
+    That of a service is in the journal, also from before the last boot, and when it is not up.
+    """
     found = {
         path: snapshot
         for path, snapshot in control.snapshots(wiring.runtimes()).items()
         if name in (None, snapshot["name"])
     }
-    files = {
-        wiring.log_file(snapshot["kind"], snapshot["name"]): path
-        for path, snapshot in found.items()
-    }
-    if name is None and len(files) > 1:
+    if name is None and len({(s["kind"], s["name"]) for s in found.values()}) > 1:
         raise UsageError(
-            f"{len(files)} things are up: {candidates(found.values())}",
+            f"{len(found)} things are up: {candidates(found.values())}",
             "say which: sshvpn logs NAME",
         )
-    if not files:
+    services = [kind for kind, other in wiring.enabled_services() if other == name]
+    if not found and not services:
         what = f"nothing called {name} is up" if name else "nothing is up"
         raise NotRunningError(what, f"older logs are kept in {wiring.log_dir()}")
+    services = services if not found else []
+    files: dict[Path, Path] = {}
+    units = {(kind.session, kind.unit_of(str(name))) for kind in services}
+    for directory, snapshot in found.items():
+        unit = _unit(snapshot)
+        if unit is not None:
+            units.add((snapshot["kind"], unit))
+        else:
+            files[wiring.log_file(snapshot["kind"], snapshot["name"])] = directory
     with contextlib.ExitStack() as stack:
         opened = {stack.enter_context(Log(file)): path for file, path in files.items()}
         for log in opened:
             log.print_new()
+        for session, unit in sorted(units):
+            wiring.print_journal(session, unit, follow=follow and not opened)
         if follow:
             _follow(opened)
+
+
+def _unit(snapshot: Mapping[str, Any]) -> str | None:
+    """Return the unit of ours that the session runs in, None where it keeps a file."""
+    pid = next((record["pid"] for record in snapshot["records"]), None)
+    unit = None if pid is None else wiring.unit_of_process(int(pid))
+    return unit if unit is not None and unit.startswith("sshvpn") else None
 
 
 class Log:

@@ -50,6 +50,10 @@ COMMANDS = {
     "restart": LazyCommand(
         "sshvpn.cli.restart", "restart", "Make a new connection, with the profile as it is now."
     ),
+    "enable": LazyCommand(
+        "sshvpn.cli.enable", "enable", "Keep NAME up for ever, as a systemd service."
+    ),
+    "disable": LazyCommand("sshvpn.cli.enable", "disable", "Undo enable."),
     "logs": LazyCommand("sshvpn.cli.logs", "logs", "Show what happened."),
     "clean": LazyCommand("sshvpn.cli.clean", "clean", "Remove what a crash left behind."),
     "config": LazyCommand("sshvpn.cli.config", "config", "Show, edit or check the profiles."),
@@ -59,7 +63,7 @@ COMMANDS = {
 }
 
 NOT_YET = frozenset(
-    {"enable", "disable", "check"},
+    {"check"},
 )
 """Commands of the contract that this version has not: their names are not mistakes."""
 

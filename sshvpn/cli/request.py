@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ForwardWords:
-    """What was typed.
+    """What was typed. None, or an empty tuple: nothing was said.
 
     ``default_timeout_s`` holds where neither the words nor the configuration say one.
     """
 
-    words: Sequence[str]
-    local: Sequence[str]
-    remote: Sequence[str]
-    dynamic: Sequence[str]
-    host: str | None
-    name: str | None
-    binds: tuple[str, ...]
-    lan: bool | None
-    engine: EngineName | None
-    metrics: str | None
-    timeout_s: float | None
-    default_timeout_s: float | None
-    ssh: SshOptions
+    words: Sequence[str] = ()
+    local: Sequence[str] = ()
+    remote: Sequence[str] = ()
+    dynamic: Sequence[str] = ()
+    host: str | None = None
+    name: str | None = None
+    binds: tuple[str, ...] = ()
+    lan: bool | None = None
+    engine: EngineName | None = None
+    metrics: str | None = None
+    timeout_s: float | None = None
+    default_timeout_s: float | None = None
+    ssh: SshOptions = field(default_factory=SshOptions)
     keepalive_s: int | None = None
     wishes: TypedWishes = field(default_factory=TypedWishes)
 

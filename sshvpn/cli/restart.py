@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.cli.typed import words_of
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
 from sshvpn.model import ForwardProfile, TunnelProfile
+from sshvpn.services import KINDS
+
+_VARIABLE = "SSHVPN_CONFIG"
 
 
 @click.command(short_help="Make a new connection, with the profile as it is now.")
@@ -48,7 +54,7 @@ def restart(context: click.Context, name: str, *, kind: str | None, verbose: boo
 def _restart(path: Path, snapshot: dict[str, Any], hidden: tuple[str, ...]) -> int:
     name = str(snapshot["name"])
     try:
-        ask_for_restart(path, _profile_now(path, snapshot), hidden)
+        ask_for_restart(path, profile_now(path, snapshot), hidden)
     except SshvpnError as error:
         return tell(error, name)
     except OSError:
@@ -57,19 +63,38 @@ def _restart(path: Path, snapshot: dict[str, Any], hidden: tuple[str, ...]) -> i
     return 0
 
 
-def _profile_now(path: Path, snapshot: dict[str, Any]) -> ForwardProfile | TunnelProfile | None:
+@contextlib.contextmanager
+def _configuration_of(snapshot: dict[str, Any]) -> Iterator[None]:
+    """Let the session's configuration be read, which is a service's own where it is one."""
+    kind, name = KINDS.get(snapshot["kind"]), str(snapshot["name"])
+    unit = wiring.unit_of_process(int(snapshot["records"][0]["pid"]))
+    if kind is None or unit != kind.unit_of(name):
+        yield
+        return
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = str(wiring.service_configuration(kind, name))
+    try:
+        yield
+    finally:
+        del os.environ[_VARIABLE]
+        if before is not None:
+            os.environ[_VARIABLE] = before
+
+
+def profile_now(path: Path, snapshot: dict[str, Any]) -> ForwardProfile | TunnelProfile | None:
     """Return the profile of the words that it was started with; None where there are none."""
     reply = control.request(path, "typed") or {}
     typed = reply.get("typed")
     if not typed:
         return None
     profile: ForwardProfile | TunnelProfile
-    if snapshot["kind"] == "tunnel":
-        [profile] = build_profiles(words_of(TunnelWords, typed))
-    elif "notebook" in snapshot["records"][0]:
-        profile = build_notebook(words_of(NotebookWords, typed))
-    else:
-        profile = build_profile(words_of(ForwardWords, typed))
+    with _configuration_of(snapshot):
+        if snapshot["kind"] == "tunnel":
+            [profile] = build_profiles(words_of(TunnelWords, typed))
+        elif "notebook" in snapshot["records"][0]:
+            profile = build_notebook(words_of(NotebookWords, typed))
+        else:
+            profile = build_profile(words_of(ForwardWords, typed))
     was, is_now = snapshot["records"][0]["host"], profile.host
     if was != is_now == snapshot["name"]:
         raise UsageError(

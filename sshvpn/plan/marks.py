@@ -99,6 +99,11 @@ def cgroup_label(name: str) -> str | None:
     return label if name != label and is_label(label) else None
 
 
+def is_service_group(name: str) -> bool:
+    """Whether ``name`` is that of the cgroup which systemd makes for a tunnel's service."""
+    return name.startswith("sshvpn@") and name.endswith(".service")
+
+
 def cgroup_level(path: str) -> int:
     """Return how deep the cgroup ``path`` (below /sys/fs/cgroup) is in its hierarchy."""
     return path.removeprefix(f"{HYBRID}/").count("/") + 1

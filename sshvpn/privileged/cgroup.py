@@ -28,6 +28,22 @@ _EMPTY_WITHIN_S = 1.0
 _POLL_S = 0.01
 
 
+def of_service(pid: int | str = "self") -> str | None:
+    """Return the path, below :data:`FILESYSTEM`, of the group of the service that ``pid`` is.
+
+    None for a process that is no service of ours. A service needs no group of its own making:
+    in systemd's there is nothing but its supervisor, its helper and its ssh.
+    """
+    root = next((root for root in _ROOTS if (root / "cgroup.controllers").exists()), None)
+    try:
+        group = None if root is None else root / _place_of(pid).strip("/")
+    except OSError:
+        return None
+    if group is None or not marks.is_service_group(group.name) or not group.is_dir():
+        return None
+    return str(group.relative_to(FILESYSTEM))
+
+
 def enclose(label: str, pid: int, owner: int) -> str:
     """Put process ``pid`` of the user ``owner`` into the group; what it starts is born there.
 
@@ -89,7 +105,7 @@ def left(labels: set[str]) -> dict[str, str]:
     }
 
 
-def _place_of(pid: int) -> str:
+def _place_of(pid: int | str) -> str:
     """Return the path of the group that ``pid`` is in, below the root of version 2."""
     for line in Path(f"/proc/{pid}/cgroup").read_text("ascii").splitlines():
         if line.startswith("0::"):

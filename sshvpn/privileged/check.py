@@ -51,11 +51,15 @@ _PLAIN_VALUE = re.compile(r"-?[0-9]{1,3}")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scope:
-    """The one tunnel that a helper may touch, for user ``actor``."""
+    """The one tunnel that a helper may touch, for user ``actor``.
+
+    ``service`` is the cgroup of the service that the helper itself is part of, if it is.
+    """
 
     label: str
     unit: int
     actor: int
+    service: str | None = None
 
     @property
     def device(self) -> str:
@@ -141,7 +145,8 @@ def _firewall(wall: Firewall, scope: Scope, _: Collection[str]) -> None:
     if cgroup is not None:
         _need(len(cgroup) <= _LONGEST_CGROUP and bool(_CGROUP.fullmatch(cgroup)), "no cgroup")
         name = cgroup.rpartition("/")[2]
-        _need(name == marks.cgroup_name(scope.label), "another cgroup")
+        is_own = name == marks.cgroup_name(scope.label) or cgroup == scope.service
+        _need(is_own, "another cgroup")
 
 
 def _unknown_table(table: UnknownTable, scope: Scope, _: Collection[str]) -> None:

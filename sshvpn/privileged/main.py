@@ -20,7 +20,7 @@ import sys
 from types import FrameType
 
 _OK, _FAILED, _USAGE = 0, 1, 2
-_PEER = 3
+PEER = 3
 _ROOM = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 (pathlib takes 5 ms)
 
 
@@ -29,12 +29,12 @@ def main() -> int:
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         _say("this is a part of sshvpn, which starts it; see: sshvpn --help")
         return _USAGE
-    actor = _actor()
+    actor = actor_of_caller()
     if os.geteuid() != 0 or actor is None:
         _say("must be started by sudo")
         return _USAGE
     _leave_starter()
-    _seclude()
+    seclude()
     # -I keeps the directory of this file, and all that the caller says, off the path; -S what
     # other packages want to be run at each start.
     sys.path.append(os.path.dirname(os.path.dirname(_ROOM)))  # noqa: PTH120
@@ -44,18 +44,19 @@ def main() -> int:
         capabilities.keep_only(capabilities.needed())
     except OSError as error:
         told = f'"code": "privilege", "message": "{error.strerror}", "hint": ""'
-        _greet(f'"ok": false, "error": {{{told}}}')
+        greet(f'"ok": false, "error": {{{told}}}')
         return _FAILED
-    _greet(f'"ok": true, "hello": 1, "actor": {actor}, "pid": {os.getpid()}')
+    greet(f'"ok": true, "hello": 1, "actor": {actor}, "pid": {os.getpid()}')
     return _serve(actor)
 
 
-def _greet(words: str) -> None:
+def greet(words: str) -> None:
+    """Send the first line, ``{WORDS}``."""
     # A line of JSON, made without the library, which would take a third of the time to here.
-    os.write(_PEER, f"{{{words}}}\n".encode())
+    os.write(PEER, f"{{{words}}}\n".encode())
 
 
-def _actor() -> int | None:
+def actor_of_caller() -> int | None:
     """Return the user for whom this acts: whoever called sudo, else root."""
     text = os.environ.get("SUDO_UID", "0")
     return (
@@ -84,14 +85,14 @@ def _leave_starter() -> None:
     os.close(writer)
 
 
-def _seclude() -> None:
+def seclude() -> None:
     """Leave the caller's descriptors, directory and environment; keep the socket."""
-    os.dup2(0, _PEER, inheritable=False)
+    os.dup2(0, PEER, inheritable=False)
     null = os.open(os.devnull, os.O_RDWR)
     # Errors too: from here on the socket tells everything.
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.closerange(_PEER + 1, max(null + 1, 256))
+    os.closerange(PEER + 1, max(null + 1, 256))
     os.chdir("/")
     os.umask(0o077)
     os.environ.clear()
@@ -108,7 +109,7 @@ def _serve(actor: int) -> int:
     from sshvpn.privileged.server import HelperServer, refuse
     from sshvpn.privileged.units import Units, state_directory
 
-    peer = socket.socket(fileno=_PEER)
+    peer = socket.socket(fileno=PEER)
     try:
         directory = state_directory()
     except SshvpnError as error:

@@ -85,11 +85,11 @@ class HelperServer:
             request = json.loads(line)
             return {"ok": True, **_operation(request)(self, request)}
         except SshvpnError as error:
-            return _refusal(error.code, str(error), error.hint)
+            return refusal(error.code, str(error), error.hint)
         except (ValueError, RecursionError) as error:
-            return _refusal("usage", f"refused by the helper: {error}")
+            return refusal("usage", f"refused by the helper: {error}")
         except Exception as error:  # noqa: BLE001 (whatever it is, the tunnel must stay swept up)
-            return _refusal("failed", f"{type(error).__name__} in the helper: {error}")
+            return refusal("failed", f"{type(error).__name__} in the helper: {error}")
 
     def _open(self, request: Mapping[str, Any]) -> dict[str, object]:
         label = request.get("label")
@@ -106,7 +106,7 @@ class HelperServer:
             used = self._kernel.netlink.units()
             unit = self._units.claim(label, lambda unit: self._is_free(unit, used))
             managers.keep_away()
-        self._scope = Scope(label, unit, self._actor)
+        self._scope = Scope(label, unit, self._actor, cgroup.of_service())
         return {"unit": unit}
 
     def _is_free(self, unit: int, used: set[int]) -> bool:
@@ -229,7 +229,7 @@ def refuse(peer: socket.socket, error: SshvpnError) -> None:
     """Answer the first request with ``error``, and no other."""
     with contextlib.suppress(OSError), peer.makefile("rwb") as lines:
         if lines.readline(LONGEST_LINE):
-            lines.write(_line(_refusal(error.code, str(error), error.hint)))
+            lines.write(_line(refusal(error.code, str(error), error.hint)))
 
 
 def _line(record: Mapping[str, object]) -> bytes:
@@ -244,7 +244,8 @@ def _operation(request: object) -> Operation:
     return _OPERATIONS[name]
 
 
-def _refusal(code: str, message: str, hint: str = "") -> dict[str, object]:
+def refusal(code: str, message: str, hint: str = "") -> dict[str, object]:
+    """Return the answer that tells of an error."""
     error = {"code": code, "message": printable(message)[:500], "hint": hint}
     return {"ok": False, "error": error}
 

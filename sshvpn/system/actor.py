@@ -1,4 +1,7 @@
-"""For whom a process acts: ``sudo sshvpn up`` is the tunnel of the user who called sudo."""
+"""For whom a process acts: ``sudo sshvpn up`` is the tunnel of the user who called sudo.
+
+A system service says it itself: it is started as root, with a user to become.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,16 @@ from sshvpn.errors import PrivilegeError
 
 _OF_ROOT = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
 _LARGEST = 0xFFFFFFFE
+SERVICE_UID = "SSHVPN_SERVICE_UID"
+"""The variable by which a unit says for whom it acts."""
 
 
 def caller() -> int | None:
-    """Return the user who called sudo; None where this is not root, or root himself called."""
-    text = os.environ.get("SUDO_UID", "")
+    """Return the user for whom root acts: who called sudo, or the one of a service.
+
+    None where this is not root, or acts for root himself.
+    """
+    text = os.environ.get(SERVICE_UID) or os.environ.get("SUDO_UID", "")
     if os.geteuid() != 0 or not (text.isascii() and text.isdecimal()):
         return None
     uid = int(text)
@@ -22,7 +30,7 @@ def caller() -> int | None:
 
 
 def become_caller() -> None:
-    """Become the user who called sudo, for good: his groups, home and run-time directory.
+    """Become the user who is acted for, for good: his groups, home and run-time directory.
 
     Nothing happens where there is none. Raises PrivilegeError for a user without an account.
     To be called before any file of that user is read: root reads none.

@@ -81,6 +81,9 @@ class HelperEnd:
     async def bypass(self) -> Bypass:
         """Let this process and what it starts go around a default route, and return how."""
         uid = os.getuid()
+        service = cgroup.of_service()
+        if service is not None:
+            return BypassCgroup(service, marks.bypass_mark(self._unit))
         try:
             # Where systemd has given the user a part of the tree, the helper may not change it.
             path = self._own_group = cgroup.enclose(self._label, os.getpid(), uid)

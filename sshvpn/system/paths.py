@@ -12,23 +12,39 @@ from pathlib import Path
 
 from sshvpn.errors import SshvpnError
 
+SERVICES = Path("/run/sshvpn-service")
+"""Below it each system service has a run-time directory of its user's (RuntimeDirectory=)."""
+
 
 def runtime_dirs() -> tuple[Path, ...]:
     """Return the places where running things of this user may be found, the preferred first.
 
-    Root has ``/run/sshvpn``; everybody else ``$XDG_RUNTIME_DIR/sshvpn`` and
-    ``/tmp/sshvpn-UID``: a login without the first (cron, su) uses the second, and ``status``
-    must find what either began.
+    A system service has its own, which systemd made (``$RUNTIME_DIRECTORY``). Root has
+    ``/run/sshvpn``; everybody else ``$XDG_RUNTIME_DIR/sshvpn`` and ``/tmp/sshvpn-UID``: a login
+    without the first (cron, su) uses the second, and ``status`` must find what any of them began.
     """
     uid = os.getuid()
-    if uid == 0:
-        return (Path("/run/sshvpn"),)
-    candidates = [Path(f"/tmp/sshvpn-{uid}")]  # noqa: S108 (owner and mode are checked)
+    own = os.environ.get("RUNTIME_DIRECTORY", "")
+    candidates = []
+    if own.startswith("/") and _is_own_directory(Path(own)):
+        candidates.append(Path(own) / "sshvpn")
     session = os.environ.get("XDG_RUNTIME_DIR", "")
     base = Path(session) if session.startswith("/") else Path(f"/run/user/{uid}")
-    if _is_own_directory(base):
-        candidates.insert(0, base / "sshvpn")
-    return tuple(candidates)
+    if uid == 0:
+        candidates.append(Path("/run/sshvpn"))
+    elif _is_own_directory(base):
+        candidates.append(base / "sshvpn")
+    if uid != 0:
+        candidates.append(Path(f"/tmp/sshvpn-{uid}"))  # noqa: S108 (owner and mode are checked)
+    return (*dict.fromkeys((*candidates, *_of_services())),)
+
+
+def _of_services() -> list[Path]:
+    try:
+        found = sorted(SERVICES.iterdir())
+    except OSError:
+        return []
+    return [path / "sshvpn" for path in found if _is_own_directory(path)]
 
 
 def runtime_dir() -> Path:

@@ -14,37 +14,28 @@ for that: it is enough that the process that has the socket ends.
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
-import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import sshvpn
-from sshvpn.errors import (
-    PrivilegeError,
-    SshvpnError,
-    TakenError,
-    UsageError,
-)
 from sshvpn.plan.codec import from_record, to_record
 from sshvpn.plan.request import Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
-from sshvpn.system.sudo import Sudo
+from sshvpn.system.root_process import (
+    HelperGoneError,
+    checked,
+    gone,
+    request_line,
+    start_as_root,
+)
+from sshvpn.system.sudo import PROMPT
 
-_MAIN = Path(sshvpn.__file__).resolve().parent / "privileged" / "main.py"
+__all__ = ["Helper", "HelperGoneError"]
+
 _END_TIMEOUT_S = 30.0
 _LONGEST_ANSWER = 4096
-_KINDS: Mapping[str, type[SshvpnError]] = {
-    kind.code: kind for kind in (UsageError, PrivilegeError, TakenError)
-}
-
-
-class HelperGoneError(PrivilegeError):
-    """The helper has ended before its time: killed, most likely."""
 
 
 class Helper:
@@ -68,27 +59,9 @@ class Helper:
         which asks ``at_terminal``, or by the program of ``$SUDO_ASKPASS``, else nobody. Raises
         PrivilegeError. Interrupted, nothing is left.
         """
-        # -I, -S: nothing of the caller's environment or directory decides what root imports.
-        program = [sys.executable, "-I", "-S", str(_MAIN)]
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        helper = cls(ours)
-        try:
-            with theirs:
-                sudo = Sudo(program, theirs, {"SUDO_UID": str(uid or 0)}, at_terminal=at_terminal)
-            try:
-                sudo.wait_for(ours)
-                helper.pid = int(helper._receive()["pid"])
-            except HelperGoneError as error:
-                raise sudo.why() from error
-            except BaseException:
-                helper._let_go()
-                sudo.interrupted()
-                raise
-            sudo.end()
-        except BaseException:
-            helper._let_go()
-            raise
-        return helper
+        peer, greeting, sudo = start_as_root("main.py", PROMPT, at_terminal=at_terminal, uid=uid)
+        sudo.end()
+        return cls(peer, int(greeting["pid"]))
 
     @classmethod
     def from_socket(cls, peer: socket.socket) -> Helper:
@@ -137,10 +110,10 @@ class Helper:
         """
         with self._lock:
             try:
-                socket.send_fds(self._peer, [_request(op="pace", by=name)], [sock.fileno()])
+                socket.send_fds(self._peer, [request_line(op="pace", by=name)], [sock.fileno()])
                 self._receive()
             except (OSError, ValueError) as error:
-                raise _gone() from error
+                raise gone() from error
 
     def watch(self) -> socket.socket:
         """Return a socket that has something to read after every change of the firewall.
@@ -149,12 +122,12 @@ class Helper:
         """
         with self._lock:
             try:
-                self._peer.sendall(_request(op="watch"))
+                self._peer.sendall(request_line(op="watch"))
                 # The answer and the socket come in one message, and nothing else is on its way.
                 data, handed, *_ = socket.recv_fds(self._peer, _LONGEST_ANSWER, 1)
             except OSError as error:
-                raise _gone() from error
-        _checked(data)
+                raise gone() from error
+        checked(data)
         monitor = socket.socket(fileno=handed[0])
         monitor.set_inheritable(False)
         return monitor
@@ -190,29 +163,10 @@ class Helper:
     def _ask(self, **request: object) -> dict[str, Any]:
         with self._lock:
             try:
-                self._peer.sendall(_request(**request))
+                self._peer.sendall(request_line(**request))
                 return self._receive()
             except (OSError, ValueError) as error:
-                raise _gone() from error
+                raise gone() from error
 
     def _receive(self) -> dict[str, Any]:
-        return _checked(self._lines.readline())
-
-
-def _request(**request: object) -> bytes:
-    return json.dumps(request).encode() + b"\n"
-
-
-def _checked(line: bytes) -> dict[str, Any]:
-    """Return the answer that ``line`` is. Raises the error that it tells of."""
-    if not line.endswith(b"\n"):
-        raise _gone()
-    answer: dict[str, Any] = json.loads(line)
-    if not answer["ok"]:
-        error = answer["error"]
-        raise _KINDS.get(error["code"], SshvpnError)(error["message"], error["hint"])
-    return answer
-
-
-def _gone() -> HelperGoneError:
-    return HelperGoneError("the privileged helper has ended", "sshvpn clean removes what it left")
+        return checked(self._lines.readline())

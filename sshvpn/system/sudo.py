@@ -42,7 +42,8 @@ class Sudo:
     """A program that is being started as root, by sudo unless this is root already.
 
     ``stdin`` becomes the program's. sudo asks ``at_terminal``, else by the program that
-    ``$SUDO_ASKPASS`` names, else nobody. ``variables`` are for a program that needs no sudo.
+    ``$SUDO_ASKPASS`` names, else nobody; ``prompt`` says what for. ``variables`` are for a
+    program that needs no sudo.
     Raises PrivilegeError where there is no sudo.
     """
 
@@ -53,6 +54,7 @@ class Sudo:
         variables: Mapping[str, str],
         *,
         at_terminal: bool,
+        prompt: str = PROMPT,
     ) -> None:
         self._program = program
         self._at_terminal = at_terminal
@@ -60,7 +62,7 @@ class Sudo:
         self._begun = b""
         words, environment = list(program), {**os.environ, **variables}
         if os.geteuid() != 0:
-            words = [*_sudo(at_terminal=at_terminal), *words]
+            words = [*_sudo(prompt, at_terminal=at_terminal), *words]
             environment = {**os.environ, "LC_ALL": "C"}
         self._process = subprocess.Popen(
             words,
@@ -127,12 +129,12 @@ class Sudo:
             sys.stderr.flush()
 
 
-def _sudo(*, at_terminal: bool) -> list[str]:
+def _sudo(prompt: str, *, at_terminal: bool) -> list[str]:
     sudo = next((path for path in _PLACES if os.access(path, os.X_OK)), None)
     if sudo is None:
         raise PrivilegeError("changing the network needs root, and there is no sudo", "run as root")
     how = [] if at_terminal else ["-A"] if "SUDO_ASKPASS" in os.environ else ["-n"]
-    return [sudo, *how, "-p", PROMPT, "--"]
+    return [sudo, *how, "-p", prompt, "--"]
 
 
 def _kind_of(line: str) -> str | None:

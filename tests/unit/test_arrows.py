@@ -13,8 +13,8 @@
           │ announcing     │        │
           │   sharing      │        │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
-   presence  pulse ends    │                    privileged      by boundary's Protocols
-          │     plan  remote  stream               │
+   presence  pulse ends  readiness                 privileged      by boundary's Protocols
+          │     plan  remote  stream  services     │
           └──── model ─────┴───────────────────────┘
                   │
                 errors
@@ -38,7 +38,8 @@ NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "presence", "spec"}
 CAPABILITIES = PURE | {
     "announcing", "config", "control", "ends", "forwarding", "jupyter", "notebook", "path_report",
-    "pulse", "rehearsal", "remote", "sharing", "supervisor", "tunnel", "wire",
+    "pulse", "readiness", "rehearsal", "remote", "services", "sharing", "supervisor", "tunnel",
+    "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -52,6 +53,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "spec": NOUNS,
     "plan": NOUNS,
     "remote": NOUNS,
+    "services": NOUNS,
+    "readiness": NOUNS | {"boundary"},
     "ends": NOUNS | {"plan", "remote"},
     "pulse": NOUNS,
     "path_report": NOUNS,
@@ -69,8 +72,8 @@ ALLOWED: Mapping[str, set[str]] = {
     "notebook": NOUNS | {"boundary", "forwarding", "jupyter", "remote"},
     "wire": NOUNS | {"spec"},
     "stream": set(),
-    "system": NOUNS | {"boundary", "plan", "privileged", "remote", "stream"},
-    "privileged": NOUNS | {"boundary", "plan"},
+    "system": NOUNS | {"boundary", "plan", "privileged", "remote", "services", "stream"},
+    "privileged": NOUNS | {"boundary", "plan", "services"},
     "lan": NOUNS | {"boundary", "presence"},
     "runner": CAPABILITIES,
     "wiring": CAPABILITIES | {"runner", "system", "lan", "privileged", "remote"},
@@ -108,6 +111,8 @@ REASONS = {
     "forwarding": "it must run over both engines and over fakes alike",
     "jupyter": "it talks over any connection, and knows nothing of forwards",
     "notebook": "it is a forward that sees to Jupyter, over any engine and over fakes alike",
+    "services": "it is pure: an account and a profile in, units and key options out; root reads it",
+    "readiness": "it is pure but for the manager that it tells: a fake one stands in for systemd",
     "ends": "it is pure: both sides' facts in, what each shall be out",
     "path_report": "it is pure: what a connection has got in, words out",
     "pulse": "it is pure: what was seen and when in, dead or alive out",

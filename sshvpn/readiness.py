@@ -1,0 +1,79 @@
+"""What a service manager is told of a session: when it is ready, and how it stands in one line.
+
+::
+
+    starting, backoff ── STATUS ──>     running ── READY, STATUS ──>     stopping ── STOPPING ──>
+                                          └── HUP ── RELOADING ── … running ── READY
+
+READY is said in ``running`` and nowhere else: what a service manager calls started is a tunnel
+through which a packet has come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sshvpn.boundary import Manager
+from sshvpn.errors import SshvpnError
+
+
+class Readiness:
+    """Tells ``manager`` of one session, once a change."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+        self._is_ready = False
+        self._last = ""
+
+    def take(self, snapshot: Mapping[str, Any]) -> None:
+        """Tell what is new in ``snapshot``."""
+        status = status_line(snapshot)
+        news: dict[str, str] = {}
+        if snapshot["state"] == "running" and not self._is_ready:
+            self._is_ready = True
+            news["READY"] = "1"
+        if status != self._last:
+            self._last = status
+            news["STATUS"] = status
+        if snapshot["state"] == "stopping":
+            news["STOPPING"] = "1"
+        if news:
+            self._manager.say(**news)
+
+    def reloading(self) -> None:
+        """Tell that a new connection is being made; the next ``running`` ends it."""
+        if self._is_ready:
+            self._is_ready = False
+            self._last = "a new connection was asked for"
+            self._manager.say_reloading(self._last)
+
+    def failed(self, error: SshvpnError) -> None:
+        """Tell why the session has ended: the last words."""
+        self._manager.say(STOPPING="1", STATUS=f"failed: {_told(error.as_record())}")
+
+
+def status_line(snapshot: Mapping[str, Any]) -> str:
+    """Return in one line how a session stands, with why and what to do where it does not run."""
+    records = snapshot["records"]
+    state = str(snapshot["state"])
+    error = next((record["last_error"] for record in records if record["last_error"]), None)
+    if state == "running":
+        return f"running: {', '.join(filter(None, map(_where, records)))}"
+    if error is None or state == "stopping":
+        return state
+    retry_at = records[0]["retry_at"]
+    # An instant to the second; the fractions are for programs.
+    when = f"; next try at {retry_at[:19]}Z" if retry_at else ""
+    return f"{state}: {_told(error)}{when}"
+
+
+def _told(error: Mapping[str, str]) -> str:
+    return error["message"]
+
+
+def _where(record: Mapping[str, Any]) -> str:
+    if "listen" in record:
+        return " ".join([*record["listen"], f"-> {record['host']}"])
+    routes = [f"routes {' '.join(record['routes'])}"] if record["routes"] else []
+    return " ".join([str(record["host"]), "is", str(record["remote_address"]), *routes])

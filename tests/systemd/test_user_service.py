@@ -1,0 +1,103 @@
+"""A forward as a service of its user's: no privilege but lingering, that somebody else allows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab import wait_until
+from tests.lab.machine import ALICE
+from tests.systemd.conftest import Site
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+UNIT = "sshvpn@web.service"
+HOME = ALICE.home
+WEB = '[forwards.web]\nhost = "server"\nspecs = ["9999:8888"]\n'
+
+
+@pytest.fixture
+def forwards(site: Site) -> Site:
+    """Return a site whose alice has the profile `web`."""
+    site.box.write(f"{HOME}/.config/sshvpn/config.toml", WEB, "alice", 0o600)
+    return site
+
+
+def linger(site: Site) -> None:
+    site.box.run(["loginctl", "enable-linger", "alice"], user="root")
+    wait_until(lambda: site.box.path(f"/run/user/{ALICE.uid}/systemd/private").exists(), every=0.1)
+
+
+def show(site: Site, key: str) -> str:
+    words = ["systemctl", "--user", "show", "--value", "--property", key, UNIT]
+    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{ALICE.uid}"}
+    return site.box.run(words, env=runtime).stdout.strip()
+
+
+def page(site: Site) -> str:
+    return site.lab.gateway.run(
+        ["curl", "-s", "--max-time", "2", "http://127.0.0.1:9999/"], check=False
+    ).stdout
+
+
+def test_without_lingering_it_says_the_line_that_allows_it(forwards: Site) -> None:
+    before = forwards.box.files(f"{HOME}/.config")
+    refused = forwards.box.sshvpn("enable", "web", check=False)
+    assert refused.returncode == 1
+    assert "sudo loginctl enable-linger alice" in refused.stderr
+    assert forwards.box.files(f"{HOME}/.config") == before
+
+
+def test_after_a_reboot_the_forward_is_there_with_nobody_logged_in(forwards: Site) -> None:
+    linger(forwards)
+    before = forwards.box.files(f"{HOME}/.config", f"{HOME}/.ssh")
+    told = forwards.box.sshvpn("enable", "web").stdout
+    assert "systemctl --user status sshvpn@web.service" in told
+    assert "notebook" in page(forwards)
+    forwards.box.reboot()
+    wait_until(lambda: "notebook" in page(forwards), 30, every=0.1)
+    assert show(forwards, "ActiveState") == "active"
+    assert "running" in forwards.box.sshvpn("logs", "web").stdout
+    assert "web" in forwards.box.sshvpn("status").stdout
+    forwards.box.sshvpn("disable", "web")
+    assert page(forwards) == ""
+    assert forwards.box.files(f"{HOME}/.config", f"{HOME}/.ssh") == before
+
+
+def test_an_agent_of_the_session_is_not_what_it_logs_in_with(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.write(f"{HOME}/.ssh/config", "Host server\n  User root\n", "alice", 0o600)
+    runtime = f"/run/user/{ALICE.uid}"
+    script = (
+        f"ssh-agent -a {runtime}/agent >/dev/null && SSH_AUTH_SOCK={runtime}/agent "
+        f"ssh-add -q {HOME}/.ssh/office && systemctl --user set-environment "
+        f"SSH_AUTH_SOCK={runtime}/agent"
+    )
+    forwards.box.run(["sh", "-c", script], env={"XDG_RUNTIME_DIR": runtime})
+    refused = forwards.box.sshvpn("enable", "web", SSH_AUTH_SOCK=f"{runtime}/agent", check=False)
+    assert refused.returncode == 5, refused
+    assert "cannot log in by itself" in refused.stderr
+
+
+def test_its_key_is_limited_to_its_port(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.write(f"{HOME}/.ssh/config", "Host server\n  User root\n", "alice", 0o600)
+    made = forwards.box.sshvpn("enable", "web", "--make-key", check=False)
+    assert made.returncode == 5
+    (line,) = [
+        line for line in made.stdout.splitlines() if " ssh-ed25519 " in line and "echo" not in line
+    ]
+    assert line.startswith('restrict,port-forwarding,permitopen="localhost:8888",')
+    forwards.lab.server.write("/root/.ssh/authorized_keys", f"{line}\n", "root")
+    forwards.box.sshvpn("enable", "web")
+    assert "notebook" in page(forwards)
+    key = [
+        "ssh",
+        "-i",
+        f"{HOME}/.ssh/sshvpn-web",
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "BatchMode=yes",
+    ]
+    assert forwards.box.run([*key, "server", "id"], check=False).returncode != 0
+    forwards.box.sshvpn("disable", "web")
