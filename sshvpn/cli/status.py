@@ -45,7 +45,8 @@ def status(name: str | None, *, as_json: bool, watch: bool) -> None:
     elif not (tunnels or forwards):
         click.echo("nothing is up")
     else:
-        _print(tunnels, forwards, in_detail=name is not None)
+        traffic = {said["records"][0]["pid"]: said["traffic"] for said in found.values()}
+        _print(tunnels, forwards, traffic if name is not None else None)
 
 
 def _records(snapshots: Iterable[Mapping[str, Any]], name: str | None) -> tuple[_Records, _Records]:
@@ -65,14 +66,18 @@ def _by_name(snapshot: Mapping[str, Any]) -> tuple[str, list[str]]:
     return snapshot["name"], snapshot["wanted"]
 
 
-def _print(tunnels: _Records, forwards: _Records, *, in_detail: bool) -> None:
+def _print(
+    tunnels: _Records, forwards: _Records, traffic: Mapping[int, Mapping[str, Any]] | None
+) -> None:
+    """Print all that there is to say where ``traffic`` by process is given, else a table."""
     from datetime import datetime
 
     from sshvpn.cli.status_view import details, table
 
     now = datetime.now().astimezone()
-    if in_detail:
-        click.echo("\n\n".join(details(record, now) for record in (*tunnels, *forwards)))
+    if traffic is not None:
+        shown = [details(record, now, traffic[record["pid"]]) for record in (*tunnels, *forwards)]
+        click.echo("\n\n".join(shown))
     else:
         click.echo(table(tunnels, forwards, now))
 

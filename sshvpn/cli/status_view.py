@@ -38,9 +38,13 @@ def table(tunnels: Sequence[Record], forwards: Sequence[Record], now: datetime) 
     return "\n".join([*shown, *of_forwards, *dict.fromkeys(errors)])
 
 
-def details(record: Record, now: datetime) -> str:
-    """Return all that there is to say of one tunnel or one forward."""
-    facts = _of_forward(record) if "direction" in record else _of_tunnel(record)
+def details(record: Record, now: datetime, traffic: Record | None = None) -> str:
+    """Return all that there is to say of one tunnel or one forward.
+
+    ``traffic`` is what the connection of a forward has carried, all its SPECs together.
+    """
+    is_forward = "direction" in record
+    facts = _of_forward(record, traffic or {}) if is_forward else _of_tunnel(record)
     last = record["last_error"]
     tail: list[Fact] = [
         ("process", [f"pid {record['pid']} of user {record['uid']}"]),
@@ -100,7 +104,7 @@ def _of_tunnel(record: Record) -> Iterator[Fact]:
         yield ("traffic", [figures])
 
 
-def _of_forward(record: Record) -> Iterator[Fact]:
+def _of_forward(record: Record, traffic: Record) -> Iterator[Fact]:
     where, target = _ends(record)
     yield ("from", [where])
     yield ("to", [target])
@@ -109,6 +113,11 @@ def _of_forward(record: Record) -> Iterator[Fact]:
     yield from told(record)
     yield ("engine", [record["engine"]])
     yield from _congestion(record)
+    figures = tunnel_view.figures(traffic)
+    count = traffic.get("connections")
+    open_now = [] if count is None else [f"{counted(count, 'connection')} open"]
+    if figures or open_now:
+        yield ("traffic", [", ".join([*([figures] if figures else []), *open_now])])
 
 
 def _congestion(record: Record) -> Iterator[Fact]:

@@ -84,12 +84,13 @@ def published(one: Mapping[str, Any]) -> str:
 def figures(record: Record) -> str:
     """Return the round trip and what was carried, as far as they are known."""
     parts = []
-    if record["rtt_ms"] is not None:
-        parts.append(f"{human_ms(record['rtt_ms'])} there and back")
-    if record["rx_bytes"] is not None:
-        parts.append(f"{human_bytes(record['rx_bytes'])} in")
-    if record["tx_bytes"] is not None:
-        parts.append(f"{human_bytes(record['tx_bytes'])} out")
+    rtt_ms, received, sent = (record.get(key) for key in ("rtt_ms", "rx_bytes", "tx_bytes"))
+    if rtt_ms is not None:
+        parts.append(f"{human_ms(rtt_ms)} there and back")
+    if received is not None:
+        parts.append(f"{human_bytes(received)} in")
+    if sent is not None:
+        parts.append(f"{human_bytes(sent)} out")
     return ", ".join(parts)
 
 

@@ -97,6 +97,13 @@ def test_one_forward_in_detail() -> None:
     )
 
 
+def test_one_forward_in_detail_says_what_its_connection_carried() -> None:
+    traffic = {"rx_bytes": 1_234_567, "tx_bytes": 4_567, "connections": 2, "rtt_ms": 12.3}
+    told = details(forward(), START, traffic)
+    assert "  traffic     12 ms there and back, 1.2 MB in, 4.6 kB out, 2 connections open\n" in told
+    assert "traffic" not in details(forward(), START, dict.fromkeys(traffic))
+
+
 # The command -------------------------------------------------------------------------------
 
 
