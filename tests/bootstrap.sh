@@ -27,7 +27,7 @@ firewalld:firewalld:the VPN is tested where it rejects what is forwarded
 dbus-daemon:dbus:firewalld and avahi speak by it
 NetworkManager:network-manager:it must leave the device of the VPN alone
 udevadm:udev:which tells it so
-avahi-daemon:avahi-daemon:the names that the local network is told are heard by another's mDNS
+avahi-daemon:avahi-daemon:the names that the local network is told are heard by another mDNS
 avahi-browse:avahi-utils:and looked up, and browsed
 tmux:tmux:a terminal for the live view
 chromium:chromium:a real browser opens the notebook from the local network
