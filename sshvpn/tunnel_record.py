@@ -39,7 +39,7 @@ def record(
 ) -> dict[str, Any]:
     """Return the record, without what the supervisor knows. What is unknown yet is None.
 
-    ``reason`` is why it is this transport, where there was a choice.
+    ``reason`` is why it is this transport; empty where there was no choice.
     """
     site, addresses = now.site, now.addresses
     shared = site.shared if site else ()
@@ -47,7 +47,7 @@ def record(
         "name": profile.name,
         "host": profile.host,
         "transport": transport,
-        "transport_reason": reason or None,
+        "transport_reason": reason,
         "device": now.device,
         "mtu": site.mtu if site else None,
         "local_address": addresses.local4 if addresses else None,

@@ -65,7 +65,7 @@ def test_every_login_carries_the_lan_and_leaves_nothing(
         assert answers_ping(vpn.lab.lan, remote(vpn))
         record = vpn.record()
         unknown = {key for key, value in record.items() if value is None}
-        assert unknown <= {"last_error", "retry_at", "transport_reason"}
+        assert unknown <= {"last_error", "retry_at"}
         translated = login in ("root", "sudo")
         assert {one["survives_reconnect"] for one in record["published"]} == {translated}
         vpn.down()
