@@ -16,8 +16,8 @@ import pytest
 
 from tests.e2e.flows import BYTES_PER_S, Kernel, Transfer, captured
 from tests.e2e.outage import Ticker, allowance_s, measure, tell
-from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn
-from tests.lab import Lab
+from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn, counted
+from tests.lab import Lab, wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -55,7 +55,11 @@ def test_transfers_and_a_kernel_outlive_a_silent_cut(tunnel: Vpn) -> None:
     device = str(tunnel.record()["device"])
     size = int(BYTES_PER_S * (BEFORE_S + 6))
     ways = [(host, up) for host in INNER_HOSTS for up in (True, False)]
-    with captured(lab.gateway, device, *REMOTE) as leaked:
+    resets = 'oifname "inner0" tcp flags & rst == rst'
+    with (
+        captured(lab.gateway, device, *REMOTE) as leaked,
+        counted(lab.server, "output", resets) as reset,
+    ):
         kernel = Kernel(
             lab.lan, "http://192.168.77.1:8888/", jupyter.token, int(CUT_S + BEFORE_S + 12) * 2, 0.5
         )
@@ -90,4 +94,24 @@ def test_transfers_and_a_kernel_outlive_a_silent_cut(tunnel: Vpn) -> None:
         assert first <= FLOW_WITHIN_S + allowance_s(tunnel)
         ticker.end()
     assert leaked == []
+    assert reset == [0], "the server answered for a connection that it only translates"
     assert tunnel.record()["reconnects"] == 1
+
+
+def test_transfers_outlive_an_ssh_that_is_killed(lab: Lab) -> None:
+    """Then the server undoes its end at once, and would answer what comes meanwhile itself."""
+    vpn = Vpn(lab, transport=TRANSPORT)
+    vpn.up(*SHARED)
+    size = int(BYTES_PER_S * 8)
+    ways = [(host, up) for host in INNER_HOSTS for up in (True, False)]
+    flows = [
+        Transfer(lab.lan, lab.inner, host, 7200 + number, up=up, size=size)
+        for number, (host, up) in enumerate(ways)
+    ]
+    for number in (1, 2, 3):
+        lab.gateway.run(["pkill", "-KILL", "-u", "alice", "-x", "ssh"], user="root")
+        wait_until(lambda: vpn.record()["reconnects"] == number, 30, every=0.1)  # noqa: B023
+        assert all(flow.is_going_on for flow in flows)
+    for flow in flows:
+        flow.finish()
+    vpn.down()

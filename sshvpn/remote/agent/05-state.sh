@@ -68,12 +68,19 @@ take_over() { # ends the session that holds the label, if there is one, and undo
     return
   fi
   if [ -n "$old_mode" ]; then
+    # First it is ours, so that the old one leaves the undoing to us.
+    hold
     end_process "$old" "$old_start"
     if [ "$old_session" != 0 ] && [ "$old_session" != "$session" ]; then
       end_process "$old_session" "$old_session_start"
     fi
   fi
-  undo_label
+  undo_made
+  # Who only sweeps leaves nothing. Else the rules stand until the commit puts others in their
+  # place, in one transaction: an answer of an open connection that is not translated just then
+  # would reach a port of the server itself, which resets the connection.
+  [ "$mode" != sweep ] || undo_filters
+  undo_state
 }
 
 in_state() { # WORDS: the journal that stands has a line that begins so

@@ -42,6 +42,12 @@ undo_line() { # a line of the journal
 }
 
 undo_label() { # everything of the label, also what only its name tells
+  undo_made
+  undo_filters
+  undo_state
+}
+
+undo_made() { # all but the rules of packet filters
   problems=
   load_journal
   backwards=
@@ -55,8 +61,14 @@ undo_label() { # everything of the label, also what only its name tells
     IFS=$nl
   done
   unset IFS
+}
+
+undo_filters() {
   undo_table
   undo_rules
+}
+
+undo_state() {
   rm -rf "$state"
   held=
   # The last label leaves nothing. Who comes meanwhile makes what it needs again.

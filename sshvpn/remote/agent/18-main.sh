@@ -87,7 +87,23 @@ serve() {
     *) take_word "$@" ;;
     esac
   done
+  linger
   finish 0 "bye input ended"
+}
+
+# The connection was lost, and a client that lives is back in a moment. All goes at once but the
+# rules: see take_over.
+linger() {
+  is_holder || return 0
+  trap 'exit 0' TERM HUP INT
+  disarm
+  undo_made
+  : >"$state/journal"
+  linger_tries=40
+  while is_holder && [ "$linger_tries" -gt 0 ]; do
+    nap
+    linger_tries=$((linger_tries - 1))
+  done
 }
 
 main "$@"
