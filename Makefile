@@ -10,7 +10,7 @@ PYTEST ?= -n 2
 # Processes in the laboratory write here too, also those that are not root.
 COVERAGE := .coverage.d
 
-.PHONY: help demo test test-systemd unit lint bench docs clean system
+.PHONY: help demo test test-systemd unit lint bench faults docs clean system
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make unit    the tests that need no root, in seconds"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   how fast it is, against its peers"
+	@echo "make faults  outages at full length, and what they cost"
 	@echo "make docs    write docs/reference.md from the code"
 	@echo "make clean   remove what the above made here"
 
@@ -55,6 +56,13 @@ test-systemd: system $(STAMP)
 
 bench: system $(STAMP)
 	@$(ROOT) $(PYTHON) -m benchmarks
+
+# The tests of outages at full length (a cut of five minutes, five hundred reconnects); what they
+# measure is printed. About an hour. SSHVPN_TEST_TRANSPORT says for which transport.
+FAULTS := $(addprefix tests/e2e/test_,up_outages.py up_transfers.py up_endurance.py forward_outages.py)
+faults: system $(STAMP)
+	@$(ROOT) env SSHVPN_TEST_FAULTS=long SSHVPN_TEST_TRANSPORT=$(or $(SSHVPN_TEST_TRANSPORT),w) \
+	  PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q -n 0 -s $(FAULTS)
 
 docs: $(STAMP)
 	$(PYTHON) docs/generate.py

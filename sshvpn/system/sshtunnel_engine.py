@@ -41,6 +41,7 @@ log = logging.getLogger("sshvpn.sshtunnel")
 
 T = TypeVar("T")
 
+_LOOK_EVERY_S = 0.5
 _PROBE_BYTES = 1024
 """More than our own requests for life are acknowledged with: then data got through."""
 
@@ -201,24 +202,29 @@ class Connection:
         """Ask for life where nothing was heard; end what gives none (ServerAliveInterval)."""
         from sshvpn.system.sshtunnel_errors import DeadPeer
 
-        transport = self._forwarder.transport
-        asked, acked, looked_at = 0, 0, 0.0
+        transport, settings = self._forwarder.transport, self._settings
+        patience_s = settings.alive_interval_s * (settings.alive_count + 1) - _LOOK_EVERY_S
+        silent_s, unasked_s = 0.0, 0.0
+        acked, looked_at = _bytes_acked(self._carrier), time.monotonic()
         asking: asyncio.Future[None] | None = None
         while True:
-            await asyncio.sleep(self._settings.alive_interval_s)
+            await asyncio.sleep(_LOOK_EVERY_S)
             looked_before, looked_at = looked_at, time.monotonic()
             acked_before, acked = acked, _bytes_acked(self._carrier)
             # A slow link that is full brings our requests late, and the answers later.
             has_heard = transport.stream.last_read > looked_before
             if has_heard or acked - acked_before > _PROBE_BYTES:
-                asked = 0
+                silent_s, unasked_s = 0.0, 0.0
                 continue
-            asked += 1
-            if asked > self._settings.alive_count:
+            # When all of us stood still, nobody was there to hear anything.
+            step_s = min(looked_at - looked_before, 2 * _LOOK_EVERY_S)
+            silent_s, unasked_s = silent_s + step_s, unasked_s + step_s
+            if silent_s >= patience_s:
                 transport.reason = DeadPeer()
                 self._carrier.abort()
                 return
-            if asking is None or asking.done():
+            if unasked_s >= settings.alive_interval_s and (asking is None or asking.done()):
+                unasked_s = 0.0
                 asking = asyncio.ensure_future(asyncio.to_thread(transport.ask_for_life))
 
     async def tune(self, profile: ForwardProfile) -> TcpPath:

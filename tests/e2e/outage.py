@@ -115,13 +115,13 @@ def noticed_at(vpn: Vpn, since: float) -> float | None:
     return next((at for at, state in states(vpn) if at >= since and state == "backoff"), None)
 
 
-def allowance_s(vpn: Vpn) -> float:
+def allowance_s(vpn: Vpn, host: str = "server") -> float:
     """Return what this machine's being busy may add to BACK_WITHIN_S just now.
 
     A tunnel comes back by up to two logins and as much again for what is done with them.
     """
     started = time.monotonic()
-    vpn.lab.gateway.run(["ssh", "-o", "BatchMode=yes", "server", "true"])
+    vpn.lab.gateway.run(["ssh", "-o", "BatchMode=yes", host, "true"])
     return 3 * max(0.0, time.monotonic() - started - USUAL_LOGIN_S)
 
 

@@ -36,6 +36,10 @@ ECHO: Final = 7
 INNER: Final = "10.20.0.10"
 # The same tests hold for any way to carry packets.
 TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
+IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
+AWAY_S: Final = (30.0, 300.0) if IS_LONG else (12.0,)
+"""How long the link is away where that is noticed; by `make faults` as long as it says."""
+ASLEEP_S: Final = 30.0 if IS_LONG else 12.0
 LEAKS: Final = tuple(
     f'oifname "wan0" {targets}'
     for targets in ("ip daddr { 10.20.0.0/24, 100.64.0.0/10 }", "ip6 daddr fc00::/7")
@@ -129,12 +133,13 @@ def test_two_seconds_without_a_link_cost_no_connection(
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "unplugged"])
+@pytest.mark.parametrize("away_s", AWAY_S)
 def test_a_link_that_is_away_is_noticed_and_its_return_too(
-    standing: Vpn, ticker: Ticker, silent: bool
+    standing: Vpn, ticker: Ticker, silent: bool, away_s: float
 ) -> None:
     cut = partial(standing.lab.cut, silent=silent)
-    how = "packets dropped" if silent else "link unplugged"
-    outage = outlived(standing, f"{how} for 30 s", ticker, cut, waited(30, standing.lab.restore))
+    how = f"{'packets dropped' if silent else 'link unplugged'} for {away_s:.0f} s"
+    outage = outlived(standing, how, ticker, cut, waited(away_s, standing.lab.restore))
     assert outage.noticed_s is not None
 
 
@@ -254,8 +259,8 @@ def test_a_machine_that_slept_is_back_at_once(standing: Vpn, ticker: Ticker) -> 
         for pid in asleep:
             lab.gateway.kill(pid, signal.SIGCONT)
 
-    within_s = 20 + NOTICED_WITHIN_S
-    outlived(standing, "the machine asleep for 20 s", ticker, sleep, waited(20, wake),
+    within_s = ASLEEP_S + NOTICED_WITHIN_S
+    outlived(standing, f"the machine asleep for {ASLEEP_S:.0f} s", ticker, sleep, waited(ASLEEP_S, wake),
              noticed_within_s=within_s)  # fmt: skip
 
 
@@ -283,3 +288,81 @@ def test_an_address_that_is_changed_is_followed(standing: Vpn, ticker: Ticker) -
             change()
             wait_until(lambda: standing.record()["reconnects"] > before, 30, every=0.1)
     settled(standing)
+
+
+# Another way ----------------------------------------------------------------------------------
+
+FAR: Final = "Host far\n  HostName 198.51.100.20\n  User root\n"
+
+
+@pytest.mark.parametrize("silent", [True, False], ids=["silent", "unplugged"])
+def test_a_default_route_that_moves_to_another_adapter_is_followed(lab: Lab, silent: bool) -> None:
+    lab.add_uplink()
+    vpn = Vpn(lab, transport=TRANSPORT, services=False)
+    lab.gateway.write("/home/alice/.ssh/config", FAR)
+    lab.inner.tcp_server(ECHO, "::")
+    lab.inner.udp_server(DATAGRAMS, "::")
+    vpn.up("far", "--name", "server", *SHARED[1:])
+    ticker = Ticker(lab.lan, INNER)
+    ways = [("203.0.113.1", "wan0"), ("203.0.114.1", "wan1")]
+
+    def move() -> None:
+        lab.cut(silent=silent)
+        router, adapter = ways[1]
+        lab.gateway.ip("route", "replace", "default", "via", router, "dev", adapter)
+
+    outage = measure(vpn, f"default route moved, the old way {'silent' if silent else 'unplugged'}",
+                     ticker, move, lambda: None)  # fmt: skip
+    assert outage.noticed_s is not None
+    # It is over when it is noticed, and that is soon: nobody waits for the keepalive.
+    assert outage.back_s <= MOVED_WITHIN_S + BACK_WITHIN_S + allowance_s(vpn, "far")
+    lab.restore()
+    router, adapter = ways[0]
+    lab.gateway.ip("route", "replace", "default", "via", router, "dev", adapter)
+    ticker.end()
+    settled(vpn)
+    vpn.down()
+
+
+MOVED_WITHIN_S: Final = 4.0
+
+
+# Logins without rights ------------------------------------------------------------------------
+
+MADE: Final = """
+[tunnels.server]
+host = "alice@server"
+remote_device = "tun8"
+address = "10.83.0.1/30"
+"""
+
+
+def test_a_device_of_the_administrators_is_got_back_from_a_session_that_hangs(lab: Lab) -> None:
+    """A login without rights has one device only, and the session that was cut off holds it."""
+    script = """
+    ip tuntap add dev tun8 mode tun user alice
+    ip link set tun8 addrgenmode none
+    ip address add 10.83.0.2/30 dev tun8
+    ip link set tun8 up
+    """
+    lab.server.run(["sh", "-ec", script], user="root")
+    lab.checkpoint()
+    vpn = Vpn(lab, login="alice", transport="w", services=False, rights=False)
+    lab.gateway.write("/home/alice/.config/sshvpn/config.toml", MADE)
+    lab.server.udp_server(DATAGRAMS, "10.83.0.2")
+    vpn.up("server", "--no-lan")
+    ticker = Ticker(lab.gateway, "10.83.0.2")
+    told = []
+    for _ in range(TRIES):
+        outage = measure(vpn, "packets dropped for 14 s, a login without rights", ticker, lab.cut,
+                         waited(14, lab.restore))  # fmt: skip
+        settled(vpn)
+        assert outage.noticed_s is not None
+        assert outage.noticed_s <= NOTICED_WITHIN_S
+        told.append(str(outage))
+        if outage.back_s <= BACK_WITHIN_S + allowance_s(vpn):
+            break
+    else:
+        raise AssertionError("\n".join([*told, vpn.log()[-4000:]]))
+    ticker.end()
+    vpn.down()

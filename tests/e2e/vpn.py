@@ -48,7 +48,7 @@ class Vpn:
 
     LOGIN is who alice is at the server: "root", or "alice" with passwordless sudo. SUDO: hers at
     the gateway wants no password. TRANSPORT is what `up` is told; None: nothing. SERVICES start
-    with it.
+    with it. RIGHTS: a login that is not root's has sudo at the server.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Vpn:
         sudo: bool = True,
         transport: str | None = None,
         services: bool = True,
+        rights: bool = True,
     ) -> None:
         """Prepare LAB, which is as it was made; what is changed here is left by `Lab.check`."""
         self.lab = lab
@@ -67,7 +68,7 @@ class Vpn:
         lab.server.sshd.restart(PermitTunnel="yes")
         if login == "root":
             lab.server.authorize("root")
-        else:
+        elif rights:
             lab.server.allow_sudo(login)
         lab.gateway.write(f"{ALICE.home}/.ssh/config", f"Host server\n  User {login}\n")
         if sudo:

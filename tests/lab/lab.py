@@ -24,6 +24,7 @@ from tests.lab.topology import (
     HOME,
     HOSTS,
     OFFICE,
+    Adapter,
     Cable,
     Plug,
     main_adapter,
@@ -238,6 +239,28 @@ class Lab:
         link = self._cables["router" if "router" in self._machines else "gateway"]
         settle(self._machines, [link.left, link.right])
         self.internet.run(["bridge", "link", "set", "dev", "gw", "state", "3"], user="root")
+
+    def add_uplink(self) -> None:
+        """Give the gateway a second way to the server: `wan1`, 203.0.114.10, by 203.0.114.1.
+
+        As with `lan2`: before anything else is done in the test. The internet forwards then, and
+        the server is 198.51.100.20, too, to which only a default route leads.
+        """
+        lay(
+            self._machines,
+            [],
+            [
+                Cable(
+                    Adapter("gateway", "wan1", "203.0.114.10/24", "2001:db8:114::10/64"),
+                    Adapter("internet", "gw1", "203.0.114.1/24", "2001:db8:114::1/64"),
+                )
+            ],
+        )
+        self.internet.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"], user="root")
+        self._internet_ip("route add 198.51.100.20 via 203.0.113.20")
+        self.server.ip("address", "add", "198.51.100.20/32", "dev", "lo")
+        self.know(self.server.sshd, names=["server", self.server.address, "198.51.100.20"])
+        self.checkpoint()
 
     def _internet_ip(self, *commands: str) -> None:
         self.internet.run(["ip", "-batch", "-"], user="root", input="\n".join(commands))
