@@ -323,6 +323,8 @@ def _way_open(life: Life) -> Step:
 
 
 def _prompting(life: Life, *, waiting: bool, now: float) -> Step:
+    if waiting and life.phase is not State.STARTING:
+        return life, ()  # of an attempt that has ended: the timer is that of the next one
     if waiting and life.prompt_since is None:
         return replace(life, prompt_since=now), (SetTimer(None),)
     if waiting or life.prompt_since is None:

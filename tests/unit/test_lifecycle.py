@@ -272,6 +272,12 @@ def test_a_prompt_that_ends_with_the_attempt_gives_its_time_back() -> None:
     assert life.deadline == 110
 
 
+def test_a_prompt_of_an_attempt_that_has_ended_does_not_stop_the_next_one() -> None:
+    life = after((0, Start()), (1, Failed(LOST)))
+    assert step(life, Prompting(waiting=True), 1) == (life, ())
+    assert step(life, Prompting(waiting=False), 1) == (life, ())
+
+
 def test_stop_ends_it_from_every_state() -> None:
     for life in (after((0, Start())), running(), step(running(), Failed(LOST), 5)[0]):
         stopped, commands = step(life, Stop(), 9)
