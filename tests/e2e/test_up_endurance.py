@@ -21,10 +21,9 @@ from tests.e2e.vpn import SHARED, Vpn
 from tests.lab import Lab, LabMachine, Wan, wait_until
 from tests.lab.snapshot import dumps_of
 
-pytestmark = pytest.mark.lab
-
 TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
 IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600 if IS_LONG else 240)]
 RECONNECTS: Final = 500 if IS_LONG else 20
 """Five hundred by `make faults`."""
 WARM_UP: Final = 5

@@ -30,13 +30,12 @@ from tests.e2e.outage import (
 from tests.e2e.vpn import DATAGRAMS, SHARED, Vpn, counted
 from tests.lab import Lab, LabMachine, wait_until
 
-pytestmark = pytest.mark.lab
-
 ECHO: Final = 7
 INNER: Final = "10.20.0.10"
 # The same tests hold for any way to carry packets.
 TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
 IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600 if IS_LONG else 240)]
 AWAY_S: Final = (30.0, 300.0) if IS_LONG else (12.0,)
 """How long the link is away where that is noticed; by `make faults` as long as it says."""
 ASLEEP_S: Final = 30.0 if IS_LONG else 12.0

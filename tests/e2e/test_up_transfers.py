@@ -19,10 +19,9 @@ from tests.e2e.outage import Ticker, allowance_s, measure, tell
 from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn, counted
 from tests.lab import Lab, wait_until
 
-pytestmark = pytest.mark.lab
-
 TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
 IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600 if IS_LONG else 240)]
 CUT_S: Final = 300.0 if IS_LONG else 20.0
 """Five minutes by `make faults`; what is different there is the flow's own timer (RFC 6298)."""
 REMOTE: Final = ("10.20.0.0/24", "fd20::/64", "100.64.0.0/10")
