@@ -14,7 +14,6 @@ from sshvpn.cli.completers import complete_name
 from sshvpn.errors import NotRunningError
 
 if TYPE_CHECKING:
-    from sshvpn.cli.live import LiveView
     from sshvpn.control_watch import Watcher
 
 SCHEMA = 1
@@ -26,22 +25,25 @@ _Records = list[dict[str, Any]]
 @click.command(short_help="Show what is up, and its URLs.")
 @click.argument("name", required=False, shell_complete=complete_name)
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
-@click.option("--watch", is_flag=True, help="Go on showing it, until Ctrl-C.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on showing it, until Ctrl-C; with --json a line whenever something changes.",
+)
 def status(name: str | None, *, as_json: bool, watch: bool) -> None:
     """Show what is up, since when, who can reach it and at which URL.
 
     NAME shows all that there is to say of one; it is an error (exit 3) when nothing of that name
     is up.
     """
-    if watch and not as_json:
-        _watch(name)
+    if watch:
+        _watch(name, as_json=as_json)
         return
     found = control.snapshots(wiring.runtimes())
     _tell_of_the_mute(found)
     tunnels, forwards = _records(found.values(), name)
     if as_json:
-        said = {"schema": SCHEMA, "tunnels": tunnels, "forwards": forwards}
-        click.echo(json.dumps(said, indent=2))
+        click.echo(json.dumps(_document(tunnels, forwards), indent=2))
     elif not (tunnels or forwards):
         click.echo("nothing is up")
     else:
@@ -60,6 +62,10 @@ def _records(snapshots: Iterable[Mapping[str, Any]], name: str | None) -> tuple[
     if name is not None and not (tunnels or forwards):
         raise NotRunningError(f"nothing called {name} is up", "see: sshvpn status")
     return tunnels, forwards
+
+
+def _document(tunnels: _Records, forwards: _Records) -> dict[str, Any]:
+    return {"schema": SCHEMA, "tunnels": tunnels, "forwards": forwards}
 
 
 def _by_name(snapshot: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -88,30 +94,57 @@ def _tell_of_the_mute(found: Mapping[Path, Mapping[str, Any]]) -> None:
             click.echo(f"sshvpn: {directory.name} lives and does not answer", err=True)
 
 
-def _watch(name: str | None) -> None:
+def _watch(name: str | None, *, as_json: bool) -> None:
     import time
 
-    from sshvpn.cli.live import LiveView
     from sshvpn.control_watch import Watcher
 
     _records(control.snapshots(wiring.runtimes()).values(), name)
-    view = LiveView(hint="Ctrl-C ends the watching")
+    screen = _Lines() if as_json else _Screen()
     watcher = Watcher(wiring.runtimes())
-    view.start()
     try:
         while True:
             watcher.look()
             next_look = time.monotonic() + _LOOK_EVERY_S
             while (left := next_look - time.monotonic()) > 0:
                 if watcher.wait(left):
-                    _show(view, watcher, name)
-            _show(view, watcher, name)  # the clocks of those who wait go on
+                    screen.show(watcher, name)
+            screen.show(watcher, name)  # the clocks of those who wait go on
     finally:
         watcher.close()
-        view.stop()
+        screen.close()
 
 
-def _show(view: LiveView, watcher: Watcher, name: str | None) -> None:
-    said = sorted(watcher.snapshots(), key=_by_name)
-    shown = [one for one in said if name in (None, one["name"])]
-    view.update(shown, [f"{mute} lives and does not answer" for mute in watcher.mute()])
+class _Screen:
+    """The live view, for people."""
+
+    def __init__(self) -> None:
+        from sshvpn.cli.live import LiveView
+
+        self._view = LiveView(hint="Ctrl-C ends the watching")
+        self._view.start()
+
+    def show(self, watcher: Watcher, name: str | None) -> None:
+        said = sorted(watcher.snapshots(), key=_by_name)
+        shown = [one for one in said if name in (None, one["name"])]
+        self._view.update(shown, [f"{mute} lives and does not answer" for mute in watcher.mute()])
+
+    def close(self) -> None:
+        self._view.stop()
+
+
+class _Lines:
+    """A document a line, for programs, whenever anything is other than before."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, watcher: Watcher, name: str | None) -> None:
+        shown = [one for one in watcher.snapshots() if name in (None, one["name"])]
+        line = json.dumps(_document(*_records(shown, None)))
+        if line != self._last:
+            self._last = line
+            click.echo(line)
+
+    def close(self) -> None:
+        """Nothing is left to be said."""

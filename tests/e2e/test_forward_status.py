@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from typing import Any
 
 import pytest
 
@@ -237,6 +238,22 @@ def test_watch_goes_on_showing_and_sees_the_end(office: Office) -> None:
     assert exit_code(watcher) == INTERRUPTED
     office.sshvpn("down", "--all")
     office.refused(3, "status", "--watch", "server")
+
+
+def test_a_program_that_watches_gets_a_line_whenever_something_changes(office: Office) -> None:
+    office.forward("server", "9999:8888")
+    watcher = office.start(office.lab.sshvpn_argv("status", "--watch", "--json"))
+    assert watcher.stdout is not None
+    office.server.sshd.kill_sessions()
+    said: dict[str, Any] = {"forwards": []}
+    while [record["reconnects"] for record in said["forwards"]] != [1]:
+        line = watcher.stdout.readline()
+        assert line, "it ended"
+        said = json.loads(line)
+    office.sshvpn("down")
+    while said["forwards"]:
+        said = json.loads(watcher.stdout.readline())
+    assert said == {"schema": 1, "tunnels": [], "forwards": []}
 
 
 def test_usr1_writes_the_status_to_the_log(office: Office) -> None:
