@@ -191,7 +191,9 @@ def _rows(found: Mapping[str, Samples]) -> Sequence[Row]:
     rows: list[Row] = []
     for verb in DIRECTIONS:
         for name in (n for n in ways.transports() if n in found):
-            peers = (n for n in (*ways.PEERS, "bytes") if n in found)
+            # What w cannot do from a LAN is told beside its peer alone.
+            others = (*ways.PEERS, "bytes") if name == OURS else (PEER,)
+            peers = (n for n in others if n in found)
             rows += [_rate_row(name, peer, verb, found) for peer in peers]
     for name in (n for n in ways.transports() if n in found):
         rows += _packet_rows(name, found)
