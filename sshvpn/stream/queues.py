@@ -142,11 +142,74 @@ class FairQueue:
         return data
 
 
-FIRST_WINDOW = 1 << 18
+FIRST_WINDOW = 1 << 19
 SMALLEST_WINDOW = 1 << 15
 LARGEST_WINDOW = 4 << 20
 DRAIN_EVERY_S = 10.0
 _SLACK_S = 0.002
+
+
+FIRST_TRIAL_S, LONGEST_TRIAL_S = 1.0, 30.0
+_BETWEEN_LOSSES_S = 8.0
+PATIENCE = 2.0
+_TRIAL_ROUNDS = 4
+_FASTER, _AS_FAST = 1.15, 0.87
+
+
+class Patience:
+    """Whether the path is faster when more is on its way than a path without losses holds.
+
+    What TCP has lost holds up all that comes behind it, so an answer that is late may tell of a
+    loss and not of a queue, and who then sends less only gets less. It is found by trying: with
+    ``factor`` times as much, and from time to time without. A trial that changed nothing is
+    made again later and later.
+    """
+
+    def __init__(self) -> None:
+        self.factor = PATIENCE
+        self._is_trying = False
+        self._rate = 0.0
+        self._count = 0
+        self._seconds = 0.0
+        self._rounds = 0
+        self._pause_s = 0.0
+        self._least_rounds = 2
+
+    def note(self, count: int, seconds: float) -> float:
+        """Take a round's bytes and time; return by how much to change the window now."""
+        self._rounds += 1
+        if self._is_trying and self._rounds == 1:  # what was before the change still arrives
+            return 1.0
+        self._count += max(count, 1)
+        self._seconds += max(seconds, 1e-6)
+        if self._is_trying:
+            return self._judge() if self._rounds > _TRIAL_ROUNDS else 1.0
+        if self._seconds < self._pause_s or self._rounds < self._least_rounds:
+            return 1.0
+        self._least_rounds = 2 * _TRIAL_ROUNDS
+        self._rate = self._count / self._seconds
+        return self._change(is_trying=True)
+
+    def _judge(self) -> float:
+        change = self._count / self._seconds / self._rate
+        stays = change > (_FASTER if self.factor > 1 else _AS_FAST)
+        if (self.factor > 1) == stays:  # there are losses
+            self._pause_s = _BETWEEN_LOSSES_S
+        else:
+            self._pause_s = min(max(2 * self._pause_s, FIRST_TRIAL_S), LONGEST_TRIAL_S)
+        if not stays:
+            return self._change(is_trying=False)
+        self._begin(is_trying=False)
+        return 1.0
+
+    def _change(self, *, is_trying: bool) -> float:
+        self._begin(is_trying=is_trying)
+        before, self.factor = self.factor, 1.0 if self.factor > 1 else PATIENCE
+        return self.factor / before
+
+    def _begin(self, *, is_trying: bool) -> None:
+        self._is_trying = is_trying
+        self._count, self._seconds, self._rounds = 0, 0.0, 0
 
 
 class Window:
@@ -174,6 +237,9 @@ class Window:
         self._rounds = 0
         self._shrunk: Optional[Tuple[int, float]] = None
         self._drain_at = 0.0
+        self._patience = Patience()
+        self._is_settling = False
+        self._round_begin = (0, 0.0)
 
     def room(self) -> int:
         """Return how many bytes may be sent now; below 1 for none."""
@@ -206,22 +272,40 @@ class Window:
 
     def _end_round(self, now: float) -> None:
         took, self._round_min = self._round_min, 0.0
+        (arrived, began), self._round_begin = self._round_begin, (self.arrived, now)
         self._round_end = self.sent
         self._rounds += 1
+        if not self.base_s:  # before there is a queue of ours
+            self._learn(took, now)
         if self._rounds % 2:  # what arrived was sent before the last change
             return
         was_full, self._was_full = self._was_full, False
         if self._full_limit:  # with half of it: what it took is the path's own
             self.limit, self._full_limit = self._full_limit, 0
             self._learn(took, now)
-        elif not self.base_s or took < self.base_s:
+        elif took < self.base_s:
             self._learn(took, now)
         elif now >= self._drain_at:
             self._full_limit = self.limit
-            self.limit = max(self.limit >> 1, SMALLEST_WINDOW)
+            self.limit = max(int(self.limit / 2 / self._patience.factor), SMALLEST_WINDOW)
             return
-        if was_full:
+        if not was_full:
+            return
+        if self._is_settling:  # a queue that was let grow empties, or the other way round
+            self._is_settling = False
+        else:
             self._adjust(took, now)
+        if not self._is_starting and began:
+            self._try(self._patience.note(self.arrived - arrived, now - began))
+
+    def _try(self, change: float) -> None:
+        if change != 1:
+            self._resize(change)
+            self._shrunk = None
+            self._is_settling = True
+
+    def _resize(self, factor: float) -> None:
+        self.limit = min(max(int(self.limit * factor), SMALLEST_WINDOW), LARGEST_WINDOW)
 
     def _learn(self, took: float, now: float) -> None:
         self.base_s = took
@@ -229,7 +313,7 @@ class Window:
         self._shrunk = None
 
     def _adjust(self, took: float, now: float) -> None:
-        wanted = (self.base_s * 9 / 8 + _SLACK_S) / took
+        wanted = (self.base_s * 9 / 8 * self._patience.factor + _SLACK_S) / took
         if wanted < 1:
             self._is_starting = False
             before = self._shrunk or (self.limit, took)
@@ -242,5 +326,4 @@ class Window:
         else:
             self._shrunk = None
         most = 2.0 if self._is_starting else 1.5
-        factor = min(max((1 + wanted) / 2, 0.5), most)
-        self.limit = min(max(int(self.limit * factor), SMALLEST_WINDOW), LARGEST_WINDOW)
+        self._resize(min(max((1 + wanted) / 2, 0.5), most))
