@@ -96,7 +96,8 @@ def _profile(name: str, session: str | None) -> Profile:
     from sshvpn.config import load
 
     config = load()
-    sections = {"tunnel": config.tunnels, "forward": config.forwards}
+    forwards = {**config.forwards, **config.notebooks}
+    sections = {"tunnel": config.tunnels, "forward": forwards}
     known = [s for s, profiles in sections.items() if name in profiles and session in (None, s)]
     if len(known) > 1:
         raise UsageError(

@@ -14,6 +14,7 @@ from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import make_front
 from sshvpn.cli.group import CommandGroup
 from sshvpn.cli.hosts import checked_timeout
+from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
 from sshvpn.cli.notebook_request import NotebookWords, build_profile
 from sshvpn.cli.notebook_view import NotebookExtras
 from sshvpn.cli.options import ssh_options, verbose_option
@@ -49,7 +50,12 @@ def host_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-@click.command("notebook", help=HELP, short_help="Start or find Jupyter on a host, and open it.")
+@click.command(
+    "notebook",
+    cls=PortalCommand,
+    help=HELP,
+    short_help="Start or find Jupyter on a host, and open it.",
+)
 @host_argument
 @click.option("--dir", "directory", metavar="DIR", help="The notebook directory at the server.")
 @click.option("--command", metavar="COMMAND", help="What starts Jupyter there, with its arguments.")
@@ -87,10 +93,13 @@ def host_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     help="How long the first start may take, prompts not counted; 120 unless said.",
 )
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
+@lan_options
 @verbose_option
 @ssh_options
 @click.pass_context
-def open_notebook(context: click.Context, /, ssh: SshOptions, **given: Any) -> None:
+def open_notebook(
+    context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given: Any
+) -> None:
     """Build the profile, and run it here or in a process of its own."""
     engine = given["engine"]
     profile = build_profile(
@@ -109,6 +118,7 @@ def open_notebook(context: click.Context, /, ssh: SshOptions, **given: Any) -> N
             name=given["name"],
             timeout_s=checked_timeout(given["timeout_s"]),
             ssh=ssh,
+            wishes=wishes,
         )
     )
     if given["qr"] and not profile.lan:

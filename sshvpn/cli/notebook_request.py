@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined
+from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import EngineName, ForwardProfile, JupyterWay, NotebookWish, SshOptions
@@ -42,6 +43,7 @@ class NotebookWords:
     name: str | None = None
     timeout_s: float | None = None
     ssh: SshOptions = field(default_factory=SshOptions)
+    wishes: TypedWishes = field(default_factory=TypedWishes)
 
 
 def build_profile(typed: NotebookWords) -> ForwardProfile:
@@ -60,6 +62,7 @@ def build_profile(typed: NotebookWords) -> ForwardProfile:
     section = entry or config.tunnels.get(host) or config.forwards.get(host)
     port = typed.port or (entry.port if entry else None)
     lan = typed.lan if typed.lan is not None or entry is None else entry.lan
+    refuse_portal_alone(typed.wishes, is_shared=bool(lan))
     return ForwardProfile(
         name=host if typed.name is None else checked_name(typed.name),
         host=section.host if section else host,
@@ -74,6 +77,7 @@ def build_profile(typed: NotebookWords) -> ForwardProfile:
         named=typed.name is not None or entry is not None,
         timeout_s=typed.timeout_s or (entry.timeout_s if entry else None) or START_WITHIN_S,
         notebook=_wish(typed, entry, has_port=port is not None),
+        wishes=typed.wishes.over(announce=True, portal=None),
         typed=keep(replace(typed, host=host)),
     )
 

@@ -61,12 +61,25 @@ def build_profile(typed: ForwardWords) -> ForwardProfile:
     specs = _specs(typed)
     host = _host(typed, hosts, config)
     entry = config.forwards.get(host)
+    if entry is None and not specs and host in config.notebooks:
+        return _of_notebook(typed, host)
     if entry is None and not specs:
         raise UsageError(
             f"what should be forwarded from {host}?",
             f"add a SPEC: sshvpn forward {host} 8888",
         )
     return _merged(typed, host, specs, entry, config)
+
+
+def _of_notebook(typed: ForwardWords, host: str) -> ForwardProfile:
+    """Return what ``sshvpn notebook`` means by that profile; a service runs it so."""
+    from sshvpn.cli import notebook_request
+
+    words = notebook_request.NotebookWords(
+        host=host, lan=typed.lan, engine=typed.engine, name=typed.name,
+        timeout_s=typed.timeout_s, ssh=typed.ssh, wishes=typed.wishes,
+    )  # fmt: skip
+    return notebook_request.build_profile(words)
 
 
 def _without_hosts(words: Sequence[str]) -> tuple[str, ...]:

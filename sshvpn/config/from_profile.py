@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
-from sshvpn.config.entries import Config, ForwardEntry, TunnelEntry
+from sshvpn.config.entries import Config, ForwardEntry, NotebookEntry, TunnelEntry
 from sshvpn.errors import UsageError
 from sshvpn.model import Destination, ForwardProfile, SshOptions, TunnelProfile
 
-E = TypeVar("E", ForwardEntry, TunnelEntry)
+E = TypeVar("E", ForwardEntry, NotebookEntry, TunnelEntry)
 
 
 def of_profile(profile: ForwardProfile | TunnelProfile) -> Config:
@@ -29,6 +30,13 @@ def of_profile(profile: ForwardProfile | TunnelProfile) -> Config:
     if isinstance(profile, TunnelProfile):
         tunnel = _entry(TunnelEntry, profile, name, ssh)
         return Config(default_host=name, tunnels=MappingProxyType({name: tunnel}))
+    if profile.notebook is not None:
+        notebook = replace(
+            _entry(NotebookEntry, profile, name, ssh),
+            wish=profile.notebook,
+            port=_port(profile) if profile.notebook.has_port else None,
+        )
+        return Config(default_host=name, notebooks=MappingProxyType({name: notebook}))
     forward = _entry(ForwardEntry, profile, name, ssh)
     return Config(default_host=name, forwards=MappingProxyType({name: forward}))
 
@@ -39,6 +47,11 @@ def _entry(kind: type[E], profile: ForwardProfile | TunnelProfile, name: str, ss
     # A service has all the time that there is.
     own = {"name": name, "host": _host(profile.destination), "ssh": ssh, "timeout_s": None}
     return kind(**{**same, **own})
+
+
+def _port(profile: ForwardProfile) -> int | None:
+    listen = profile.specs[0].listen
+    return listen if isinstance(listen, int) else None
 
 
 def _host(destination: Destination) -> str:

@@ -31,6 +31,8 @@ def limits(profile: ForwardProfile | TunnelProfile) -> str:
     """
     if isinstance(profile, TunnelProfile):
         return _of_tunnel(profile)
+    if profile.notebook is not None:  # it looks after Jupyter, at whatever port that has
+        return "restrict,port-forwarding"
     if any(spec.direction is Direction.DYNAMIC or _is_unix(spec) for spec in profile.specs):
         return f"restrict,port-forwarding,{_NO_COMMAND}"
     return ",".join(["restrict", "port-forwarding", *_opens(profile.specs), _NO_COMMAND])

@@ -86,6 +86,9 @@ def test_a_browser_on_the_lan_runs_a_cell(notebooks: Notebooks) -> None:
     assert seen["url"].startswith("http://192.168.77.1:9999/lab")
     assert "token" not in seen["url"]
     assert notebooks.status(bare(url), lan) == "403"
+    # By the name that the gateway announces, too.
+    named = ["-H", "Host: server.local:9999", "-o", "/dev/null", "-w", "%{http_code}"]
+    assert office.fetch(f"{bare(url)}api", *named, machine=lan) == "200"
     (record,) = office.status()
     assert record["url"] == "http://localhost:9999/"
     assert {"127.0.0.1:9999", "192.168.77.1:9999"} <= set(record["listen"])
@@ -110,7 +113,7 @@ def test_the_token_is_nowhere_where_others_can_read_it(notebooks: Notebooks) -> 
         # Files that others than alice and root can read; those shown from the host have no token.
         search = ["grep", "-rlsF", "--exclude-dir=proc", "--exclude-dir=sys", token,
                   "/home", "/run", "/tmp", "/var", "/etc", "/dev/shm"]  # fmt: skip  # noqa: S108
-        found = machine.run(search, user="root", check=False).stdout.split()
+        found = machine.run(search, user="root", check=False, timeout=100).stdout.split()
         modes = machine.run(["stat", "-c", "%a %n", *found]).stdout.splitlines() if found else []
         assert {mode.split()[0] for mode in modes} <= {"600"}, modes
         assert not [name for name in found if name.endswith(".log")]

@@ -11,10 +11,14 @@ import pytest
 from sshvpn.cli import main
 from sshvpn.cli.notebook_request import NotebookWords, build_profile
 from sshvpn.cli.notebook_view import told, with_token
+from sshvpn.cli.request import ForwardWords, build_profile as build_forward
+from sshvpn.cli.typed import words_of
 from sshvpn.config import load, parse, render
+from sshvpn.config.from_profile import of_profile
 from sshvpn.control import session_id
 from sshvpn.errors import ConfigError, UsageError
 from sshvpn.model import ForwardProfile, JupyterWay, NotebookWish
+from sshvpn.services.keys import limits
 
 NOTEBOOKS = """
 [notebooks.thesis]
@@ -61,6 +65,25 @@ def test_a_profile_is_what_the_file_says_and_the_command_line_goes_before() -> N
     assert other.notebook == NotebookWish("d", JupyterWay.VENV, ("v",), has_port=True)
     assert (other.specs[0].listen, other.lan, other.binds) == (1, False, ())
     assert session_id(other) == session_id(profile)
+
+
+def test_forward_with_its_name_is_the_same_one_as_a_service_runs_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home / "service.toml"
+    file.write_text(render(of_profile(built("thesis"))))
+    file.chmod(0o600)
+    monkeypatch.setenv("SSHVPN_CONFIG", str(file))
+    service = build_forward(ForwardWords(name="thesis"))
+    assert service.notebook == built("thesis").notebook
+    assert session_id(service) == session_id(built("thesis"))
+    assert limits(service) == "restrict,port-forwarding"
+
+
+def test_the_words_that_were_typed_make_it_again() -> None:
+    profile = built("gpu", jupyter={JupyterWay.VENV: "v"}, lan=True)
+    assert profile.typed is not None
+    assert build_profile(words_of(NotebookWords, profile.typed)) == profile
 
 
 def test_shared_it_is_at_localhost_too() -> None:

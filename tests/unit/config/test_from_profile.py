@@ -13,6 +13,8 @@ from sshvpn.model import (
     Destination,
     Direction,
     ForwardProfile,
+    JupyterWay,
+    NotebookWish,
     SshOptions,
     TunnelProfile,
 )
@@ -68,3 +70,23 @@ def test_a_name_that_no_entry_may_have_is_written_as_one_that_may(name: str, sec
 def test_what_a_profile_cannot_say_is_refused(ssh: SshOptions) -> None:
     with pytest.raises(UsageError):
         of_profile(TunnelProfile("x", "x", Destination("x"), ssh=ssh))
+
+
+@pytest.mark.parametrize("port", [None, 7777])
+def test_a_notebook_stays_one(port: int | None) -> None:
+    has_port = port is not None
+    wish = NotebookWish("a dir", JupyterWay.COMMAND, ("uv", "a b"), has_port=has_port)
+    profile = ForwardProfile(
+        name="thesis",
+        host="gpu",
+        destination=parse_destination("alice@gpu"),
+        specs=(parse_forward(f"{port or 9999}:8888"),),
+        binds=("localhost",),
+        lan=True,
+        notebook=wish,
+    )
+    read = parse(render(of_profile(profile)), Path("x"))
+    assert read.default_host == "thesis"
+    notebook = read.notebooks["thesis"]
+    assert (notebook.wish, notebook.port, notebook.lan) == (wish, port, True)
+    assert not read.forwards
