@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.lab import wait_until
@@ -37,6 +40,12 @@ def page(site: Site) -> str:
     return site.lab.gateway.run(
         ["curl", "-s", "--max-time", "2", "http://127.0.0.1:9999/"], check=False
     ).stdout
+
+
+def reaches_api(site: Site) -> bool:
+    """Whether a Jupyter answers at the gateway's port."""
+    ask = ["curl", "-sf", "--max-time", "2", "http://127.0.0.1:9999/api"]
+    return "version" in site.lab.gateway.run(ask, check=False).stdout
 
 
 def test_without_lingering_it_says_the_line_that_allows_it(forwards: Site) -> None:
@@ -101,3 +110,26 @@ def test_its_key_is_limited_to_its_port(forwards: Site) -> None:
     ]
     assert forwards.box.run([*key, "server", "id"], check=False).returncode != 0
     forwards.box.sshvpn("disable", "web")
+
+
+def test_a_notebook_is_a_service_too_and_its_owner_is_shown_the_url(site: Site) -> None:
+    linger(site)
+    site.box.write(
+        f"{HOME}/.config/sshvpn/config.toml", '[notebooks.web]\nhost = "server"\n', "alice", 0o600
+    )
+    server = site.lab.server
+    path = f"PATH={Path(sys.executable).parent}:$PATH; export PATH\n"
+    server.write("/root/.profile", path, "root")
+    site.box.sshvpn("enable", "web")
+    wait_until(lambda: reaches_api(site), 60, every=0.2)
+    said = site.box.sshvpn("notebook", "web", "--no-browser")
+    assert said.stderr == "web is up already\n"
+    (url,) = [line.split()[1] for line in said.stdout.splitlines() if "here " in line]
+    status = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}"]
+    api = url.replace("/?", "/api/status?")
+    assert site.lab.gateway.run([*status, api]).stdout == "200"
+    assert url.partition("token=")[2] not in site.box.sshvpn("logs", "web").stdout
+    site.box.sshvpn("disable", "web")
+    site.box.sshvpn("notebook", "stop", "web")
+    for name in ("/root/.profile", "/root/.local", "/root/.jupyter", "/root/.ipython"):
+        server.run(["rm", "-rf", name], user="root")
