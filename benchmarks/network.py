@@ -162,7 +162,7 @@ def _memory_mb(office: Office) -> Mapping[str, float]:
 
     At the gateway the supervisor and its helper carry none: they are those of every tunnel.
     """
-    ends = ((office.lab.gateway, ("/stream/",)), (office.lab.server, ("python", "sshvpn-agent")))
+    ends = ((office.lab.gateway, ("pump_local",)), (office.lab.server, ("python", "sshvpn-agent")))
     return {
         machine.name: max(
             (

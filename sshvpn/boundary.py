@@ -257,7 +257,7 @@ class TunnelCarrier(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why it is this one, where there was a choice; else empty."""
+        """Why it is this one, in a few words."""
         ...
 
     @property

@@ -38,7 +38,7 @@ async def rehearse(
     here = [render(step) for step in diff(nothing(identity.label), wanted)]
     there: list[str] = []
     if site.remote is not None and site.can_configure:
-        device, owner = remote_render.expected_device(site.remote)
+        device, owner = remote_render.expected_device(site.remote, by_ssh=site.is_guarded)
         end = ends.remote_end(site, addresses, services)
         there = remote_render.render(end, site.remote, identity.remote_label, device, owner)
     return [

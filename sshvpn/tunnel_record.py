@@ -34,12 +34,10 @@ class Standing:
     path: TcpPath | None = None
 
 
-def record(
-    profile: TunnelProfile, transport: str, now: Standing, reason: str = ""
-) -> dict[str, Any]:
+def record(profile: TunnelProfile, transport: str, now: Standing, reason: str) -> dict[str, Any]:
     """Return the record, without what the supervisor knows. What is unknown yet is None.
 
-    ``reason`` is why it is this transport; empty where there was no choice.
+    ``reason`` is why it is this transport.
     """
     site, addresses = now.site, now.addresses
     shared = site.shared if site else ()

@@ -170,13 +170,16 @@ def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEn
 
 def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarrier:
     from sshvpn.model import Transport
+    from sshvpn.system.auto_tunnel import AutoCarrier
     from sshvpn.system.openssh_tunnel import OpensshCarrier
     from sshvpn.system.stream_tunnel import StreamCarrier
 
     hosts = paths.state_dir() / "hosts.json"
     if profile.transport is Transport.STREAM or profile.has_queues:
         return StreamCarrier(directory, hosts)
-    return OpensshCarrier(directory, hosts)
+    if profile.transport is Transport.W:
+        return OpensshCarrier(directory, hosts)
+    return AutoCarrier(directory, hosts)
 
 
 def make_announcer(profile: Profile) -> Announcer:

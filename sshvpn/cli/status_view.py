@@ -95,9 +95,8 @@ def _of_tunnel(record: Record) -> Iterator[Fact]:
         here = ", ".join(map(tunnel_view.bare, record["local_addresses"]))
         yield ("this machine", [here])
     size = "" if record["mtu"] is None else f", MTU {record['mtu']}"
-    reason = record.get("transport_reason")
-    why = [f"since {reason}"] if reason else []
-    yield ("device", [f"{record['device']}{size}, transport {record['transport']}", *why])
+    transport = f"{record['transport']} ({record['transport_reason']})"
+    yield ("device", [f"{record['device']}{size}, transport {transport}"])
     yield from _congestion(record)
     figures = tunnel_view.figures(record)
     if figures:

@@ -106,8 +106,8 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
     "--transport",
     metavar="auto|w|stream",
     type=click.Choice([transport.value for transport in Transport]),
-    help="How packets travel; w: OpenSSH's own tunnel (default); stream: our packet pump, "
-    "faster, over a plain session of ssh.",
+    help="How packets travel; w: OpenSSH's own tunnel; stream: our packet pump over a "
+    "session of ssh; auto: stream where the server can (default).",
 )
 @click.option(
     "--streams",

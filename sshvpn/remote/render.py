@@ -36,13 +36,14 @@ _NEW_MTU: Final = 1500
 """Of a tun that was just made, in bytes."""
 
 
-def expected_device(facts: Facts) -> tuple[str, str | None]:
+def expected_device(facts: Facts, *, by_ssh: bool = True) -> tuple[str, str | None]:
     """Return the device that the next tunnel gets on the server, and its owner (None: sshd's).
 
-    What is made meanwhile may take the name. Without rights nothing is made, and it says nothing.
+    ``by_ssh``: it is ssh that opens it, not a pump of ours. What is made meanwhile may take the
+    name. Without rights nothing is made, and it says nothing.
     """
     names = {adapter.name for adapter in facts.adapters}
-    if facts.rights is not Rights.SUDO:
+    if facts.rights is not Rights.SUDO and by_ssh:
         return _first_free("tun", 0, names), None
     while (device := _first_free(_PREPARED, _FIRST_UNIT, names)) and _ssh_name(device) in names:
         names.add(device)
@@ -77,7 +78,7 @@ def render(end: RemoteEnd, facts: Facts, label: str, device: str, owner: str | N
     changes = list(settings.changes(end, needs_localnet=is_localnet_needed(end)))
     forwarded = {(f, n): settings.forwarded_before(f, n) for f in FAMILIES for n in end.forward}
     return [
-        *_made(facts, device, owner),
+        *_made(facts, device, owner, by_ssh=end.is_guarded),
         _grouped(facts, device),
         # The packet filter before all else: nothing is let through that it would not allow.
         *_packet_filter(end, facts, label, list(rules(end, device, forwarded)), device),
@@ -89,12 +90,12 @@ def render(end: RemoteEnd, facts: Facts, label: str, device: str, owner: str | N
 # The device --------------------------------------------------------------------------------
 
 
-def _made(facts: Facts, device: str, owner: str | None) -> Iterator[str]:
+def _made(facts: Facts, device: str, owner: str | None, *, by_ssh: bool) -> Iterator[str]:
     if any(adapter.name == device for adapter in facts.adapters):
         return
     if owner is not None:
         yield f"ip tuntap add dev {device} mode tun user {shlex.quote(owner)}"
-        if device.startswith(_PREPARED):
+        if by_ssh and device.startswith(_PREPARED):
             # `ssh -w` wants a device called tunN.
             yield f"ip link property add dev {device} altname {_ssh_name(device)}"
         return

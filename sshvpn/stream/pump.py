@@ -96,6 +96,32 @@ def open_tun(name: str, *, is_many: bool = False) -> int:
     return descriptor
 
 
+def flags_of(name: str) -> int:
+    """Return with which flags the tun was last opened, or made."""
+    try:
+        with open(f"/sys/class/net/{name}/tun_flags") as file:  # noqa: PTH123
+            return int(file.read(), 16)
+    except (OSError, ValueError):
+        return _IFF_TUN | _IFF_NO_PI
+
+
+def give_back(name: str, descriptor: int, flags: int) -> None:
+    """Close the tun, and leave it with FLAGS: the device stands longer than its queue.
+
+    Who opens it next need know nothing of segments.
+    """
+    _offload(descriptor, 0)
+    os.close(descriptor)
+    with contextlib.suppress(OSError):
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            socket.if_nametoindex(name)
+            kept = flags & (_IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_MULTI_QUEUE)
+            fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), kept))
+        finally:
+            os.close(descriptor)
+
+
 def set_offloads(descriptor: int, *, takes_udp: bool) -> bool:
     """Let the kernel hand over whole segments, of TCP, and of UDP too where the peer TAKES_UDP.
 
@@ -243,6 +269,9 @@ class Pump:
         except BlockingIOError:
             return False
         except OSError as error:
+            if self._opening is not None:  # it never began: why, stands in what it has said
+                del unsent[:]
+                return True
             raise PumpError("cut", f"the connection has gone: {error.strerror}") from error
         done = 0
         for piece in unsent:
@@ -354,6 +383,7 @@ def serve(nonce: str, device: str, queues: str) -> int:
 
     QUEUES is ``many`` where the device has several.
     """
+    flags = flags_of(device)
     try:
         tun = open_tun(device, is_many=queues == "many")
     except PumpError as error:
@@ -361,7 +391,10 @@ def serve(nonce: str, device: str, queues: str) -> int:
         return 1
     pump = Pump(tun, 0, 1, controls=[_signals()])
     pump.say(opening(nonce))
-    text = _run(pump, tun)
+    try:
+        text = _run(pump)
+    finally:
+        give_back(device, tun, flags)
     if text:
         sys.stderr.write(text + "\n")
     return 1 if text else 0
@@ -374,13 +407,14 @@ def pump_local(tun: int, source: int, sink: int, nonce: str) -> int:
     at last. The end of the standard input ends it. Returns the exit code.
     """
     pump = Pump(tun, source, sink, nonce=nonce, controls=[0, _signals()])
-    text = _run(pump, tun, is_local=True)
+    text = _run(pump, is_local=True)
+    _offload(tun, 0)
     _tell("account " + pump.account())
     _tell("error " + text if text else "end")
     return 1 if text else 0
 
 
-def _run(pump: Pump, tun: int, *, is_local: bool = False) -> str:
+def _run(pump: Pump, *, is_local: bool = False) -> str:
     """Run it to its end, and return "CODE TEXT", or nothing where it ended as it should."""
     try:
         pump.greet()
@@ -396,9 +430,6 @@ def _run(pump: Pump, tun: int, *, is_local: bool = False) -> str:
         return f"frame {error}"
     except OpeningError as error:
         return "{} {}".format(error.code or "noise", error)
-    finally:
-        # A device that outlives us may be opened next by one who knows nothing of segments.
-        _offload(tun, 0)
     return ""
 
 

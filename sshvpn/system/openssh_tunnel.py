@@ -42,7 +42,7 @@ class OpensshCarrier:
     """
 
     name = "w"
-    reason = ""
+    reason = "asked for"
     default_mtu = protocol.LARGEST_MTU
     is_guarded = True
 

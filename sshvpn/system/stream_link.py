@@ -22,7 +22,12 @@ _NOT_FOUND = 127
 
 
 class StreamRefusedError(TunnelRefusedError):
-    """The server, or this machine, cannot do what the stream transport needs."""
+    """The server, or this machine, cannot do what the stream transport needs.
+
+    ``is_certain``: it says so itself; else a connection that ends may be why.
+    """
+
+    is_certain = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,9 @@ def _refusal(why: PumpEndError, session: Session) -> SshvpnError:
             return StreamRefusedError("the server has no python3", hint)
         case "noise":
             said = session.said() or str(why)
-            return StreamRefusedError(f"our pump does not run at the server: {said}", hint)
+            error = StreamRefusedError(f"our pump does not run at the server: {said}", hint)
+            error.is_certain = False
+            return error
         case "no_tun" | "no_device":
             return StreamRefusedError(f"the login may not open the server's tun: {why}")
         case _:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from sshvpn.errors import SshvpnError
+from sshvpn.errors import ConnectionLostError, SshvpnError
 from sshvpn.model import TcpPath, Tuning, TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.remote.protocol import Facts, Mode, TcpOptions
@@ -19,7 +19,7 @@ from sshvpn.system.agent_login import AgentLogin
 from sshvpn.system.openssh_process import SshProcess
 from sshvpn.system.openssh_tunnel import OpensshCarrier, OpensshTunnel, check_ssh_and_mtu
 from sshvpn.system.process import ChildLines
-from sshvpn.system.stream_link import Session, StreamLink
+from sshvpn.system.stream_link import Session, StreamLink, StreamRefusedError
 from sshvpn.system.tunnel_dial import TunnelDial
 
 _LAST_WORDS_S = 1.0
@@ -32,7 +32,6 @@ class StreamCarrier(OpensshCarrier):
     default_mtu = 1500
     """As the LAN's: nothing has to be cut, and segments of 64 KiB cross whole whatever it is."""
     is_guarded = False
-
     has_stood = False
 
     async def check(self, profile: TunnelProfile) -> None:
@@ -48,6 +47,11 @@ class StreamCarrier(OpensshCarrier):
         made = StreamTunnel(login, facts, options, self._remote_sockets)
         try:
             await made.open_streams(dial, marks.device_name(unit), count)
+        except StreamRefusedError as error:
+            await made.close()
+            if self.has_stood:  # it could, and time may mend why it cannot just now
+                raise ConnectionLostError(str(error)) from error
+            raise
         except BaseException:
             await made.close()
             raise
@@ -85,6 +89,8 @@ class StreamTunnel(OpensshTunnel):
 
     async def _explained(self, error: SshvpnError) -> SshvpnError:
         """Return why ssh has ended, where that is the reason; else ERROR."""
+        if isinstance(error, StreamRefusedError) and error.is_certain:
+            return error
         process = self._login.process
         ended = asyncio.ensure_future(process.wait_ended())
         try:

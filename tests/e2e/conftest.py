@@ -40,6 +40,12 @@ def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
                 lab.check()
 
 
+@pytest.fixture(scope="module", params=["w", "stream"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Return a transport; what uses it runs over each."""
+    return str(request.param)
+
+
 @pytest.fixture
 def lab(make_lab: Callable[..., Lab]) -> Lab:
     """Return a fresh laboratory, in about half a second; all links are fast."""

@@ -36,7 +36,7 @@ def kill(vpn: Vpn, *words: str) -> None:
         for pid in pids(vpn.lab.gateway, word):
             vpn.lab.gateway.kill(pid)
     if SUPERVISOR in words:
-        wait_until(lambda: not pids(vpn.lab.gateway, "ssh -w"), 10)
+        wait_until(lambda: not pids(vpn.lab.gateway, "mux -o"), 10)
 
 
 def is_left(vpn: Vpn) -> bool:
@@ -100,7 +100,7 @@ def test_clean_spares_it_beside_one_that_is_swept(vpn: Vpn) -> None:
     vpn.up("second", "--no-lan")
     kill(vpn, HELPER)
     vpn.lab.gateway.kill(records(vpn)["first"]["pid"])
-    wait_until(lambda: len(pids(vpn.lab.gateway, "ssh -w")) == 1, 10)
+    wait_until(lambda: len(pids(vpn.lab.gateway, "mux -o")) == 1, 10)
     said = vpn.lab.sshvpn("clean").stdout
     assert "removed sshvpn0" in said
     assert "sshvpn1" not in said
@@ -121,7 +121,7 @@ def test_what_lives_is_not_touched(vpn: Vpn) -> None:
         helper = min(pid for pid in pids(gateway, HELPER))
         for pid in first - alive - {helper}:
             gateway.kill(pid)
-        wait_until(lambda: len(pids(gateway, "ssh -w")) == 1, 10)
+        wait_until(lambda: len(pids(gateway, "mux -o")) == 1, 10)
         assert "sshvpn1" in vpn.lab.sshvpn("clean").stdout
         assert gateway.dump().count("sshvpn") == before.count("sshvpn")
         assert "inner" in fetch(vpn.lab.lan, "http://10.20.0.10:8000/")

@@ -68,9 +68,9 @@ def at(addresses: Sequence[str], *ports: int) -> Places:
 
 
 @pytest.fixture
-def vpn(lab: Lab) -> Vpn:
+def vpn(lab: Lab, transport: str) -> Vpn:
     """Return an office with more services than are shared."""
-    vpn = Vpn(lab)
+    vpn = Vpn(lab, transport=transport)
     lab.gateway.http_server(7000, "::")
     lab.gateway.http_server(7001)
     lab.server.http_server(7002)
@@ -119,7 +119,7 @@ def routed(machine: LabMachine, *routes: str) -> Iterator[None]:
             machine.ip("route", "delete", *route.split(), "metric", "1")
 
 
-INTO_THE_TUNNEL: Final = ("192.168.77.0/24 dev tun0", "fd77::/64 dev tun0", "203.0.113.10 dev tun0")
+INTO_THE_TUNNEL: Final = ("192.168.77.0/24 dev", "fd77::/64 dev", "203.0.113.10 dev")
 BY_THE_WAN: Final = ("192.168.77.0/24 via 203.0.113.10", "fd77::/64 via 2001:db8:113::10")
 
 
@@ -144,7 +144,7 @@ def test_nobody_at_the_other_end_gets_in(vpn: Vpn, nat: str) -> None:
     assert vpn.unreachable(vpn.everything()) == []
     targets += ends(vpn)[0]
     assert found() == before
-    with routed(lab.server, *INTO_THE_TUNNEL):
+    with routed(lab.server, *(f"{one} {vpn.far_device()}" for one in INTO_THE_TUNNEL)):
         assert found() == (at(GATEWAY[3:], 7000), set())
     with routed(lab.server, *BY_THE_WAN):
         places, none = found()

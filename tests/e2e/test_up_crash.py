@@ -39,7 +39,7 @@ def kill_supervisor(vpn: Vpn) -> None:
     gateway.kill(vpn.record()["pid"], signal.SIGKILL)
 
     def is_gone() -> bool:
-        words = ("sshvpn.background", "sshvpn.privileged", "ssh -w")
+        words = ("sshvpn.background", "sshvpn.privileged", "ssh -w", "ssh -T -S")
         running = gateway.processes().values()
         return not any(word in line for line in running for word in words)
 

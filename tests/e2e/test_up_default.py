@@ -82,7 +82,8 @@ def assert_all_goes_through(vpn: Vpn, *machines: LabMachine) -> None:
     """Assert that what MACHINES send to the world comes out of the tunnel, and nothing else."""
     lab = vpn.lab
     leaks = [f'oifname "wan0" ip daddr {WORLD}', LEAK6]
-    crossing = [f'iifname "tun0" ip daddr {WORLD}', f'iifname "tun0" ip6 daddr {WORLD6}']
+    tun = vpn.far_device()
+    crossing = [f'iifname "{tun}" ip daddr {WORLD}', f'iifname "{tun}" ip6 daddr {WORLD6}']
     with (
         counted(lab.gateway, "postrouting", *leaks) as leaked,
         counted(lab.server, "prerouting", *crossing) as crossed,

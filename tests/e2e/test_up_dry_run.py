@@ -69,12 +69,13 @@ def test_the_printed_commands_typed_by_hand_make_the_same(
     make_lab: Callable[..., Lab], twin_lab: Lab, words: tuple[str, ...]
 ) -> None:
     # What is typed by hand nobody takes back: the twin is thrown away.
-    made, twin = Vpn(make_lab()), Vpn(twin_lab)
+    # The twin's packets are carried by `ssh -w`.
+    made, twin = (Vpn(lab, transport="w") for lab in (make_lab(), twin_lab))
     befores = [
         {name: machine.dump() for name, machine in lab.machines.items()}
         for lab in (made.lab, twin.lab)
     ]
-    printed = twin.lab.sshvpn("up", "--dry-run", *words).stdout
+    printed = twin.lab.sshvpn("up", "--dry-run", *words, "--transport", "w").stdout
     for name in ("gateway", "server"):
         assert change(twin.lab.machines[name], befores[1][name]) == [], "a dry run changes nothing"
 
@@ -98,3 +99,16 @@ def test_it_tells_why_it_cannot_be(make_lab: Callable[..., Lab]) -> None:
     assert done.returncode == 2
     assert "overlaps 192.168.77.0/24" in done.stderr
     assert done.stdout == ""
+
+
+def test_of_the_stream_transport_it_tells_what_its_agent_makes(
+    make_lab: Callable[..., Lab],
+) -> None:
+    vpn = Vpn(make_lab(), login="alice")
+    printed = vpn.lab.sshvpn("up", "--dry-run", "server", "--no-lan").stdout
+    uid = vpn.lab.server.uid("alice")
+    assert f"ip tuntap add dev sshvpnr5600 mode tun user {uid}\n" in printed
+    assert "altname tun5600" not in printed
+    assert "meta length" not in printed
+    vpn.up("server", "--no-lan", "-v")
+    vpn.down()

@@ -8,7 +8,9 @@ lan ── gateway ══ssh══ server ── inner
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -108,6 +110,9 @@ def assert_told(result: subprocess.CompletedProcess[str]) -> None:
 def vpn(lab: Lab) -> Vpn:
     """Return an office whose server takes alice's tunnels as root."""
     return Vpn(lab)
+
+
+FAR_DEVICES = ("tun", "sshvpnr")
 
 
 # Each call ------------------------------------------------------------------------------------
@@ -216,7 +221,7 @@ def test_a_gateway_whose_new_devices_have_no_ipv6(vpn: Vpn) -> None:
 
 def test_permit_tunnel_no(vpn: Vpn) -> None:
     vpn.lab.server.sshd.restart(PermitTunnel="no")
-    assert "PermitTunnel" in fails(vpn, code=5)
+    assert "PermitTunnel" in fails(vpn, *EVERYTHING, "--transport", "w", code=5)
 
 
 def test_a_server_without_tun(vpn: Vpn) -> None:
@@ -227,7 +232,11 @@ def test_a_server_without_tun(vpn: Vpn) -> None:
 
 
 CLOSED = """table inet closed {
-    chain in { type filter hook input priority -500; iifname "tun*" drop; }
+    chain in {
+        type filter hook input priority -500;
+        iifname "tun*" drop
+        iifname "sshvpnr*" drop
+    }
 }
 """
 
@@ -254,28 +263,31 @@ def start(vpn: Vpn, *args: str) -> subprocess.Popen[str]:
     return vpn.lab.gateway.popen(vpn.lab.sshvpn_argv("up", *EVERYTHING, *args))
 
 
-def device(machine: LabMachine, name: str) -> bool:
-    """Whether MACHINE has a device whose name begins with NAME."""
-    return f": {name}" in machine.ip("-o", "link")
+def device(machine: LabMachine, *names: str) -> bool:
+    """Whether MACHINE has a device whose name begins with one of NAMES."""
+    found = machine.ip("-o", "link")
+    return any(f": {name}" in found for name in names)
 
 
 def test_a_link_that_is_cut_while_it_comes_up(vpn: Vpn) -> None:
     with vpn.lab.unchanged():
         child = start(vpn, "--timeout", "5")
-        wait_until(lambda: device(vpn.lab.server, "tun"), 10)
+        wait_until(lambda: device(vpn.lab.server, *FAR_DEVICES), 10)
         vpn.lab.cut()
         out, err = child.communicate(timeout=30)
         assert child.returncode in (0, 6), (out, err)
         if child.returncode == 0:  # it was faster
             vpn.down()
         vpn.lab.restore()
-        vpn.lab.server.sshd.kill_sessions()  # which have not heard yet that nobody is there
+        # They have not heard yet that nobody is there. Their agents live, and see to it.
+        for session in vpn.lab.server.sshd.sessions():
+            os.kill(session, signal.SIGKILL)
 
 
 def test_a_session_that_is_killed_while_it_comes_up_is_tried_again(vpn: Vpn) -> None:
     with vpn.lab.unchanged():
         child = start(vpn)
-        wait_until(lambda: device(vpn.lab.server, "tun"), 10)
+        wait_until(lambda: device(vpn.lab.server, *FAR_DEVICES), 10)
         vpn.lab.server.sshd.kill_sessions()
         out, err = child.communicate(timeout=40)
         assert child.returncode == 0, (out, err)
@@ -304,8 +316,9 @@ def test_a_supervisor_that_is_killed_while_it_comes_up(vpn: Vpn, step: str) -> N
     gateway = vpn.lab.gateway
     with vpn.lab.unchanged():
         child = start(vpn)
-        machine = gateway if step == "sshvpn" else vpn.lab.server
-        wait_until(lambda: device(machine, step), 10)
+        is_here = step == "sshvpn"
+        machine, names = (gateway, (step,)) if is_here else (vpn.lab.server, FAR_DEVICES)
+        wait_until(lambda: device(machine, *names), 10)
         for pid, line in gateway.processes().items():
             if "sshvpn.background" in line:
                 gateway.kill(pid)

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.e2e.office import Office, Talk
-from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn, answers_udp, counted
+from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn, answers_udp, counted, masters
 from tests.lab import Lab, wait_until
 
 pytestmark = pytest.mark.lab
@@ -62,10 +62,10 @@ print(name, time.monotonic() - started)
 
 
 @pytest.fixture(scope="module")
-def standing() -> Iterator[Vpn]:
+def standing(transport: str) -> Iterator[Vpn]:
     """Return a tunnel that is up, with echo services at its other end."""
     with Lab() as lab:
-        vpn = Vpn(lab)
+        vpn = Vpn(lab, transport=transport)
         lab.server.tcp_server(ECHO)
         lab.inner.tcp_server(ECHO, "::")
         lab.inner.udp_server(DATAGRAMS, "::")
@@ -91,8 +91,8 @@ def one_connection(vpn: Vpn) -> Iterator[None]:
 
 
 def ssh_pids(vpn: Vpn) -> list[int]:
-    """Return the gateway's ssh clients, of which there are some."""
-    found = [pid for pid, line in vpn.lab.gateway.processes().items() if "ssh -w" in line]
+    """Return the gateway's ssh clients that carry tunnels, of which there are some."""
+    found = masters(vpn.lab.gateway)
     assert found
     return found
 

@@ -42,10 +42,10 @@ def vpn(lab: Lab) -> Vpn:
 
 
 @pytest.fixture(scope="module")
-def standing() -> Iterator[Vpn]:
+def standing(transport: str) -> Iterator[Vpn]:
     """Return a tunnel that is up, for tests that only look at it."""
     with Lab() as lab:
-        vpn = Vpn(lab)
+        vpn = Vpn(lab, transport=transport)
         lab.server.udp_server(DATAGRAMS, "::")
         lab.inner.udp_server(DATAGRAMS, "::")
         vpn.up(*SHARED, "--lan-address", APPEARANCE)

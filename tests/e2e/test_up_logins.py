@@ -24,14 +24,19 @@ ADDRESS = 'address = "10.83.0.1/30"\n'
 LOGINS = ["root", "sudo", "tun", "key"]
 
 
-@pytest.fixture(params=LOGINS)
+# A key for ssh's tunnel alone runs no pump.
+WAYS = [f"{login} {way}" for way in ("w", "stream") for login in LOGINS if login != "key"]
+
+
+@pytest.fixture(params=[*WAYS, "key w"])
 def vpn(lab: Lab, request: pytest.FixtureRequest) -> Vpn:
-    """Return an office with a profile for the login of the parameter."""
-    return office(lab, request.param)
+    """Return an office with a profile for the login of the parameter, and its transport."""
+    login, transport = request.param.split()
+    return office(lab, login, transport)
 
 
-def office(lab: Lab, login: str) -> Vpn:
-    vpn = Vpn(lab, login="root" if login == "root" else "alice")
+def office(lab: Lab, login: str, transport: str | None = None) -> Vpn:
+    vpn = Vpn(lab, login="root" if login == "root" else "alice", transport=transport)
     lab.server.run(["rm", "-f", "/etc/sudoers.d/alice"], user="root")
     user, more = "root", ""
     if login == "sudo":
@@ -57,7 +62,7 @@ def remote(vpn: Vpn) -> str:
 def test_every_login_carries_the_lan_and_leaves_nothing(
     vpn: Vpn, request: pytest.FixtureRequest
 ) -> None:
-    login = request.node.callspec.params["vpn"]
+    login, _ = request.node.callspec.params["vpn"].split()
     with vpn.lab.unchanged():
         vpn.up("office", "--lan")
         pages = {**vpn.published(), f"http://{remote(vpn)}:8080/": "server"}
@@ -74,7 +79,7 @@ def test_every_login_carries_the_lan_and_leaves_nothing(
 
 @pytest.mark.parametrize("login", ["tun", "key"])
 def test_what_cannot_be_guarded_is_noticed_and_connected_anew(lab: Lab, login: str) -> None:
-    vpn = office(lab, login)
+    vpn = office(lab, login, "w")
     vpn.up("office", "--lan")
     before = vpn.record()
     source, target = remote(vpn), before["local_address"].partition("/")[0]

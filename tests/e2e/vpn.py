@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -135,10 +136,25 @@ class Vpn:
             raise TimeoutError(message) from error
         return time.monotonic() - started
 
+    def far_device(self) -> str:
+        """Return the tunnel's device at the server."""
+        names = re.findall(
+            r"^\d+: (tun\d+|sshvpnr\d+)[:@]", self.lab.server.ip("-o", "link"), re.MULTILINE
+        )
+        (name,) = names
+        return str(name)
+
     def log(self) -> str:
         """Return the log of the tunnel."""
         path = f"{ALICE.home}/.local/state/sshvpn/log/tunnel-server.log"
         return self.lab.gateway.read(path) if self.lab.gateway.exists(path) else ""
+
+
+def masters(machine: LabMachine) -> list[int]:
+    """Return the ssh processes of MACHINE that carry tunnels, of whichever transport."""
+    words = ("ssh -w", "ssh -T -S")
+    running = machine.processes().items()
+    return [pid for pid, line in running if any(word in line for word in words)]
 
 
 def fetch(machine: LabMachine, url: str, timeout: float = 2) -> str:

@@ -15,6 +15,7 @@ def tunnel(**changes: Any) -> dict[str, Any]:
         "host": "alice@vpn.example.com",
         "state": "running",
         "transport": "w",
+        "transport_reason": "asked for",
         "device": "sshvpn0",
         "mtu": 16380,
         "local_address": "100.64.0.1/30",

@@ -67,7 +67,7 @@ def test_one_tunnel_in_detail() -> None:
         "  published     http://192.168.1.5:8888/ -> localhost:8888\n"
         "                a reconnect ends the published services' connections\n"
         "  this machine  100.64.0.1, fd5a::1\n"
-        "  device        sshvpn0, MTU 16380, transport w\n"
+        "  device        sshvpn0, MTU 16380, transport w (asked for)\n"
         "  congestion    bbr here, its own at the server\n"
         "                at the server: no python3\n"
         "  traffic       12 ms there and back, 1.2 MB in, 4.6 kB out\n"
@@ -79,7 +79,7 @@ def test_one_tunnel_in_detail_that_is_not_up_yet() -> None:
     assert details(waiting_tunnel(*LOGIN, retry_at=SINCE), START) == (
         f"office: backoff since {AT}\n"
         "  host        alice@vpn.example.com\n"
-        "  device      sshvpn0, transport w\n"
+        "  device      sshvpn0, transport w (asked for)\n"
         "  process     pid 4711 of user 1000\n"
         f"  next try    {AT}\n"
         "  last error  a password is wanted; sshvpn up office"
@@ -147,5 +147,6 @@ def test_the_record_of_a_tunnel_in_these_tests_has_what_the_contract_lists() -> 
         *("remote_address", "local_addresses", "remote_addresses", "routes", "lan", "published"),
         *("since", "reconnects", "retry_at", "rtt_ms", "rx_bytes", "tx_bytes", "pid"),
         "last_error",
-        "congestion_control",  # the contract does not list it, nor forbid it
+        # The contract does not list them, nor forbid them.
+        *("congestion_control", "transport_reason"),
     }

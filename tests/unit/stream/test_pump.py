@@ -1,0 +1,259 @@
+"""The pump between sockets: a seqpacket socket stands for the tun, and refuses all offloads.
+
+::
+
+    here ── pump ── pipe ══ pipe ── pump ── there
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sshvpn.stream import frames
+from sshvpn.stream.frames import Decoder, FrameError, OpeningError
+from sshvpn.stream.pump import Pump, PumpError
+from tests.unit.stream.packets import NEEDS_CSUM, ip4, tcp, udp, virtio
+
+NONCE = "0123456789abcdef"
+PLAIN = virtio() + ip4(17, udp(b"hello"))
+SEGMENT = virtio(NEEDS_CSUM, 1, 40, 1460, 20, 16) + ip4(6, tcp(os.urandom(65495)))
+
+
+class End:
+    """A pump that runs in a thread of its own, and the machine behind its tun."""
+
+    def __init__(self, source: int, sink: int, *, nonce: str | None = None) -> None:
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.machine, self._tun = pair
+        for sock in pair:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.machine.settimeout(10)
+        control, self._control = os.pipe()
+        self.descriptors = [source, sink, control]
+        self.pump = Pump(self._tun.fileno(), source, sink, nonce=nonce, controls=[control])
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        self.pump.greet()
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.pump.run()
+        except (PumpError, FrameError, OpeningError) as error:
+            self.error = error
+        for descriptor in self.descriptors[:2]:  # as the end of its process does
+            os.close(descriptor)
+
+    def stop(self) -> None:
+        """Tell it to end."""
+        if self._control >= 0:
+            os.close(self._control)
+            self._control = -1
+
+    def wait(self) -> Exception | None:
+        """Wait for its end, and return the error that it ended with."""
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "it hangs"
+        return self.error
+
+    def close(self) -> None:
+        self.stop()
+        self.wait()
+        self._tun.close()
+        self.machine.close()
+        os.close(self.descriptors[2])
+
+
+class Pair:
+    """Two ends, and what lies between them: pipes."""
+
+    def __init__(self) -> None:
+        there_in, here_out = os.pipe()
+        here_in, there_out = os.pipe()
+        self.here = End(here_in, here_out, nonce=NONCE)
+        self.there = End(there_in, there_out)
+        self.there.pump.say(b"Welcome!\n" + frames.opening(NONCE))
+        for end in (self.here, self.there):
+            end.start()
+        for end in (self.here, self.there):  # what comes before the other's HELLO is dropped
+            assert eventually(lambda pump=end.pump: pump.peer is not None)  # type: ignore[misc]
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.here.close()
+    made.there.close()
+
+
+class Peer:
+    """An end made by hand: what it writes the pump reads."""
+
+    def __init__(self, *, nonce: str | None = None, hello: bool = True) -> None:
+        source, self.out = os.pipe()
+        self.back, sink = os.pipe()
+        self.end = End(source, sink, nonce=nonce)
+        self.end.start()
+        if hello:
+            self.say(frames.hello(0))
+
+    def say(self, data: bytes) -> None:
+        os.write(self.out, data)
+
+    def hear(self, kind: int) -> bytes:
+        """Return the body of the next frame of KIND."""
+        decoder = Decoder()
+        while True:
+            room = decoder.room()
+            count = os.readv(self.back, [room])
+            assert count, "it said nothing more"
+            for found, body in decoder.feed(count):
+                if found == kind:
+                    return bytes(body)
+
+    def ended(self) -> str:
+        error = self.end.wait()
+        self.close()
+        return "" if error is None else str(error)
+
+    def close(self) -> None:
+        for descriptor in (self.out, self.back):
+            os.close(descriptor)
+        self.end.close()
+
+
+def test_packets_and_segments_cross_both_ways_though_no_kernel_has_offloads(pair: Pair) -> None:
+    for packet in (PLAIN, SEGMENT) * 20:
+        pair.here.machine.send(packet)
+        assert pair.there.machine.recv(1 << 17) == packet
+        pair.there.machine.send(packet)
+        assert pair.here.machine.recv(1 << 17) == packet
+
+
+def test_packets_of_a_flow_keep_their_order(pair: Pair) -> None:
+    for start in range(0, 2000, 40):  # as many as wait nowhere for long
+        numbers = range(start, start + 40)
+        packets = [virtio() + ip4(17, udp(number.to_bytes(4, "big") * 300)) for number in numbers]
+        for packet in packets:
+            pair.here.machine.send(packet)
+        assert [pair.there.machine.recv(1 << 17) for _ in packets] == packets
+
+
+def test_one_that_is_told_says_end_and_both_end_without_an_error(pair: Pair) -> None:
+    pair.here.machine.send(PLAIN)
+    assert pair.there.machine.recv(1 << 17) == PLAIN
+    pair.here.stop()
+    assert pair.here.wait() is None
+    assert pair.there.wait() is None
+
+
+def test_what_no_kernel_should_see_is_left_out_and_the_rest_arrives() -> None:
+    peer = Peer()
+    bad = virtio(NEEDS_CSUM, 1, 40, 0, 20, 16) + ip4(6, tcp(bytes(3000)))
+    peer.say(frames.packet_header(len(bad)) + bad + frames.packet_header(len(PLAIN)) + PLAIN)
+    assert peer.end.machine.recv(1 << 17) == PLAIN
+    peer.say(frames.frame(frames.END))
+    assert peer.ended() == ""
+    assert "1 refused" in peer.end.pump.account()
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"\xff\xff\xff\xff", "no frame of kind 255"),
+        (frames.hello(0), "a second HELLO"),
+        (frames.frame(frames.ANSWER, bytes(8)), "an answer to nothing"),
+        (frames.packet_header(1), "has no 1 bytes"),
+    ],
+)
+def test_what_is_no_frame_ends_it_with_one_error(said: bytes, error: str) -> None:
+    peer = Peer()
+    peer.say(said)
+    assert error in peer.ended()
+
+
+def test_a_frame_that_is_cut_is_an_error_and_so_is_an_end_without_a_word() -> None:
+    for said, error in (
+        (frames.packet_header(len(PLAIN)) + PLAIN[:9], "cut in the middle of a frame"),
+        (b"", "went away without a word"),
+    ):
+        peer = Peer()
+        peer.say(said)
+        os.close(peer.out)
+        peer.out = os.open("/dev/null", os.O_WRONLY)
+        assert error in peer.ended()
+
+
+def test_garbage_before_the_opening_is_bounded() -> None:
+    peer = Peer(nonce=NONCE, hello=False)
+    for _ in range(70):
+        peer.say(bytes(1000))
+    assert "too much" in peer.ended()
+
+
+def test_one_that_ends_before_it_begins_has_its_words_heard() -> None:
+    source, out = os.pipe()
+    back, sink = os.pipe()
+    os.close(back)  # a write is a broken pipe, whenever it comes
+    end = End(source, sink, nonce=NONCE)
+    os.write(out, frames.refusal(NONCE, "python", "3.5"))
+    os.close(out)
+    end.start()
+    assert isinstance(end.wait(), OpeningError)
+    assert end.error is not None
+    assert str(end.error) == "3.5"
+    end.close()
+
+
+def test_a_peer_that_reads_nothing_gets_no_more_than_the_window() -> None:
+    """What waits longer than that is dropped, and memory stays what it was."""
+    peer = Peer()
+    for number in range(4000):
+        peer.end.machine.send(virtio() + ip4(17, udp(bytes(1400), sport=number % 7)))
+    assert eventually(lambda: not peer.end.pump.account().startswith("0 dropped"))
+    assert peer.end.pump._queue.size <= 4 << 20
+    assert peer.end.pump._window.sent <= (1 << 18) + (1 << 17)
+    peer.say(frames.frame(frames.END))
+    assert peer.ended() == ""
+
+
+def test_a_peer_that_asks_without_end_and_reads_nothing_is_ended() -> None:
+    peer = Peer()
+    os.set_blocking(peer.out, False)
+    probe = frames.frame(frames.PROBE, bytes(8)) * 100
+    deadline = time.monotonic() + 20
+    while peer.end.error is None and time.monotonic() < deadline:
+        try:
+            peer.say(probe)
+        except BlockingIOError:  # noqa: PERF203 (it is what is waited for)
+            time.sleep(0.001)
+        except BrokenPipeError:
+            break
+    assert "more probes" in peer.ended()
+
+
+def test_a_probe_is_answered_with_its_token() -> None:
+    peer = Peer()
+    peer.say(frames.frame(frames.PROBE, b"12345678"))
+    assert peer.hear(frames.ANSWER) == b"12345678"
+    peer.say(frames.frame(frames.END))
+    assert peer.ended() == ""
