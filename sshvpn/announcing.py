@@ -28,6 +28,8 @@ _START_AGAIN_S = (1.0, 60.0)
 class Announcer:
     """One session's, which is of ``profile``. ``make_server`` returns a process to be started.
 
+    ``token`` returns the notebook's, an empty text where there is none.
+
     ``on_change`` is called when the names or the portal have changed; may be replaced.
     """
 
@@ -37,11 +39,13 @@ class Announcer:
         interfaces: Interfaces,
         trust: TrustStore,
         make_server: Callable[[], LanServer],
+        token: Callable[[], str] = lambda: "",
     ) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self._interfaces = interfaces
         self._trust = trust
         self._make_server = make_server
+        self._token = token
         self._server: LanServer | None = None
         self._snapshot: Mapping[str, Any] | None = None
         self._told: tuple[Presence | None, int | None] = (None, None)
@@ -121,7 +125,7 @@ class Announcer:
         told = None
         if self._is_wanted and not self._is_over:
             shared, _ = await asyncio.to_thread(self._sharing.look)
-            told = presence(self._wishes, snapshot, shared, self._running)
+            told = presence(self._wishes, snapshot, shared, self._running, self._token())
         if snapshot["state"] == "running":
             self._running = told
         now = (told, self._wishes.portal)

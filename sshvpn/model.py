@@ -207,11 +207,13 @@ USUAL_PORT = 0
 class LanWishes:
     """What the machines of a shared network are told: names by mDNS, and a page.
 
-    ``portal`` is a port, ``USUAL_PORT``, or None for no page.
+    ``portal`` is a port, ``USUAL_PORT``, or None for no page. ``tokens``: its links have the
+    notebook's token, so whoever sees the page gets in.
     """
 
     announce: bool = True
     portal: int | None = None
+    tokens: bool = False
 
     @property
     def has_any(self) -> bool:
@@ -224,6 +226,7 @@ class LanWishes:
         return (
             *([] if self.announce else ["no announce"]),
             *([] if self.portal is None else [f"portal {self.portal}"]),
+            *(["portal tokens"] if self.tokens else []),
         )
 
 

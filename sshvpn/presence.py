@@ -15,8 +15,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from sshvpn.model import InterfaceAddress, LanWishes
 
@@ -46,12 +47,17 @@ class Place:
 class Shown:
     """A service of the server's side as the LAN reaches it, at each of ``places``.
 
-    ``scheme`` is that of its URL; ``target`` is what it is at the server, as ``status`` says.
+    ``scheme`` and ``path`` are those of its URL; ``target`` is what it is at the server, as
+    ``status`` says; ``title`` says more, where more is known. ``token`` lets in whoever has the
+    page: there only where that is wished.
     """
 
     scheme: str
     target: str
     places: tuple[Place, ...]
+    path: str = "/"
+    title: str = ""
+    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +122,13 @@ def presence(
     snapshot: Mapping[str, Any],
     shared: Sequence[InterfaceAddress],
     before: Presence | None,
+    token: str = "",
 ) -> Presence | None:
     """Return what the LAN is to be told now, None: nothing.
 
     ``shared`` are our addresses on networks that may be shared with, now. ``before`` is what
-    this returned the last time that the session was running.
+    this returned the last time that the session was running. ``token`` is the notebook's, if it
+    has one; it is told only where it is wished.
     """
     state, records = str(snapshot["state"]), snapshot["records"]
     if not shared or not records or state == "stopping":
@@ -128,7 +136,8 @@ def presence(
     first = records[0]
     if state == "running":
         appearances = tuple(_appearances(first))
-        services, networks = _services(records), _networks(first, appearances)
+        services = _services(records, token if wishes.tokens else "")
+        networks = _networks(first, appearances)
     elif before is not None:
         appearances = tuple(a.appears_as for a in before.adapters if a.appears_as is not None)
         services, networks = before.services, before.networks
@@ -183,29 +192,33 @@ def _spelled_out(place: Place, shared: Iterable[InterfaceAddress]) -> Iterator[P
 # From the records of status ------------------------------------------------------------------
 
 
-def _services(records: Sequence[Mapping[str, Any]]) -> tuple[Shown, ...]:
-    found: dict[tuple[str, str, int], list[Place]] = {}
-    for scheme, target, place in _listed(records):
-        found.setdefault((scheme, target, place.port), []).append(place)
-    return tuple(Shown(key[0], key[1], tuple(places)) for key, places in found.items())
-
-
-def _listed(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Place]]:
+def _services(records: Sequence[Mapping[str, Any]], token: str) -> tuple[Shown, ...]:
+    found: dict[tuple[Shown, int], list[Place]] = {}
     for record in records:
-        for one in record.get("published") or ():
-            yield from _listed_at(one["url"], one["target"], [one["listen"]])
-        if record.get("direction") in ("local", "dynamic"):
-            yield from _listed_at(record["url"], record["target"], record["listen"])
+        is_notebook = record.get("notebook") is not None
+        title, key = ("Jupyter", token) if is_notebook else ("", "")
+        for url, target, place in _listed(record):
+            scheme, _, rest = (url or "tcp:").partition(":")
+            path = urlsplit(rest).path or "/"
+            service = Shown(scheme, str(target), (), path, title, key)
+            found.setdefault((service, place.port), []).append(place)
+    return tuple(replace(service, places=tuple(at)) for (service, _), at in found.items())
+
+
+def _listed(record: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Place]]:
+    for one in record.get("published") or ():
+        yield from _listed_at(one["url"], one["target"], [one["listen"]])
+    if record.get("direction") in ("local", "dynamic"):
+        yield from _listed_at(record["url"], record["target"], record["listen"])
 
 
 def _listed_at(
     url: str | None, target: str, places: Iterable[str]
-) -> Iterator[tuple[str, str, Place]]:
-    scheme = (url or "tcp:").partition(":")[0]
+) -> Iterator[tuple[str | None, str, Place]]:
     for text in places:
         address, _, port = text.rpartition(":")
         if port.isdecimal():  # else it is a unix socket
-            yield scheme, target, Place(address.strip("[]"), int(port))
+            yield url, target, Place(address.strip("[]"), int(port))
 
 
 def _appearances(record: Mapping[str, Any]) -> Iterator[str]:

@@ -182,13 +182,20 @@ def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarri
     return AutoCarrier(directory, hosts)
 
 
-def make_announcer(profile: Profile) -> Announcer:
+def make_announcer(profile: Profile, directory: Path) -> Announcer:
     """Return who tells the LAN of ``profile``'s session, where it is shared."""
     from sshvpn.announcing import Announcer
+    from sshvpn.control import secret_of
     from sshvpn.system.lan_process import LanProcess
 
     trust = make_trust_store()
-    return Announcer(profile, make_interfaces(), trust, lambda: LanProcess(profile.name))
+    return Announcer(
+        profile,
+        make_interfaces(),
+        trust,
+        lambda: LanProcess(profile.name),
+        lambda: secret_of(directory).get("token", ""),
+    )
 
 
 def _check_portal(profile: Profile) -> None:
@@ -321,7 +328,7 @@ def _run(
                 front=make_front() if make_front and not is_journal else None,
                 launcher=launcher,
                 way=make_way(session),
-                announcer=make_announcer(profile),
+                announcer=make_announcer(profile, directory.path),
                 manager=None if launcher else manager,
                 verbose=verbose,
             )

@@ -22,12 +22,14 @@ class TypedWishes:
 
     announce: bool | None = None
     portal: int | None = None
+    tokens: bool = False
 
-    def over(self, announce: bool, portal: int | None) -> LanWishes:
+    def over(self, announce: bool, portal: int | None, tokens: bool = False) -> LanWishes:
         """Return what holds beside what a profile says."""
         return LanWishes(
             announce if self.announce is None else self.announce,
             portal if self.portal is None else self.portal,
+            self.tokens or tokens,
         )
 
 
@@ -67,10 +69,26 @@ def lan_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "or one of the next, unless said.",
     )
     @functools.wraps(command)
-    def with_wishes(*args: Any, announce: bool | None, portal: str | None, **kwargs: Any) -> Any:
-        return command(*args, wishes=TypedWishes(announce, _port(portal)), **kwargs)
+    def with_wishes(
+        *args: Any,
+        announce: bool | None,
+        portal: str | None,
+        portal_tokens: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        wishes = TypedWishes(announce, _port(portal), portal_tokens)
+        return command(*args, wishes=wishes, **kwargs)
 
     return with_wishes
+
+
+tokens_option = click.option(
+    "--portal-tokens",
+    is_flag=True,
+    help="Let the portal's links have the token, so that whoever on the network sees that page "
+    "can run commands as you.",
+)
+"""For commands that know a token; below ``lan_options``, which takes it."""
 
 
 def _port(text: str | None) -> int | None:
@@ -97,3 +115,9 @@ def refuse_portal_alone(wishes: TypedWishes, *, is_shared: bool) -> None:
         raise UsageError(
             "--portal is for the local network, which this is not shared with", "say --lan, too"
         )
+
+
+def refuse_tokens_alone(wishes: LanWishes) -> None:
+    """Raise UsageError for tokens on a page that there is not."""
+    if wishes.tokens and wishes.portal is None:
+        raise UsageError("--portal-tokens without --portal", "say --portal, too")

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sshvpn import control, wiring
-from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join
+from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_told
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import make_front
 from sshvpn.cli.group import CommandGroup
 from sshvpn.cli.hosts import checked_timeout
-from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
+from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options, tokens_option
 from sshvpn.cli.notebook_request import NotebookWords, build_profile
 from sshvpn.cli.notebook_view import NotebookExtras
 from sshvpn.cli.options import ssh_options, verbose_option
+from sshvpn.cli.told import told
+from sshvpn.cli.tunnel_view import aligned
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import NotRunningError, SshvpnError, TakenError, UsageError
 from sshvpn.model import EngineName, ForwardProfile, JupyterWay, SshOptions
@@ -94,6 +96,7 @@ def host_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--name", metavar="NAME", help="The name in status and down; else the host.")
 @lan_options
+@tokens_option
 @verbose_option
 @ssh_options
 @click.pass_context
@@ -151,6 +154,8 @@ def _run_background(profile: ForwardProfile, extras: NotebookExtras, *, verbose:
     if snapshot is None:
         return _show_that_of_others(profile, extras, verbose=verbose)
     extras.once_running(snapshot)
+    snapshot = wait_told(profile, wiring.session_path(profile), snapshot)
+    click.echo("".join(f"{line}\n" for line in aligned(told(snapshot["records"][0]))), nl=False)
     return 0
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined
-from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone
+from sshvpn.cli.lan_options import (
+    TypedWishes,
+    refuse_portal_alone,
+    refuse_portal_twice,
+    refuse_tokens_alone,
+)
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
 from sshvpn.model import EngineName, ForwardProfile, JupyterWay, NotebookWish, SshOptions
@@ -62,12 +67,20 @@ def build_profile(typed: NotebookWords) -> ForwardProfile:
     section = entry or config.tunnels.get(host) or config.forwards.get(host)
     port = typed.port or (entry.port if entry else None)
     lan = typed.lan if typed.lan is not None or entry is None else entry.lan
+    wishes = typed.wishes.over(
+        announce=entry.announce if entry else True,
+        portal=entry.portal if entry else None,
+        tokens=entry.portal_tokens if entry else False,
+    )
+    specs = (parse_forward(f"{port or FIRST_PORT}:{_PLACEHOLDER_PORT}"),)
     refuse_portal_alone(typed.wishes, is_shared=bool(lan))
+    refuse_portal_twice(wishes, specs)
+    refuse_tokens_alone(wishes)
     return ForwardProfile(
         name=host if typed.name is None else checked_name(typed.name),
         host=section.host if section else host,
         destination=section.destination if section else parse_destination(host),
-        specs=(parse_forward(f"{port or FIRST_PORT}:{_PLACEHOLDER_PORT}"),),
+        specs=specs,
         # On this machine it is always at localhost, which browsers trust more than an address.
         binds=("localhost",) if lan else (),
         lan=bool(lan),
@@ -77,8 +90,8 @@ def build_profile(typed: NotebookWords) -> ForwardProfile:
         named=typed.name is not None or entry is not None,
         timeout_s=typed.timeout_s or (entry.timeout_s if entry else None) or START_WITHIN_S,
         notebook=_wish(typed, entry, has_port=port is not None),
-        wishes=typed.wishes.over(announce=True, portal=None),
         typed=keep(replace(typed, host=host)),
+        wishes=wishes,
     )
 
 

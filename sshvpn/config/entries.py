@@ -48,7 +48,8 @@ class ForwardEntry:
 class NotebookEntry:
     """``[notebooks.NAME]``: what ``sshvpn notebook NAME`` means.
 
-    ``port`` is the local one, None for 9999 or the next free one.
+    ``port`` is the local one, None for 9999 or the next free one. ``portal`` is a port, 0 for
+    the usual one, None for no portal.
     """
 
     name: str
@@ -57,6 +58,9 @@ class NotebookEntry:
     wish: NotebookWish = field(default_factory=NotebookWish)
     port: int | None = None
     lan: bool = False
+    announce: bool = True
+    portal: int | None = None
+    portal_tokens: bool = False
     engine: EngineName = EngineName.AUTO
     ssh: SshOptions = field(default_factory=SshOptions)
     timeout_s: float | None = None

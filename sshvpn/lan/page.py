@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
+from urllib.parse import quote
 
 from sshvpn.lan.qr import svg_qr
 from sshvpn.presence import Adapter, Place, Presence, Shown
@@ -88,15 +89,15 @@ def _cards(service: Shown, presence: Presence, visit: Visit) -> Iterator[str]:
         numeric = _where(place.address, port)
         # Not every tablet resolves names of mDNS: the code has the address.
         shown = _where(visit.name or place.address, port)
-        kind = escape(_KINDS.get(service.scheme, "TCP"))
+        kind = escape(service.title or _KINDS.get(service.scheme, "TCP"))
         words = (
             f'<span class="kind">{kind}</span>\n'
             f'<span class="where">{_breakable(shown)}</span>\n'
             f'<span class="target">{escape(_target(service.target, presence.label))}</span>\n'
         )
         if service.scheme in _LINKED:
-            url = escape(f"{service.scheme}://{shown}/")
-            code = svg_qr(f"{service.scheme}://{numeric}/")
+            url = escape(f"{service.scheme}://{shown}{_rest(service)}")
+            code = svg_qr(f"{service.scheme}://{numeric}{_rest(service)}")
             yield (
                 f'<li class="card"><a href="{url}">\n{words}</a>\n'
                 f'<span class="code" role="img" aria-label="QR code of {escape(numeric)}">'
@@ -104,6 +105,12 @@ def _cards(service: Shown, presence: Presence, visit: Visit) -> Iterator[str]:
             )
         else:
             yield f'<li class="card"><div>\n{words}</div></li>\n'
+
+
+def _rest(service: Shown) -> str:
+    """Return what of the URL comes behind the place."""
+    token = f"?token={quote(service.token, safe='')}" if service.token else ""
+    return f"{quote(service.path, safe='/%')}{token}"
 
 
 def _nearest(places: Iterable[Place], visit: Visit) -> Place:

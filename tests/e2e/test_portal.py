@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.notebooks import Notebooks, token_of, url_in
 from tests.e2e.office import INTERRUPTED, Office, exit_code
 from tests.e2e.vpn import Vpn, fetch
 from tests.lab import Lab, LabMachine, wait_until
@@ -223,6 +224,34 @@ def test_a_profile_has_one_and_what_is_said_at_the_end_tells_where(own_office: O
         '["http://192.168.77.1:8080/", "http://[fd77::1]:8080/"]'
     )
     office.sshvpn("down")
+
+
+# -- a notebook --------------------------------------------------------------------------------
+
+
+def test_a_notebook_is_opened_from_it_with_a_token_only_where_that_is_said(
+    own_office: Office,
+) -> None:
+    notebooks = Notebooks(own_office)
+    office = notebooks.office
+    try:
+        said = notebooks.run("-b", "--no-browser", "--lan", "--portal", "server").stdout
+        assert re.search(f"^  portal +{PORTAL}$", said, re.MULTILINE), said
+        page = fetch(office.lab.lan, PORTAL)
+        assert "Jupyter" in page
+        assert "token" not in page
+        assert token_of(url_in(said)) not in page
+        office.sshvpn("down")
+        words = ("-b", "--no-browser", "--lan", "--portal", "--portal-tokens", "server")
+        token = token_of(url_in(notebooks.run(*words).stdout))
+        page = fetch(office.lab.lan, PORTAL)
+        assert f'href="http://192.168.77.1:9999/?token={token}"' in page
+        assert not [line for line in office.gateway.processes().values() if token in line]
+        told = "without --portal"
+        assert told in office.refused(2, "notebook", "-b", "--lan", "--portal-tokens", "server")
+    finally:
+        office.sshvpn("down", "--all", check=False)
+        notebooks.end()
 
 
 # -- the recipe --------------------------------------------------------------------------------

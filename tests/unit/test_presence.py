@@ -195,3 +195,16 @@ def test_it_survives_the_way_to_the_other_process() -> None:
     found = told(tunnel(routes=["192.168.77.50/32"]), *LAN0, *LAN1)
     assert found is not None
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
+
+
+def test_a_notebook_has_its_path_and_a_token_only_where_that_is_wished() -> None:
+    snapshot = forward({"notebook": {"pid": 1}, "url": "http://localhost:9999/user/alice/"})
+    for wishes, token in ((LanWishes(), ""), (LanWishes(portal=0, tokens=True), "s3cret")):
+        found = presence(wishes, snapshot, LAN0, None, "s3cret")
+        assert found is not None
+        (service,) = found.services
+        assert (service.title, service.path, service.token) == ("Jupyter", "/user/alice/", token)
+        assert "s3cret" not in repr(found)
+    plain = presence(LanWishes(portal=0, tokens=True), forward({}), LAN0, None, "s3cret")
+    assert plain is not None
+    assert plain.services[0].token == ""

@@ -12,6 +12,7 @@ from sshvpn.cli.lan_options import (
     lan_options,
     refuse_portal_alone,
     refuse_portal_twice,
+    refuse_tokens_alone,
 )
 from sshvpn.errors import UsageError
 from sshvpn.model import USUAL_PORT, Direction, LanWishes
@@ -69,3 +70,10 @@ def test_a_portal_that_nobody_would_see_or_that_is_in_the_way_is_refused() -> No
         refuse_portal_twice(LanWishes(portal=7748), [spec])
     refuse_portal_twice(LanWishes(portal=USUAL_PORT), [spec])
     refuse_portal_twice(LanWishes(portal=7748), [parse_forward("7748:88", Direction.REMOTE)])
+
+
+def test_tokens_are_for_a_page_that_there_is() -> None:
+    with pytest.raises(UsageError, match="without --portal"):
+        refuse_tokens_alone(LanWishes(tokens=True))
+    refuse_tokens_alone(LanWishes(portal=0, tokens=True))
+    refuse_tokens_alone(LanWishes())

@@ -128,3 +128,11 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         if tag not in ("a", "path", "svg")
     ]
     assert set(loaded) - {None} == {"/portal.css", "/portal.js"}
+
+
+def test_a_notebooks_link_has_its_path_and_its_token_and_shows_neither() -> None:
+    notebook = replace(NOTEBOOK, title="Jupyter", path="/user/al ice/", token="a&b")
+    seen = see(replace(PRESENCE, services=(notebook,)))
+    assert seen.links() == ["http://192.168.77.1:9999/user/al%20ice/?token=a%26b"]
+    assert "Jupyter" in seen.text
+    assert "token" not in seen.text
