@@ -309,7 +309,7 @@ def _try_again(life: Life) -> Step:
 def _wake(life: Life, *, login: bool, asked: bool) -> Step:
     waits = life.phase is State.BACKOFF and (life.retry_at is not None or asked)
     if waits or (asked and life.phase is State.FAILED and life.has_run):
-        return _try_again(replace(life, attempt=0, may_prompt=life.may_prompt or login))
+        return _try_again(replace(life, attempt=0, flaps=0, may_prompt=life.may_prompt or login))
     return life, ()
 
 

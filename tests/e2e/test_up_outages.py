@@ -24,7 +24,7 @@ from tests.e2e.outage import (
     TRIES,
     Outage,
     Ticker,
-    allowance_s,
+    is_within,
     measure,
 )
 from tests.e2e.vpn import DATAGRAMS, SHARED, Vpn, counted
@@ -101,7 +101,7 @@ def outlived(
         settled(vpn)
         told.append(str(outage))
         noticed = outage.noticed_s or 0.0
-        if noticed <= noticed_within_s and outage.back_s <= BACK_WITHIN_S + allowance_s(vpn):
+        if noticed <= noticed_within_s and is_within(vpn, outage.back_s, BACK_WITHIN_S):
             return outage
     raise AssertionError("\n".join([*told, vpn.log()[-4000:]]))
 
@@ -315,7 +315,7 @@ def test_a_default_route_that_moves_to_another_adapter_is_followed(lab: Lab, sil
                      ticker, move, lambda: None)  # fmt: skip
     assert outage.noticed_s is not None
     # It is over when it is noticed, and that is soon: nobody waits for the keepalive.
-    assert outage.back_s <= MOVED_WITHIN_S + BACK_WITHIN_S + allowance_s(vpn, "far")
+    assert is_within(vpn, outage.back_s, MOVED_WITHIN_S + BACK_WITHIN_S)
     lab.restore()
     router, adapter = ways[0]
     lab.gateway.ip("route", "replace", "default", "via", router, "dev", adapter)
@@ -360,7 +360,7 @@ def test_a_device_of_the_administrators_is_got_back_from_a_session_that_hangs(la
         assert outage.noticed_s is not None
         assert outage.noticed_s <= NOTICED_WITHIN_S
         told.append(str(outage))
-        if outage.back_s <= BACK_WITHIN_S + allowance_s(vpn):
+        if is_within(vpn, outage.back_s, BACK_WITHIN_S):
             break
     else:
         raise AssertionError("\n".join([*told, vpn.log()[-4000:]]))

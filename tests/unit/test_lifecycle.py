@@ -116,8 +116,11 @@ def test_connections_that_last_a_moment_only_come_ever_more_slowly() -> None:
         life, _ = step(life, TimerFired(), now + 9)
     assert attempts == [1, 2, 3, 4]
     life, _ = step(life, Connected(), 50)
-    life, _ = step(life, Failed(LOST), 50 + STEADY_AFTER_S)
-    assert life.attempt == 1
+    steady, _ = step(life, Failed(LOST), 50 + STEADY_AFTER_S)
+    assert steady.attempt == 1
+    asked, _ = step(step(life, Failed(LOST), 51)[0], Wake(asked=True), 51)
+    again, _ = step(step(asked, Connected(), 52)[0], Failed(LOST), 53)
+    assert again.attempt == 1
 
 
 @pytest.mark.parametrize(
