@@ -27,6 +27,19 @@ def agent_script() -> str:
 
 
 @functools.cache
+def boot() -> str:
+    """Return what reads a script by length from its standard input and runs it, in sh.
+
+    It stands in single quotes on the login shell's command line; see the agent's opening.
+    """
+    opening = (Path(__file__).parent / "agent" / "01-opening.sh").read_text(encoding="ascii")
+    found = re.search(r"^boot='([^'!\\\n]*)'$", opening, re.MULTILINE)
+    if found is None:
+        raise ValueError("the opening has no line boot='…' that every shell can read")
+    return found[1]
+
+
+@functools.cache
 def notebook_script() -> str:
     """Return what finds and starts Jupyter, as it is delivered."""
     return _script("notebook")

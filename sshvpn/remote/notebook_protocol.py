@@ -24,13 +24,12 @@ from typing import Any, Final
 
 from sshvpn.errors import printable
 from sshvpn.model import NotebookWish
-from sshvpn.remote import agent_script
-from sshvpn.remote.protocol import MalformedLineError
+from sshvpn.remote import boot
+from sshvpn.remote.malformed import MalformedLineError
 
 PROTOCOL: Final = 1
 _LONGEST_RECORD: Final = 64
 """Lines of what Jupyter writes about itself; it has a dozen."""
-_BOOT: Final = re.compile(r"^boot='([^'!\\\n]*)'$", re.MULTILINE)
 _EVERYWHERE: Final = {"", "*", "0.0.0.0", "::", "localhost"}  # noqa: S104 (compared, not bound)
 _LAST_PORT: Final = 65535
 
@@ -138,10 +137,9 @@ def remote_command(script: str, nonce: str) -> str:
 
     It means the same to sh, bash, zsh, fish and csh (see sshvpn.remote.protocol).
     """
-    boot = _BOOT.search(agent_script())
-    if boot is None or not re.fullmatch(r"[0-9a-f]{16,64}", nonce):
-        raise ValueError(f"no boot line, or not a nonce: {nonce!r}")
-    return f"exec /bin/sh -c '{boot[1]}' sshvpn-notebook {len(script)} {nonce}"
+    if not re.fullmatch(r"[0-9a-f]{16,64}", nonce):
+        raise ValueError(f"not a nonce: {nonce!r}")
+    return f"exec /bin/sh -c '{boot()}' sshvpn-notebook {len(script)} {nonce}"
 
 
 # -- what the client says ----------------------------------------------------------------------

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from sshvpn.errors import SshvpnError, printable
+from sshvpn.errors import printable
 from sshvpn.remote.facts import (
     Adapter,
     Collected,
@@ -40,6 +40,7 @@ from sshvpn.remote.facts import (
     RemoteRoute,
     Rights,
 )
+from sshvpn.remote.malformed import MalformedLineError
 
 __all__ = [
     "DEFAULT_LEASE_S", "END", "GROUP", "LARGEST_MTU", "LONGEST_LINE", "PROTOCOL",
@@ -64,12 +65,6 @@ _ADAPTER: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
 _BOOT: Final = re.compile(r"^boot='([^'!\\\n]*)'$", re.MULTILINE)
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-
-
-class MalformedLineError(SshvpnError):
-    """The agent said something that is no line of this protocol."""
-
-    code = "agent_protocol"
 
 
 class Mode(str, Enum):

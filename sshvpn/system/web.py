@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import ssl
+import threading
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -14,15 +13,30 @@ _TIMEOUT_S = 10.0
 class SystemWebClient:
     """Implements boundary.WebClient."""
 
+    def __init__(self) -> None:
+        # The libraries take a while, and until it is asked there is a login to wait for.
+        threading.Thread(target=_load, daemon=True).start()
+
     async def status(self, url: str, host: str | None, headers: Mapping[str, str]) -> int | None:
         """Return the status of a GET; see boundary.WebClient."""
         return await asyncio.to_thread(_status, url, host, headers)
 
 
+def _load() -> None:
+    import http.client
+    import ssl
+
+    del http, ssl
+
+
 def _status(url: str, host: str | None, headers: Mapping[str, str]) -> int | None:
+    import http.client
+
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
     if parts.scheme == "https":
+        import ssl
+
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(
