@@ -115,6 +115,10 @@ class RemoteJupyter:
                 ended.append(message)
         return ended
 
+    async def leave(self) -> None:
+        """End the conversation; what was started lives on. Twice is fine."""
+        await self._command.close()
+
     async def _found(self, directory: str = "") -> Found:
         servers = []
         while not isinstance(message := await self._next(), Ready):

@@ -98,6 +98,14 @@ class NotebookSession(ForwardSession):
     async def _open_listeners(self, connection: Connection) -> None:
         async with conversation(connection, self.profile.host) as jupyter:
             server = await self._find_or_start(jupyter)
+            # Its end takes a round trip, and nobody need wait for it.
+            leaving = asyncio.create_task(jupyter.leave())
+            try:
+                await self._serve(connection, server)
+            finally:
+                await leaving
+
+    async def _serve(self, connection: Connection, server: Server) -> None:
         self._server = server
         if server.is_open:
             self._judge_open(server)
