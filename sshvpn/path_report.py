@@ -9,6 +9,10 @@ from sshvpn.model import TcpPath
 
 log = logging.getLogger("sshvpn.path")
 
+DETAIL = logging.INFO + 1
+"""The level of what is for the log, and no event to who looks on."""
+logging.addLevelName(DETAIL, "DETAIL")
+
 _UNKNOWN = "unknown"
 
 
@@ -27,6 +31,7 @@ def tell_path(path: TcpPath, before: TcpPath | None) -> None:
     if path == before:
         return
     known = path_record(path)
-    log.info("congestion control: %s here, %s at the server", known["local"], known["remote"])
+    ends = (known["local"], known["remote"])
+    log.log(DETAIL, "congestion control: %s here, %s at the server", *ends)
     for note in path.notes:
-        log.info("congestion control: %s", note)
+        log.log(DETAIL, "congestion control: %s", note)

@@ -24,7 +24,9 @@ Snapshot = dict[str, Any]
 
 CHANGE = "change"
 """The level of a notice that is a command: a change to one of the machines, as it is made."""
-QUIET = ("debug", CHANGE, "info")
+DETAIL = "detail"
+"""The level of a notice for the log, which nobody who looks on would miss."""
+QUIET = ("debug", CHANGE, "info", DETAIL)
 """The levels of notices that are shown only to who wants to know more."""
 _ANSWER_WITHIN_S = 5.0
 _UNDONE_WITHIN_S = 10.0

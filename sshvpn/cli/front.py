@@ -11,7 +11,7 @@ import click
 
 from sshvpn import wiring
 from sshvpn.boundary import Prompter
-from sshvpn.cli.attach import CHANGE, QUIET
+from sshvpn.cli.attach import CHANGE, DETAIL, QUIET
 from sshvpn.cli.browser import LanUrls, open_when_answered, print_qr
 
 
@@ -75,7 +75,7 @@ class PlainFront:
         """Print the line."""
         if level in self._hidden:
             return
-        mark = "" if level in ("info", "debug") else f"{level}: "
+        mark = "" if level in ("info", "debug", DETAIL) else f"{level}: "
         click.echo(text if level == CHANGE else f"{self._name}: {mark}{text}")
         flush()
 
@@ -174,4 +174,6 @@ def make_front(
     is_terminal = (
         sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     )
-    return LiveFront(extras) if is_terminal and not verbose else PlainFront(name, extras, hidden)
+    if is_terminal and not verbose:
+        return LiveFront(extras)
+    return PlainFront(name, extras, hidden if verbose else (*hidden, DETAIL))
