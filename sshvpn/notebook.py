@@ -254,7 +254,8 @@ class NotebookSession(ForwardSession):
         server = self._server
         for record in records:
             if server is None:
-                record |= {"target": None, "notebook": None}
+                words = f"notebook in {self._wish.directory or 'the home directory'}"
+                record |= {"spec": words, "target": None, "notebook": None}
                 continue
             if record["url"]:
                 _, _, place = record["url"].partition("://")

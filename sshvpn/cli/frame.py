@@ -245,7 +245,8 @@ def _words_of(record: Snapshot, now: float, *, countdown: bool = True) -> str:
 
 def _forward_lines(record: Snapshot, room: Room) -> Iterator[Text]:
     """Yield the URLs, each on a line, the first with its target behind it or below it."""
-    target = Text(f"{room.glyphs.to} {_target_of(record)}")
+    leads_to = _target_of(record)
+    target = Text(f"{room.glyphs.to} {leads_to}" if leads_to else "")
     urls = [Text(printable(url), _link(url)) for url in _urls_of(record)]
     first, *others = urls or [Text(f"{record.get('spec') or 'not yet'}", "dim")]
     if 2 + first.cell_len + 2 + target.cell_len <= room.width:

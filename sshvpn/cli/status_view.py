@@ -80,7 +80,7 @@ def _ends(record: Record) -> tuple[str, str]:
     if record["direction"] == "remote":
         listen = ", ".join(record["listen"]) or "-"
         return f"{record['host']} {listen}", f"{record['target']} here"
-    return record["url"] or "-", f"{record['host']} {record['target']}"
+    return record["url"] or "-", f"{record['host']} {record['target'] or '-'}"
 
 
 def _of_tunnel(record: Record) -> Iterator[Fact]:
