@@ -16,24 +16,29 @@ from sshvpn.privileged.programs import path_of
 
 _CONTROL = Path("/run/udev/control")
 _RULES = Path("/run/udev/rules.d/85-sshvpn.rules")
-_TEXT = """\
-# Made by sshvpn while a tunnel is up.
+RULE = """\
+# Made by sshvpn while a tunnel is up, or is a service.
 SUBSYSTEM=="net", KERNEL=="sshvpn[0-9]*", ENV{NM_UNMANAGED}="1", ENV{ID_NET_MANAGED_BY}="sshvpn"
 """
 _TIMEOUT_S = 2.0
 
 
+def hears() -> bool:
+    """Whether udev runs here."""
+    return _CONTROL.exists()
+
+
 def keep_away() -> None:
     """Have the rule there, before a device is made. Twice is fine; no failure matters."""
-    if not _CONTROL.exists() or _RULES.exists():
+    if not hears() or _RULES.exists():
         return
     with contextlib.suppress(OSError):
         _RULES.parent.mkdir(mode=0o755, exist_ok=True)
         _RULES.parent.chmod(0o755)  # whatever the umask
-        _RULES.write_text(_TEXT, "ascii")
+        _RULES.write_text(RULE, "ascii")
         _RULES.chmod(0o644)
         # By itself udev looks for new rules every three seconds at most.
-        _reload()
+        reload()
 
 
 def let_go() -> None:
@@ -43,7 +48,8 @@ def let_go() -> None:
         _RULES.parent.rmdir()  # where nothing else stands in it
 
 
-def _reload() -> None:
+def reload() -> None:
+    """Let udev read its rules again."""
     program = path_of("udevadm")
     if program is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Any
 
 from sshvpn.errors import NotRunningError, PrivilegeError, SshvpnError, TakenError, printable
+from sshvpn.privileged import managers
 from sshvpn.services import TUNNEL, Account, drop_in, is_service_name, template, trial
 
 PROFILES = Path("/etc/sshvpn")
 UNITS = Path("/etc/systemd/system")
+UDEV_RULES = Path("/etc/udev/rules.d/85-sshvpn.rules")
 RUNTIME_UNITS = Path("/run/systemd/system")
 _DROP_IN = "sshvpn.conf"
 _LONGEST_PROFILE = 1 << 16
@@ -94,13 +96,18 @@ class ServiceInstaller:
         if not _is_path(found.pw_dir) or printable(found.pw_name) != found.pw_name:
             raise ValueError("no account that a unit can name")
         self._account = Account(found.pw_name, found.pw_uid, found.pw_dir, state)
-        for path, text in (
-            (profile_of(name), profile),
-            (UNITS / TUNNEL.template, template(TUNNEL, self._program)),
-            (_drop_in_of(name), drop_in(self._account)),
-        ):
+        files = {
+            profile_of(name): profile,
+            UNITS / TUNNEL.template: template(TUNNEL, self._program),
+            _drop_in_of(name): drop_in(self._account),
+        }
+        if managers.hears():  # what a service does itself while it is up, it may not in its sandbox
+            files[UDEV_RULES] = managers.RULE
+        for path, text in files.items():
             self._before[path] = path.read_bytes() if path.exists() else None
             _write(path, text.encode())
+        if UDEV_RULES in files:
+            managers.reload()
         _systemctl("daemon-reload")
         return {}
 
@@ -224,7 +231,8 @@ def _remove_empty(name: str) -> None:
     with contextlib.suppress(OSError):
         _drop_in_of(name).parent.rmdir()
     if not list(installed()):
-        (UNITS / TUNNEL.template).unlink(missing_ok=True)
+        for path in (UNITS / TUNNEL.template, UDEV_RULES):
+            path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         PROFILES.rmdir()
 

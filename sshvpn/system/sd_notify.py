@@ -10,18 +10,20 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 _MICROSECONDS = 1_000_000
+_OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class ServiceManager:
     """The service manager that started this process, if one did. Implements boundary.Manager.
 
-    What cannot be told is lost: a tunnel does not end because nobody listens to it. Close it.
+    The variables are taken out of ``environment``. What cannot be told is lost: a tunnel does not
+    end because nobody listens to it. Close it.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self._socket: socket.socket | None = None
         if self._address is not None:
@@ -29,6 +31,8 @@ class ServiceManager:
             # A manager that does not read must not stop the event loop.
             self._socket.setblocking(False)  # noqa: FBT003 (socket's own signature)
         self.watchdog_s = _watchdog_s(environment) if self._socket is not None else None
+        for name in _OURS:  # what we start is not what is asked
+            environment.pop(name, None)
 
     def say(self, **variables: str) -> None:
         """Send ``READY="1"``, ``STATUS=…`` and so on; each on one line, whatever it holds."""

@@ -249,6 +249,29 @@ def test_what_runs_by_hand_goes_on_as_a_service(site: Site) -> None:
     site.box.sshvpn("disable", "mine")
 
 
+def test_an_edit_of_the_copy_is_applied_by_a_restart(office: Site) -> None:
+    pid = office.box.show(UNIT, "MainPID")
+    copy = office.box.read("/etc/sshvpn/office.toml")
+    assert "10.20.0.0/24" in copy
+    office.box.write("/etc/sshvpn/office.toml", copy.replace('"10.20.0.0/24", ', ""))
+    assert "has a new connection" in office.box.sshvpn("restart", "office").stdout
+    routes = office.lab.gateway.ip("route", "show", "dev", "sshvpn0")
+    assert "10.20.0.0/24" not in routes
+    assert office.box.show(UNIT, "MainPID") == pid
+
+
+def test_a_name_that_another_user_has_is_taken(office: Site) -> None:
+    office.box.run(["useradd", "-m", "-p", "*", "bob"], user="root")
+    office.box.write("/etc/sudoers.d/bob", "bob ALL=(ALL) NOPASSWD: ALL\n", mode=0o440)
+    before = files_of(office)
+    taken = office.box.sshvpn("enable", "office", user="bob", check=False)
+    assert taken.returncode == 7, taken
+    assert "of alice" in taken.stderr
+    assert office.box.sshvpn("disable", "office", user="bob", check=False).returncode == 3
+    assert files_of(office) == before
+    assert office.box.is_active(UNIT)
+
+
 def test_a_server_that_refuses_the_tunnel_is_not_enabled(site: Site) -> None:
     before = files_of(site)
     site.lab.server.sshd.restart(PermitTunnel="no")
