@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import sshvpn
-from benchmarks import crowd, far, idle, network, notebook, speed, start, tunnel
+from benchmarks import crowd, far, idle, network, notebook, size, speed, start, tunnel
 from benchmarks.office import Office
 from benchmarks.table import Row, render
 
@@ -34,6 +34,7 @@ def main() -> int:
         "speed": partial(speed.measure, rounds=options.rounds, size=options.mib << 20),
         "crowd": crowd.measure,
         "notebook": partial(notebook.measure, rounds=min(options.rounds, NOTEBOOK_ROUNDS)),
+        "size": size.measure,
         "up": tunnel.measure_times,
         "tunnel": partial(tunnel.measure_speed, rounds=options.rounds, size=options.mib << 20),
         "network": partial(
@@ -54,7 +55,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    choices = ("start", "login", "idle", "speed", "crowd", "notebook", "up", "tunnel",
+    choices = ("start", "login", "idle", "size", "speed", "crowd", "notebook", "up", "tunnel",
                "network", "narrow", "lossy")  # fmt: skip
     parser.add_argument("measures", nargs="*", choices=[*choices, []], metavar="MEASURE",
                         help=f"only these: {', '.join(choices)}")  # fmt: skip

@@ -38,11 +38,11 @@ def measure(office: Office) -> list[Row]:
         office.forward(f"idle-{number}", *words, f"0:{LOAD_PORT}")
         found[kind] = office.supervisor(f"idle-{number}")
     time.sleep(SETTLE_S)
-    before = {kind: _use(proc) for kind, proc in found.items()}
+    before = {kind: use_of(proc) for kind, proc in found.items()}
     time.sleep(WATCH_S)
     rows = []
     for kind, proc in found.items():
-        rows += _rows(kind, before[kind], _use(proc), _memory_mb(proc))
+        rows += _rows(kind, before[kind], use_of(proc), memory_mb(proc))
     for number in range(len(found)):
         office.down(f"idle-{number}")
     return rows
@@ -70,7 +70,7 @@ def _rows(kind: str, before: Use, after: Use, memory: dict[str, float]) -> list[
     ]
 
 
-def _use(proc: Path) -> Use:
+def use_of(proc: Path) -> Use:
     """Return what all threads of the process at ``proc`` have used (proc(5))."""
     cpu_ns = wakeups = 0
     for task in (proc / "task").iterdir():
@@ -80,7 +80,7 @@ def _use(proc: Path) -> Use:
     return Use(cpu_ns, wakeups)
 
 
-def _memory_mb(proc: Path) -> dict[str, float]:
+def memory_mb(proc: Path) -> dict[str, float]:
     """Return RSS and PSS, in megabytes."""
     text = (proc / "smaps_rollup").read_text()
     return {

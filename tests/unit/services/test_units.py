@@ -1,0 +1,105 @@
+"""Units as text: what is said once for all, for whom, and why each directive is as it is."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sshvpn.services import KINDS, TUNNEL, Account, drop_in, is_service_name, template, trial
+from sshvpn.services.sandbox import directives
+
+PROGRAM = ("/opt/sshvpn/bin/python", "-I", "-m", "sshvpn")
+ALICE = Account("alice", 1000, "/home/alice", "/home/alice/.local/state/sshvpn")
+LOOSE = {"no", "default", "read-only"}
+
+
+def read(text: str) -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    return unit
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_it_is_tried_for_ever_but_for_what_only_a_person_can_mend(kind: object) -> None:
+    unit = read(template(kind, PROGRAM))  # type: ignore[arg-type]
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["TimeoutStartSec"] == "infinity"
+    assert unit["Service"]["Restart"] == "on-failure"
+    assert unit["Service"]["RestartPreventExitStatus"] == "2 4 5"
+    assert (unit["Service"]["Type"], unit["Service"]["NotifyAccess"]) == ("notify", "main")
+
+
+def test_nothing_waits_for_it() -> None:
+    unit = read(template(TUNNEL, PROGRAM))["Unit"]
+    assert unit["DefaultDependencies"] == "no"
+    assert unit["Before"] == "shutdown.target"
+    assert "network-online.target" in template(TUNNEL, PROGRAM)
+
+
+@pytest.mark.parametrize("is_users", [True, False])
+def test_what_is_relaxed_has_its_reason(*, is_users: bool) -> None:
+    for directive in directives(is_users=is_users):
+        is_loose = directive.value in LOOSE or directive.key.startswith(("Cap", "ReadWrite", "Dev"))
+        assert directive.why or not is_loose or directive.value == "closed", directive
+        if directive.why:
+            assert directive.why.split()[0] in template(TUNNEL, PROGRAM) or is_users
+
+
+def test_a_home_of_any_name_stays_one_word() -> None:
+    odd = Account("alice", 1000, "/home/a b%c", '/home/a b%c/st"ate')
+    text = drop_in(odd)
+    assert 'RequiresMountsFor="/home/a b%%c"' in text
+    assert 'ReadWritePaths="-/home/a b%%c/st\\"ate"' in text
+
+
+def test_the_trial_login_has_the_sandbox_of_the_service() -> None:
+    text = trial(TUNNEL, PROGRAM, "office", ("/etc/sshvpn/office.toml", "/run/x/out"), ALICE)
+    service = template(TUNNEL, PROGRAM)
+    for directive in directives(is_users=False):
+        line = f"{directive.key}={directive.value}\n"
+        assert line in text
+        assert line in service
+    assert "User=alice\n" in text
+    assert "enable --try-login office\n" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("office", True),
+        ("alice@example.com", True),
+        ("gpu-box", True),
+        ("fd00::5", True),
+        ("../x", False),
+        ("-x", False),
+        ("a/b", False),
+        ("a b", False),
+        ("a%i", False),
+        ("a\n", False),
+        ("", False),
+        ("x" * 40, True),
+        ("x" * 41, False),
+    ],
+)
+def test_which_names_can_be_a_units(name: str, *, is_one: bool) -> None:
+    assert is_service_name(name) is is_one
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    unit = tmp_path / "sshvpn@office.service"
+    unit.write_text(template(TUNNEL, ("/bin/true",)))
+    (tmp_path / "sshvpn@office.service.d").mkdir()
+    (tmp_path / "sshvpn@office.service.d" / "sshvpn.conf").write_text(drop_in(ALICE))
+    told = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stderr
+    assert "sshvpn@" not in told.replace("Attempted to remove", ""), told
