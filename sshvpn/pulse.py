@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 LOOK_EVERY_S = 0.5
-"""How often is looked whether anything has come out: as exactly is known when it stopped."""
+"""How often is looked while something comes out: as exactly is known when it stopped."""
 KEEPALIVE_S = 3.0
 """After so much silence a probe is sent, unless the profile says otherwise."""
 DEAD_AFTER_KEEPALIVES = 3
@@ -29,7 +29,8 @@ class Pulse:
     """What was seen last: when something came out, and when ssh was last heard at length.
 
     Times are seconds on one clock. ``received`` are the device's bytes, ``life`` is
-    TunnelConnection.life().
+    TunnelConnection.life(). ``looked_at`` is the last look, ``is_busy`` whether something came
+    out before it by itself.
     """
 
     heard_at: float
@@ -37,20 +38,49 @@ class Pulse:
     received: int
     life: int
     doubted_at: float | None = None
+    looked_at: float = 0.0
+    is_busy: bool = False
 
 
 def begin(now: float, received: int, life: int) -> Pulse:
     """Return the pulse of a tunnel through which a packet has just come."""
-    return Pulse(now, now, received, life)
+    return Pulse(now, now, received, life, looked_at=now)
 
 
-def look(pulse: Pulse, now: float, received: int, life: int, *, answered: bool) -> Pulse:
+def next_look_s(pulse: Pulse, now: float, keepalive_s: float = KEEPALIVE_S) -> float:
+    """Return in how many seconds is to be looked again.
+
+    Where nothing comes out by itself nothing can be decided before the next probe: who is not
+    woken costs nothing.
+    """
+    if pulse.is_busy:
+        return LOOK_EVERY_S
+    return max(LOOK_EVERY_S, pulse.heard_at + keepalive_s - now)
+
+
+def look(
+    pulse: Pulse,
+    now: float,
+    received: int,
+    life: int,
+    *,
+    answered: bool,
+    keepalive_s: float = KEEPALIVE_S,
+) -> Pulse:
     """Return what ``pulse`` becomes; ``answered``: a probe has come back."""
-    if answered or received > pulse.received:
-        return Pulse(now, now, received, life)
+    if answered:
+        return Pulse(now, now, received, life, looked_at=now, is_busy=pulse.is_busy)
+    # What came while nobody looked may have come, and stopped, at the beginning of that; but for
+    # a while that was longer than meant: then this machine itself has stood still.
+    is_meant = now - pulse.looked_at <= keepalive_s + LOOK_EVERY_S
+    seen_at = min(now, pulse.looked_at + LOOK_EVERY_S) if is_meant else now
+    if received > pulse.received:
+        return Pulse(seen_at, seen_at, received, life, looked_at=now, is_busy=True)
     if life - pulse.life > ONLY_KEEPALIVES:
-        return replace(pulse, lived_at=now, life=life, doubted_at=None)
-    return pulse
+        return replace(
+            pulse, lived_at=seen_at, life=life, doubted_at=None, looked_at=now, is_busy=True
+        )
+    return replace(pulse, looked_at=now, is_busy=False)
 
 
 def doubt(pulse: Pulse, now: float) -> Pulse:

@@ -61,23 +61,36 @@ class TunnelLife:
         self._doubted.clear()
         seen = pulse.begin(time.monotonic(), self._received(), connection.life())
         while True:
+            wait_s = pulse.next_look_s(seen, time.monotonic(), keepalive_s)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._doubted.wait(), pulse.LOOK_EVERY_S)
+                await asyncio.wait_for(self._doubted.wait(), wait_s)
                 self._doubted.clear()
                 seen = pulse.doubt(seen, time.monotonic())
             # First what has come meanwhile: all of us may have stood still (a machine that slept).
             now = time.monotonic()
-            seen = pulse.look(seen, now, self._received(), connection.life(), answered=False)
+            seen = self._look(seen, now, connection, keepalive_s, answered=False)
             answered = False
             if pulse.wants_probe(seen, now, keepalive_s):
                 left_s = pulse.dies_at(seen, keepalive_s) - now
                 answered = await self._probe(addresses, min(max(left_s, LEAST_PROBE_S), 1.0))
             now = time.monotonic()
-            seen = pulse.look(seen, now, self._received(), connection.life(), answered=answered)
+            seen = self._look(seen, now, connection, keepalive_s, answered=answered)
             if pulse.is_dead(seen, now, keepalive_s):
                 return NoAnswerError(
                     "nothing comes through the tunnel any more", "a new connection is made"
                 )
+
+    def _look(
+        self,
+        seen: pulse.Pulse,
+        now: float,
+        connection: TunnelConnection,
+        keepalive_s: float,
+        *,
+        answered: bool,
+    ) -> pulse.Pulse:
+        received, life = self._received(), connection.life()
+        return pulse.look(seen, now, received, life, answered=answered, keepalive_s=keepalive_s)
 
     async def _probe(self, addresses: TunnelAddresses, timeout_s: float) -> bool:
         remote, source = _host(addresses.remote4), _host(addresses.local4)

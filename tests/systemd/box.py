@@ -140,12 +140,8 @@ class Box:
         self._nspawn = None
         self.boot()
 
-    def crash(self) -> None:
-        """Take the power away and boot it again."""
-        self._kill()
-        self.boot()
-
-    def _kill(self) -> None:
+    def power_off(self) -> None:
+        """Take the power away, until `boot`; twice is fine."""
         if self._nspawn is not None:
             if self.pid:
                 with contextlib.suppress(ProcessLookupError):
@@ -157,7 +153,7 @@ class Box:
 
     def close(self) -> None:
         """End it, and remove all that was written. Twice is fine."""
-        self._kill()
+        self.power_off()
         if not self._layer.exists():
             return
         for root in _CGROUPS:

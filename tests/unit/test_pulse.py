@@ -76,3 +76,25 @@ def test_what_is_sent_into_a_dead_channel_keeps_it_alive_for_two_minutes_at_most
         life += 1_000_000
         seen = pulse.look(seen, 100.0 + second, 1000, life, answered=False)
     assert second == 120
+
+
+def test_who_is_quiet_is_looked_at_when_it_is_asked_and_not_before() -> None:
+    assert pulse.next_look_s(START, 100.0) == pulse.KEEPALIVE_S
+    asked = pulse.look(START, 103.0, 1100, 5000, answered=True)
+    assert pulse.next_look_s(asked, 103.5) == pulse.KEEPALIVE_S - 0.5
+    busy = pulse.look(asked, 106.0, 2000, 5000, answered=False)
+    assert pulse.next_look_s(busy, 106.0) == pulse.LOOK_EVERY_S
+    quiet = pulse.look(busy, 106.5, 2000, 5000, answered=False)
+    assert pulse.wants_probe(quiet, 106.5), "nobody knows how long it has been quiet"
+
+
+def test_what_came_while_nobody_looked_may_have_stopped_at_once() -> None:
+    """Seen at the end of a long wait, it is dated to its beginning: ten seconds stay ten."""
+    seen = pulse.look(START, 103.0, 1100, 5000, answered=True)
+    # One packet at 103.1, and the link is cut; the next look is at 106.0.
+    seen = pulse.look(seen, 106.0, 1200, 5000, answered=False)
+    now = 106.0
+    while not pulse.is_dead(seen, now):
+        now += pulse.next_look_s(seen, now)
+        seen = pulse.look(seen, now, 1200, 5000, answered=False)
+    assert now <= 103.1 + 10
