@@ -78,6 +78,10 @@ def follow_start(launched: socket.socket, hidden: Collection[str]) -> Snapshot |
     try:
         return _Follower(client, hidden).follow(None)
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            # It may run since this very moment, and who gives up does not want it.
+            with contextlib.suppress(OSError):
+                client.send({"cmd": "down"})
         client.wait_end(_UNDONE_WITHIN_S)
         if isinstance(error, Ended) and error.code == AlreadyUpError.code:
             return None
