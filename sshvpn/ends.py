@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sshvpn.errors import SshvpnError, TunnelRefusedError, UsageError
+from sshvpn.errors import SshvpnError, TakenError, TunnelRefusedError, UsageError
 from sshvpn.model import (
     DEFAULT_ROUTE,
     LOOPBACK4,
@@ -33,6 +33,13 @@ LOWEST_MTU6 = 1280
 _SPARE_PORTS = range(49152, 65536)
 """RFC 6335, section 6: for those published services whose own port another one has."""
 _UNICAST = "unicast"
+
+
+_PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in (*plan_addresses.POOLS, "192.168.0.0/16", "169.254.0.0/16", "fc00::/7")
+)
+"""Where a server's own tun may have its addresses (RFC 1918, 6598, 2544, 3927, 4193)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ def choose_addresses(site: Site) -> TunnelAddresses:
         has_ipv6 = site.local.has_ipv6 and _has_ipv6(site.remote) and site.mtu >= LOWEST_MTU6
         return plan_addresses.pick(site.label, _taken(site), wanted=wanted, has_ipv6=has_ipv6)
     given = _given(site)
+    if given is not None:
+        _check_given(site, given)
     if wanted is not None and (given is None or ":" not in wanted):
         chosen = plan_addresses.pick(site.label, (), wanted=wanted, has_ipv6=False)
         if given is None:
@@ -116,9 +125,7 @@ def _has_ipv6(remote: protocol.Facts | None) -> bool:
 
 def _taken(site: Site) -> Iterator[str]:
     """Yield the prefixes that the tunnel's own addresses must not be in."""
-    device = marks.device_name(site.unit)
-    yield from (a.cidr for a in site.local.addresses if a.interface != device)
-    yield from (r.prefix for r in site.local.routes if r.unit != site.unit)
+    yield from _taken_here(site)
     yield from (route for route in site.profile.routes if route != DEFAULT_ROUTE)
     if site.profile.lan_address is not None:
         yield site.profile.lan_address
@@ -129,6 +136,12 @@ def _taken(site: Site) -> Iterator[str]:
         if address.interface != own:
             yield from (str(address.address), str(address.network))
     yield from (str(r.prefix) for r in site.remote.routes if r.interface != own)
+
+
+def _taken_here(site: Site) -> Iterator[str]:
+    device = marks.device_name(site.unit)
+    yield from (a.cidr for a in site.local.addresses if a.interface != device)
+    yield from (r.prefix for r in site.local.routes if r.unit != site.unit)
 
 
 def _given(site: Site) -> TunnelAddresses | None:
@@ -142,6 +155,29 @@ def _given(site: Site) -> TunnelAddresses | None:
         return None
     local6, remote6 = pairs.get(6, (None, None)) if site.local.has_ipv6 else (None, None)
     return TunnelAddresses(*pairs[4], local6, remote6)
+
+
+def _check_given(site: Site, given: TunnelAddresses) -> None:
+    """Raise TakenError or TunnelRefusedError for addresses that no honest server gives its tun.
+
+    Whoever says them must not lead this machine's own traffic into the tunnel.
+    """
+    said = site.profile.address
+    wanted = None if said is None else ipaddress.ip_interface(said).network
+    for text in (*given.local, *given.remote):
+        network = ipaddress.ip_interface(text).network
+        for own in (*_taken_here(site), *site.peers):
+            other = ipaddress.ip_interface(own).network
+            if other.prefixlen > 0 and prefixes.has_overlap(network, other):
+                raise TakenError(
+                    f"the server's tun has {text}, which is in {other}, a network of this machine",
+                    "let the server's administrator give it other addresses",
+                )
+        if network != wanted and not any(_is_in(network, pool) for pool in _PRIVATE):
+            raise TunnelRefusedError(
+                f"the server's tun has {text}, which is no private address",
+                "let the server's administrator give it others; if you trust it: --address CIDR",
+            )
 
 
 def _pair(remote: protocol.RemoteAddress) -> tuple[str, str] | None:

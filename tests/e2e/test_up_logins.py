@@ -121,3 +121,21 @@ def test_a_server_whose_clock_is_wrong(lab: Lab, offset: str) -> None:
         assert vpn.unreachable(vpn.everything()) == []
         vpn.down()
     server.run(["umount", date], user="root")
+
+
+@pytest.mark.parametrize(
+    ("code", "cidr"),
+    [(7, "192.168.77.130/25"), (7, "203.0.113.21/28"), (5, "10.0.0.1/7"), (5, "127.0.0.5/8")],
+)
+def test_a_server_cannot_draw_our_own_traffic_to_itself_by_the_addresses_of_its_tun(
+    lab: Lab, code: int, cidr: str
+) -> None:
+    vpn = office(lab, "tun")
+    lab.server.ip("address", "flush", "dev", "tun8")
+    lab.server.ip("address", "add", cidr, "dev", "tun8")
+    with lab.unchanged():
+        told = vpn.lab.sshvpn("up", "office", "--lan", check=False)
+        assert told.returncode == code, told
+        assert "the server's tun has" in told.stderr
+    lab.server.ip("link", "delete", "tun8")
+    lab.checkpoint()

@@ -160,6 +160,31 @@ def test_addresses_of_the_administrator_decide_ours(
     assert (chosen.local4, chosen.remote4) == pair
 
 
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (address("tun8", "192.168.77.130/25"), TakenError),
+        (address("tun8", "192.168.0.2/16"), TakenError),
+        (address("tun8", "10.99.0.2", "192.168.77.5/32"), TakenError),
+        (address("tun8", "10.0.0.2/7"), TunnelRefusedError),
+        (address("tun8", "1.0.0.2/8"), TunnelRefusedError),
+        (address("tun8", "0.0.0.2/1"), TunnelRefusedError),
+        (address("tun8", "127.0.0.2/8"), TunnelRefusedError),
+    ],
+)
+def test_addresses_that_would_lead_our_own_traffic_into_the_tunnel_are_refused(
+    given: RemoteAddress, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ends.choose_addresses(site(remote=without_rights(given)))
+
+
+def test_a_server_that_would_swallow_the_connection_to_itself_is_refused() -> None:
+    given = address("tun8", "10.66.0.2/24")
+    with pytest.raises(TakenError):
+        ends.choose_addresses(site(remote=without_rights(given), peers=("10.66.0.20/32",)))
+
+
 def test_a_device_without_address_and_without_rights_is_refused_with_what_mends_it() -> None:
     with pytest.raises(TunnelRefusedError) as refused:
         ends.choose_addresses(site(remote=without_rights()))
