@@ -33,6 +33,13 @@ TIMES_FASTER = 25.0
 PATH_MS, QUEUE_MS = 40.0, 25.0
 PEER = "ssh -w, cubic"
 FORWARD_PORT = 7200
+CONFIG = "/home/alice/.config/sshvpn/config.toml"
+FORWARD = f"""
+[forwards.far]
+host = "server"
+specs = ["{FORWARD_PORT}:{LOAD_PORT}"]
+congestion_control = "both"
+"""
 
 
 def measure_lossy(office: Office, *, rounds: int) -> list[Row]:
@@ -72,12 +79,14 @@ def forward(office: Office) -> Iterator[str]:
     """Forward a port by OpenSSH, and wait until both ends of its connection are seen to."""
     lab = office.lab
     with ways.paced_by("reno", lab.gateway, lab.server):
-        office.forward("far", "--engine", "openssh", f"{FORWARD_PORT}:{LOAD_PORT}")
+        lab.gateway.write(CONFIG, FORWARD)
+        lab.sshvpn("forward", "-b", "--engine", "openssh", "far")
     try:
         wait_until(lambda: _remote_end(office) != "unknown", 10, what="the server's end is not set")
         yield f"127.0.0.1:{FORWARD_PORT}"
     finally:
         office.down("far")
+        lab.gateway.run(["rm", CONFIG])
 
 
 def _remote_end(office: Office) -> str:

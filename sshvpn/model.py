@@ -144,7 +144,10 @@ class Tuning(str, Enum):
     """Which ends of SSH's TCP connection are made fit for long and lossy paths."""
 
     AUTO = "auto"
-    """Both, as far as the login may."""
+    """Both of a tunnel, as far as the login may; of a forward this machine's: who forwards a
+    port expects that nothing is run at the server, least of all what a key is limited to."""
+    BOTH = "both"
+    """Both, as far as the login may, of a forward too."""
     LOCAL = "local"
     """This machine's: nothing is run at the server for it."""
     OFF = "off"

@@ -191,7 +191,7 @@ class AgentLogin:
         """Make the TCP connection fit for long and lossy paths, both ends at once."""
         if tuning is Tuning.OFF:
             return TcpPath()
-        asks = tuning is Tuning.AUTO and has_agent
+        asks = tuning is not Tuning.LOCAL and has_agent
         if asks:
             self.agent.ask_tcp(options)
         here = await tcp_path.tune_here(self.process, options, chooser)

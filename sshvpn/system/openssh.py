@@ -123,7 +123,7 @@ class Connection:
             return TcpPath()
         here = await tcp_path.tune_here(self._process, self._options, None)
         there = tcp_path.NOT_ASKED
-        if profile.tuning is Tuning.AUTO:
+        if profile.tuning is Tuning.BOTH:
             there = await self._far_end.tune(
                 lambda: tcp_path.tune_there(self._process, self._options)
             )

@@ -238,7 +238,7 @@ class Connection:
         with self._carrier.connection() as sock:
             here = await tcp_path.tune_socket(sock, options, None)
         there = tcp_path.NOT_ASKED
-        if profile.tuning is Tuning.AUTO:
+        if profile.tuning is Tuning.BOTH:
             transport = self._forwarder.transport
             there = await self._far_end.tune(
                 lambda: asyncio.to_thread(tune_there, transport, options)

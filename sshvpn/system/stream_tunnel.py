@@ -140,7 +140,7 @@ class StreamTunnel(OpensshTunnel):
             return TcpPath()
         here = await tcp_path.tune_here(process, self._options, pace)
         there = tcp_path.NOT_ASKED
-        if tuning is Tuning.AUTO:
+        if tuning is not Tuning.LOCAL:
             there = await tcp_path.tune_there(process, self._options)
         return tcp_path.outcome(here, there)
 

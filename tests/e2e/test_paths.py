@@ -22,6 +22,13 @@ from tests.e2e.vpn import Vpn
 from tests.lab import Lab, LabMachine, wait_until
 from tests.lab.machine import CHECKOUT
 
+CONFIG = "/home/alice/.config/sshvpn/config.toml"
+FORWARD = """
+[forwards.f]
+host = "server"
+specs = ["0:8888"]
+congestion_control = "both"
+"""
 CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 _OPTIONS = """
 import socket, sys
@@ -138,7 +145,7 @@ def test_without_rights_at_the_server_its_end_stays_and_status_says_so(lab_of_re
     server.ip("address", "add", "10.83.0.2", "peer", "10.83.0.1", "dev", "tun8")
     server.ip("link", "set", "tun8", "up")
     config = '[tunnels.office]\nhost = "server"\nremote_device = "tun8"\naddress = "10.83.0.1/30"\n'
-    lab_of_reno.gateway.write("/home/alice/.config/sshvpn/config.toml", config)
+    lab_of_reno.gateway.write(CONFIG, config)
     lab_of_reno.sshvpn("up", "office", "--no-lan")
     found = vpn.record()["congestion_control"]
     assert (found["local"], found["remote"]) == ("bbr", "unknown")
@@ -154,7 +161,8 @@ def test_both_ends_of_a_forward_are_paced_by_bbr(lab_of_reno: Lab, engine: str) 
     lab = lab_of_reno
     lab.server.authorize("root")
     lab.gateway.write("/home/alice/.ssh/config", "Host server\n  User root\n")
-    lab.sshvpn("forward", "-b", "--engine", engine, "--name", "f", "server", "0:8888")
+    lab.gateway.write(CONFIG, FORWARD)
+    lab.sshvpn("forward", "-b", "--engine", engine, "f")
     wait_until(lambda: of_forward(lab, "f")["congestion_control"]["remote"] == "bbr", 10)
     assert of_forward(lab, "f")["congestion_control"]["local"] == "bbr"
     assert paced_by(lab.gateway) == ["bbr"]
@@ -164,7 +172,8 @@ def test_both_ends_of_a_forward_are_paced_by_bbr(lab_of_reno: Lab, engine: str) 
 
 def test_a_forward_without_rights_at_the_server_paces_what_it_sends(lab_of_reno: Lab) -> None:
     lab = lab_of_reno
-    lab.sshvpn("forward", "-b", "--name", "f", "server", "0:8888")
+    lab.gateway.write(CONFIG, FORWARD)
+    lab.sshvpn("forward", "-b", "f")
     wait_until(lambda: of_forward(lab, "f")["congestion_control"]["notes"], 10)
     found = of_forward(lab, "f")["congestion_control"]
     assert (found["local"], found["remote"]) == ("bbr", "unknown")
@@ -174,12 +183,27 @@ def test_a_forward_without_rights_at_the_server_paces_what_it_sends(lab_of_reno:
     lab.sshvpn("down", "f")
 
 
+@pytest.mark.parametrize("engine", ["openssh", "sshtunnel"])
+def test_a_forward_runs_nothing_at_the_server_that_nobody_asked_for(
+    lab_of_reno: Lab, engine: str
+) -> None:
+    lab = lab_of_reno
+    lab.server.authorize("root")
+    lab.gateway.write("/home/alice/.ssh/config", "Host server\n  User root\n")
+    lab.sshvpn("forward", "-b", "--engine", engine, "--name", "f", "server", "0:8888")
+    wait_until(lambda: of_forward(lab, "f")["congestion_control"]["local"] == "bbr", 10)
+    assert of_forward(lab, "f")["congestion_control"]["remote"] == "unknown"
+    assert paced_by(lab.server) == ["reno"]
+    assert "Starting session" not in lab.server.sshd.log
+    lab.sshvpn("down", "f")
+
+
 @pytest.mark.parametrize(("value", "ends"), [("local", ("bbr", "reno")), ("off", ("reno", "reno"))])
 def test_a_profile_turns_it_off(lab_of_reno: Lab, value: str, ends: tuple[str, str]) -> None:
     lab = lab_of_reno
     vpn = Vpn(lab)
     config = f'[tunnels.office]\nhost = "server"\ncongestion_control = "{value}"\n'
-    lab.gateway.write("/home/alice/.config/sshvpn/config.toml", config)
+    lab.gateway.write(CONFIG, config)
     lab.sshvpn("up", "office", "--no-lan")
     assert (paced_by(lab.gateway), paced_by(lab.server)) == ([ends[0]], [ends[1]])
     vpn.down()
