@@ -7,6 +7,8 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI)
 STAMP := .venv/.installed
 # What is handed to pytest; -n 0 runs one test at a time.
 PYTEST ?= -n 2
+# What `make bench` measures; all by default.
+MEASURES ?=
 # Processes in the laboratory write here too, also those that are not root.
 COVERAGE := .coverage.d
 
@@ -55,7 +57,8 @@ test-systemd: system $(STAMP)
 	$(ROOT) $(PYTHON) -m pytest -p no:cacheprovider tests/systemd $(PYTEST)
 
 bench: system $(STAMP)
-	@$(ROOT) $(PYTHON) -m benchmarks
+	@tests/bootstrap.sh peers
+	@$(ROOT) $(PYTHON) -m benchmarks $(MEASURES)
 
 # The tests of outages at full length (a cut of five minutes, five hundred reconnects); what they
 # measure is printed. About an hour. SSHVPN_TEST_TRANSPORT says for which transport.

@@ -3,6 +3,7 @@
 # is missing, and the virtual environment. Says what it does and why; does nothing the second time.
 #
 #   tests/bootstrap.sh system    the system's packages
+#   tests/bootstrap.sh peers     what the benchmarks measure against, as far as it can be had
 #   tests/bootstrap.sh venv      .venv, with this project and its development tools
 set -eu
 cd "$(dirname "$0")/.."
@@ -37,6 +38,15 @@ debootstrap:debootstrap:in a Debian of its own
 zsh:zsh:completion, and login shells of a server
 fish:fish:completion, and login shells of a server
 tcsh:tcsh:login shells of a server
+'
+
+# The tests do without them, and a benchmark leaves out what is not there.
+PEERS='
+openvpn:openvpn:a peer of the VPN
+wireguard-go:wireguard-go:a peer of the VPN
+wg:wireguard-tools:which is configured by it
+sshuttle:sshuttle:a peer of the VPN
+openssl:openssl:certificates for OpenVPN
 '
 
 say() { printf '%s\n' "* $*" >&2; }
@@ -104,6 +114,19 @@ END
   [ -z "$missing" ] || install_packages $missing
 }
 
+prepare_peers() {
+  command -v apt-get >/dev/null 2>&1 || return 0
+  while IFS=: read -r program package reason; do
+    if [ -n "$program" ] && ! find_program "$program"; then
+      say "$program is missing: will install $package ($reason)"
+      # One that the system does not have is left out.
+      (install_packages "$package") </dev/null || say "$package cannot be had"
+    fi
+  done <<END
+$PEERS
+END
+}
+
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
 # The system's own Python first: it can be read by everybody, as the laboratory's people need.
@@ -144,9 +167,10 @@ prepare_venv() {
 
 case ${1:-} in
 system) prepare_system ;;
+peers) prepare_peers ;;
 venv) prepare_venv ;;
 *)
-  say "usage: tests/bootstrap.sh system|venv"
+  say "usage: tests/bootstrap.sh system|peers|venv"
   exit 2
   ;;
 esac
