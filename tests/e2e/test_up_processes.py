@@ -24,6 +24,8 @@ from tests.lab import ALICE_PASSWORD, Lab, LabMachine, Terminal, wait_until
 CAP_NET_ADMIN = 1 << 12
 WHY = "sshvpn makes a network device, routes and firewall rules; [sudo] password for alice: "
 SUPERVISOR, HELPER, SSH = "sshvpn.background", "privileged/main.py", "ssh -"
+DEFAULT = ("server", "--no-lan", "--transport", "w")
+"""Of the two transports the one with the fewest processes; the other's are in a test of its own."""
 PASSWORDS = {
     "PasswordAuthentication": "yes", "PubkeyAuthentication": "no", "PermitTunnel": "yes",
 }  # fmt: skip
@@ -38,7 +40,7 @@ def vpn(lab: Lab) -> Vpn:
 
 def at_terminal(vpn: Vpn, *args: str, password: str = ALICE_PASSWORD) -> Terminal:
     """Start `sshvpn up ARGS` at a terminal, and give sudo the password it asks for."""
-    terminal = vpn.lab.sshvpn_pty("up", *(args or ("server", "--no-lan")))
+    terminal = vpn.lab.sshvpn_pty("up", *(args or DEFAULT))
     terminal.expect_exact(WHY)
     terminal.sendline(password)
     return terminal
@@ -106,6 +108,19 @@ def test_only_the_helper_has_a_right_and_just_one(vpn: Vpn) -> None:
     net_admin = {**nothing, "Eff": CAP_NET_ADMIN, "Prm": CAP_NET_ADMIN}
     assert rights(gateway, only(gateway, HELPER)) == ({0}, net_admin)
     vpn.down()
+
+
+def test_of_the_transport_stream_nothing_else_has_a_right_either(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    before = set(gateway.processes())
+    up(vpn, "server", "--no-lan", "--transport", "stream")
+    helper = only(gateway, HELPER)
+    ours = set(gateway.processes()) - before
+    assert len(ours) > len((SUPERVISOR, HELPER, SSH)), "the pump is one more"
+    nothing = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
+    assert all(rights(gateway, pid) == ({1000}, nothing) for pid in ours - {helper})
+    vpn.down()
+    assert is_bare(vpn.lab)
 
 
 def test_the_helper_has_nothing_of_the_caller(vpn: Vpn) -> None:
@@ -188,7 +203,7 @@ def test_under_sudo_it_is_the_callers_tunnel(lab: Lab) -> None:
     vpn = Vpn(lab)
     gateway = lab.gateway
     sudo = ["sudo", "-n", "--preserve-env=SSH_AUTH_SOCK", sys.executable, "-m", "sshvpn"]
-    gateway.run([*sudo, "up", "server", "--no-lan"])
+    gateway.run([*sudo, "up", *DEFAULT])
     for word in (SUPERVISOR, SSH):
         users, sets = rights(gateway, only(gateway, word))
         assert (users, sets["Eff"], sets["Prm"]) == ({1000}, 0, 0)

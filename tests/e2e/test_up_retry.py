@@ -110,6 +110,8 @@ def test_a_login_that_was_taken_away_is_never_tried_again(vpn: Vpn) -> None:
 
 
 def test_a_tunnel_that_is_not_permitted_any_more_is_never_tried_again(vpn: Vpn) -> None:
+    vpn.down()
+    vpn.up(*WORDS, "--transport", "w")  # the other one wants no permission
     vpn.lab.server.sshd.restart(PermitTunnel="no")
     since = lose(vpn)
     becomes(vpn, "failed", "tunnel_refused")
