@@ -64,11 +64,13 @@ class TunnelLife:
             wait_s = pulse.next_look_s(seen, time.monotonic(), keepalive_s)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._doubted.wait(), wait_s)
-                self._doubted.clear()
-                seen = pulse.doubt(seen, time.monotonic())
-            # First what has come meanwhile: all of us may have stood still (a machine that slept).
+            # First what has come meanwhile: all of us may have stood still (a machine that slept),
+            # and what came before a doubt is no answer to it.
             now = time.monotonic()
             seen = self._look(seen, now, connection, keepalive_s, answered=False)
+            if self._doubted.is_set():
+                self._doubted.clear()
+                seen = pulse.doubt(seen, now)
             answered = False
             if pulse.wants_probe(seen, now, keepalive_s):
                 left_s = pulse.dies_at(seen, keepalive_s) - now
