@@ -59,6 +59,8 @@ _AT_ONCE = 64
 """Packets that are read before anything is sent."""
 _BATCH = 1 << 17
 """Bytes that are handed to ssh at once, about."""
+_MOST_PIECES = 1024
+"""IOV_MAX: writev(2) takes no more."""
 _MOST_CONTROLS = 4096
 """Answers that wait to be sent; a peer that makes more of them does not read."""
 
@@ -198,6 +200,21 @@ class Pump:
 
     def step(self) -> bool:
         """Wait for something to do, do it, and return whether to go on."""
+        try:
+            return self._step()
+        except PumpError as error:
+            if error.code == "cut" and self._has_ended():
+                return False
+            raise
+
+    def _has_ended(self) -> bool:
+        """Whether the peer has said END: we may have been writing when it went away."""
+        try:
+            return not all(self._take_frames() for _ in range(_AT_ONCE))
+        except (PumpError, FrameError, OpeningError):
+            return False
+
+    def _step(self) -> bool:
         self._send()
         poller = self._waiting if self._unsent else self._idle
         for descriptor, event in poller.poll():
@@ -265,7 +282,7 @@ class Pump:
         if not unsent:
             return True
         try:
-            count = os.writev(self._sink, unsent)
+            count = os.writev(self._sink, unsent[:_MOST_PIECES])
         except BlockingIOError:
             return False
         except OSError as error:

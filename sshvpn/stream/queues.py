@@ -149,7 +149,7 @@ DRAIN_EVERY_S = 10.0
 _SLACK_S = 0.002
 
 
-FIRST_TRIAL_S, LONGEST_TRIAL_S = 1.0, 30.0
+FIRST_TRIAL_S, LONGEST_TRIAL_S = 4.0, 32.0
 _BETWEEN_LOSSES_S = 8.0
 PATIENCE = 2.0
 _TRIAL_ROUNDS = 4
@@ -235,7 +235,6 @@ class Window:
         self._is_starting = True
         self._full_limit = 0
         self._rounds = 0
-        self._shrunk: Optional[Tuple[int, float]] = None
         self._drain_at = 0.0
         self._patience = Patience()
         self._is_settling = False
@@ -294,14 +293,13 @@ class Window:
         if self._is_settling:  # a queue that was let grow empties, or the other way round
             self._is_settling = False
         else:
-            self._adjust(took, now)
+            self._adjust(took)
         if not self._is_starting and began:
             self._try(self._patience.note(self.arrived - arrived, now - began))
 
     def _try(self, change: float) -> None:
         if change != 1:
             self._resize(change)
-            self._shrunk = None
             self._is_settling = True
 
     def _resize(self, factor: float) -> None:
@@ -310,20 +308,11 @@ class Window:
     def _learn(self, took: float, now: float) -> None:
         self.base_s = took
         self._drain_at = now + DRAIN_EVERY_S
-        self._shrunk = None
 
-    def _adjust(self, took: float, now: float) -> None:
+    def _adjust(self, took: float) -> None:
         wanted = (self.base_s * 9 / 8 * self._patience.factor + _SLACK_S) / took
         if wanted < 1:
             self._is_starting = False
-            before = self._shrunk or (self.limit, took)
-            if self._shrunk is None or self.limit < 0.7 * before[0]:
-                self._shrunk = self.limit, took
-            if self.limit < 0.7 * before[0] and 0.9 < took / before[1] < 1.25:  # noqa: PLR2004
-                # It is no shorter for having less on its way: the path is, or loses packets.
-                self._learn(took, now)
-                return
-        else:
-            self._shrunk = None
-        most = 2.0 if self._is_starting else 1.5
-        self._resize(min(max((1 + wanted) / 2, 0.5), most))
+        # Half of the way to what would do; but much too much goes at once (Little's law).
+        factor = (1 + wanted) / 2 if wanted > 0.5 else max(wanted, 0.25)  # noqa: PLR2004
+        self._resize(min(factor, 2.0 if self._is_starting else 1.5))

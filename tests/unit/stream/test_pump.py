@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -205,8 +206,9 @@ def test_a_frame_that_is_cut_is_an_error_and_so_is_an_end_without_a_word() -> No
 
 def test_garbage_before_the_opening_is_bounded() -> None:
     peer = Peer(nonce=NONCE, hello=False)
-    for _ in range(70):
-        peer.say(bytes(1000))
+    with contextlib.suppress(BrokenPipeError):  # it may have had enough before the last
+        for _ in range(70):
+            peer.say(bytes(1000))
     assert "too much" in peer.ended()
 
 
