@@ -278,6 +278,9 @@ def test_a_name_that_another_user_has_is_taken(office: Site) -> None:
 
 
 def test_a_server_that_refuses_the_tunnel_is_not_enabled(site: Site) -> None:
+    # The transport stream wants no permission.
+    profile = '[tunnels.office]\nhost = "server"\nlan = false\ntransport = "w"\n'
+    site.box.write(f"{ALICE.home}/.config/sshvpn/config.toml", profile, "alice", 0o600)
     before = files_of(site)
     site.lab.server.sshd.restart(PermitTunnel="no")
     refused = site.box.sshvpn("enable", "office", check=False)
