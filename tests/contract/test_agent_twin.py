@@ -7,6 +7,7 @@ So the rules' two texts, in the agent's sh and in Python, cannot drift apart.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 import re
@@ -103,9 +104,17 @@ class Twins:
         self.twin.run(["unshare", "--mount", "bash", "-c", script], user="root")
 
     def assert_equal(self, device: str = DEVICE) -> None:
-        made = difference(
-            settled_dump(self.server, device), settled_dump(self.twin, device), "agent / by hand"
-        )
+        made = ""
+
+        def is_equal() -> bool:
+            nonlocal made
+            dumps = settled_dump(self.server, device), settled_dump(self.twin, device)
+            made = difference(*dumps, "agent / by hand")
+            return not made
+
+        # The kernel gives an address of IPv6 its routes in its own time (addrconf_dad_work).
+        with contextlib.suppress(TimeoutError):
+            wait_until(is_equal, 5, every=0.1)
         assert not made, made
 
 

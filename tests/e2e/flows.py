@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
@@ -17,7 +18,7 @@ from tests.lab import Child, LabMachine
 from tests.lab.machine import read_line
 
 _TRANSFER: Final = """
-import hashlib, json, random, socket, struct, sys, threading, time
+import hashlib, json, random, select, socket, struct, sys, threading, time
 
 way, role, host, port, seed, count = sys.argv[1:3] + [sys.argv[3], *map(int, sys.argv[4:7])]
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -32,7 +33,7 @@ else:
     sock = socket.create_connection((host, port), 20)
     sock.settimeout(None)
 CHUNK, EVERY = 16384, 0.01
-seen = {"rto_ms": 0, "backoff": 0, "retransmits": 0, "arrivals": []}
+seen = {"sent": 0, "rto_ms": 0, "backoff": 0, "retransmits": 0, "arrivals": []}
 digest = hashlib.sha256()
 
 def watch():
@@ -49,12 +50,11 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 if role == "send":
     source = random.Random(seed)
-    while count > 0:
-        piece = source.randbytes(min(CHUNK, count))
+    while seen["sent"] != count and not select.select([sys.stdin], [], [], EVERY)[0]:
+        piece = source.randbytes(min(CHUNK, abs(count - seen["sent"])))
         digest.update(piece)
         sock.sendall(piece)
-        count -= len(piece)
-        time.sleep(EVERY)
+        seen["sent"] += len(piece)
     sock.shutdown(socket.SHUT_WR)
     sock.recv(1)
 else:
@@ -79,17 +79,20 @@ class Transfer:
         port: int,
         *,
         up: bool,
-        size: int,
+        size: int | None = None,
     ) -> None:
-        """Let CLIENT connect to SERVER's ADDRESS; UP: the client sends, else the server does."""
+        """Let CLIENT connect to SERVER's ADDRESS; UP: the client sends, else the server does.
+
+        SIZE is in bytes; None: until `finish`.
+        """
         self._seed = port
         self._size = size
         roles = ("send", "receive") if up else ("receive", "send")
         words = [sys.executable, "-u", "-c", _TRANSFER]
-        rest = [address, str(port), str(self._seed), str(size)]
-        self._server = server.popen([*words, "listen", roles[1], *rest])
+        rest = [address, str(port), str(self._seed), str(-1 if size is None else size)]
+        self._server = server.popen([*words, "listen", roles[1], *rest], stdin=subprocess.PIPE)
         assert read_line(self._server, 10) == "ready\n"
-        self._client = client.popen([*words, "connect", roles[0], *rest])
+        self._client = client.popen([*words, "connect", roles[0], *rest], stdin=subprocess.PIPE)
         self._sender = self._client if up else self._server
         self._receiver = self._server if up else self._client
 
@@ -103,12 +106,16 @@ class Transfer:
         import random
 
         reports = []
+        if self._size is None and self._sender.stdin is not None:
+            self._sender.stdin.close()
+            self._sender.stdin = None
         for child in (self._receiver, self._sender):
             out, err = child.communicate(timeout=timeout)
             assert child.returncode == 0, err
             reports.append(json.loads(out))
         source = random.Random(self._seed)  # noqa: S311 -- the bytes that were sent
-        digest, left = hashlib.sha256(), self._size
+        digest, left = hashlib.sha256(), reports[1]["sent"]
+        assert left == self._size or self._size is None
         while left:
             piece = source.randbytes(min(16384, left))
             digest.update(piece)

@@ -101,10 +101,9 @@ def test_transfers_outlive_an_ssh_that_is_killed(lab: Lab) -> None:
     """Then the server undoes its end at once, and would answer what comes meanwhile itself."""
     vpn = Vpn(lab, transport=TRANSPORT)
     vpn.up(*SHARED)
-    size = int(BYTES_PER_S * 8)
     ways = [(host, up) for host in INNER_HOSTS for up in (True, False)]
     flows = [
-        Transfer(lab.lan, lab.inner, host, 7200 + number, up=up, size=size)
+        Transfer(lab.lan, lab.inner, host, 7200 + number, up=up)
         for number, (host, up) in enumerate(ways)
     ]
     for number in (1, 2, 3):

@@ -196,6 +196,11 @@ class Child(subprocess.Popen[str]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(inner, sig)
 
+    def has_been_ended(self) -> bool:
+        """Whether it has ended and its pipes are closed: nothing is left to do for it."""
+        streams = (self.stdin, self.stdout, self.stderr)
+        return self.poll() is not None and all(known is None or known.closed for known in streams)
+
     def kill_tree(self) -> None:
         """Kill the command and all that it started, as far as it is still its descendant.
 
@@ -446,7 +451,7 @@ class Machine:
             stderr=stderr,
             text=True,
         )
-        self._children = [known for known in self._children if known.poll() is None] + [child]
+        self._children = [known for known in self._children if not known.has_been_ended()] + [child]
         return child
 
     def pty(
