@@ -114,7 +114,7 @@ _PACE = """
 import socket, sys
 from contextlib import closing
 from sshvpn.remote import tcp_socket
-from sshvpn.system.sockets import ProcessSockets
+from sshvpn.system.network.sockets import ProcessSockets
 found = 0
 for pid in map(int, sys.argv[2:]):
     with closing(ProcessSockets(pid)) as process:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from sshvpn.remote.notebook_protocol import Ended, Server
     from sshvpn.runner import Exporter, Front, Launcher
     from sshvpn.services import Kind
-    from sshvpn.system.privilege import Helper
-    from sshvpn.system.service_manager import Services, SystemServices
+    from sshvpn.system.privilege.helper import Helper
+    from sshvpn.system.systemd.manager import Services, SystemServices
     from sshvpn.tunnel import Identity, Surroundings, TunnelSession
 
     Profile = ForwardProfile | TunnelProfile
@@ -79,26 +79,26 @@ def _kind(profile: Profile) -> str:
 def make_engine(name: EngineName, directory: Path | None = None) -> ForwardEngine:
     """Return the engine: ``auto`` is the system's OpenSSH where there is one."""
     from sshvpn.model import EngineName
-    from sshvpn.system.openssh import OpensshEngine
+    from sshvpn.system.openssh.engine import OpensshEngine
     from sshvpn.system.process import find_ssh
 
     if name is EngineName.OPENSSH or (name is EngineName.AUTO and find_ssh()):
         return OpensshEngine(directory)
-    from sshvpn.system.sshtunnel_engine import SshtunnelEngine
+    from sshvpn.system.sshtunnel.engine import SshtunnelEngine
 
     return SshtunnelEngine()
 
 
 def make_interfaces() -> Interfaces:
     """Return the adapters of this machine."""
-    from sshvpn.system.interfaces import SystemInterfaces
+    from sshvpn.system.network.interfaces import SystemInterfaces
 
     return SystemInterfaces()
 
 
 def ipv4_routers(interfaces: Iterable[str]) -> dict[str, str]:
     """Return the router of each adapter's IPv4 default route, of those that have one."""
-    from sshvpn.system.interfaces import SystemInterfaces
+    from sshvpn.system.network.interfaces import SystemInterfaces
 
     system = SystemInterfaces()
     found = ((name, system.ipv4_router(name)) for name in dict.fromkeys(interfaces))
@@ -114,7 +114,7 @@ def make_trust_store() -> TrustStore:
 
 def make_way(session: ForwardSession | TunnelSession) -> Way:
     """Return the way to the server of ``session``'s profile, whatever that is just then."""
-    from sshvpn.system.way import SystemWay
+    from sshvpn.system.network.way import SystemWay
 
     return SystemWay(lambda: (session.profile.destination, session.profile.ssh))
 
@@ -155,7 +155,7 @@ def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> Tun
 
 def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
     from sshvpn.sharing import LanSharing
-    from sshvpn.system.prober import SystemProber
+    from sshvpn.system.network.prober import SystemProber
     from sshvpn.tunnel import Surroundings
 
     interfaces = make_interfaces()
@@ -170,9 +170,9 @@ def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEn
 
 def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarrier:
     from sshvpn.model import Transport
-    from sshvpn.system.auto_tunnel import AutoCarrier
-    from sshvpn.system.openssh_tunnel import OpensshCarrier
-    from sshvpn.system.stream_tunnel import StreamCarrier
+    from sshvpn.system.tunnel.auto import AutoCarrier
+    from sshvpn.system.tunnel.stream import StreamCarrier
+    from sshvpn.system.tunnel.w import OpensshCarrier
 
     hosts = paths.state_dir() / "hosts.json"
     if profile.transport is Transport.STREAM or profile.has_queues:
@@ -202,7 +202,7 @@ def _check_portal(profile: Profile) -> None:
     """Raise TakenError or PrivilegeError where the portal's port cannot be had."""
     from sshvpn.model import TcpEndpoint
     from sshvpn.sharing import LanSharing
-    from sshvpn.system import local_listener
+    from sshvpn.system.network import local_listener
 
     if profile.wishes.portal:
         only = profile.lan_interfaces if isinstance(profile, TunnelProfile) else ()
@@ -270,8 +270,8 @@ def run_tunnel(
     ``helper`` is the socket of a privileged helper that was started before; without one it is
     started here. Raises AlreadyUpError, PrivilegeError, and what stopped the first start.
     """
-    from sshvpn.system.local_end import HelperEnd
-    from sshvpn.system.privilege import Helper
+    from sshvpn.system.privilege.helper import Helper
+    from sshvpn.system.privilege.local_end import HelperEnd
 
     with SessionDirOf(profile) as directory:
 
@@ -305,8 +305,8 @@ def _run(
     from sshvpn import runner
     from sshvpn.errors import SshvpnError
     from sshvpn.readiness import Readiness
-    from sshvpn.system import journal
-    from sshvpn.system.sd_notify import ServiceManager
+    from sshvpn.system.systemd import journal
+    from sshvpn.system.systemd.sd_notify import ServiceManager
 
     # In the journal the log has everything; a front beside it would say it twice.
     is_journal = launcher is None and journal.is_stderr()
@@ -441,7 +441,10 @@ def take_helper(launcher: socket.socket) -> socket.socket | None:
     What :func:`run_tunnel` needs is imported meanwhile: sudo may be asking just now.
     """
     from sshvpn import runner, sharing, tunnel
-    from sshvpn.system import daemon, interfaces, local_end, openssh_tunnel, privilege, prober, way
+    from sshvpn.system import daemon
+    from sshvpn.system.network import interfaces, prober, way
+    from sshvpn.system.privilege import helper as privilege, local_end
+    from sshvpn.system.tunnel import w as openssh_tunnel
 
     del runner, sharing, tunnel, interfaces, local_end, openssh_tunnel, privilege, prober, way
     descriptor = daemon.take(launcher)
@@ -468,7 +471,7 @@ def dry_run(profile: TunnelProfile) -> list[str]:
     import asyncio
 
     from sshvpn.rehearsal import rehearse
-    from sshvpn.system.local_end import HelperEnd
+    from sshvpn.system.privilege.local_end import HelperEnd
 
     async def main() -> list[str]:
         local = await HelperEnd.open(_start_helper(), _identity(profile).label)
@@ -517,8 +520,8 @@ def leave_root(tunnels: int) -> None:
 
     To be called before anything of that user is read.
     """
-    from sshvpn.system.actor import become_caller, caller
-    from sshvpn.system.privilege import Helper
+    from sshvpn.system.privilege.actor import become_caller, caller
+    from sshvpn.system.privilege.helper import Helper
 
     uid = caller()
     if uid is None:
@@ -528,7 +531,7 @@ def leave_root(tunnels: int) -> None:
 
 
 def _start_helper() -> Helper:
-    from sshvpn.system.privilege import Helper
+    from sshvpn.system.privilege.helper import Helper
 
     if _helpers:
         return _helpers.pop()
@@ -543,8 +546,8 @@ _installers: list[SystemServices] = []
 
 def leave_root_for_services() -> None:
     """Become the user who called sudo, if any, with root's part started before; else nothing."""
-    from sshvpn.system.actor import become_caller, caller
-    from sshvpn.system.service_manager import SystemServices
+    from sshvpn.system.privilege.actor import become_caller, caller
+    from sshvpn.system.systemd.manager import SystemServices
 
     uid = caller()
     if uid is None:
@@ -558,7 +561,7 @@ def services(kind: Kind) -> Services:
 
     Raises SshvpnError for what stands in the way, PrivilegeError where sudo refuses.
     """
-    from sshvpn.system import service_manager
+    from sshvpn.system.systemd import manager as service_manager
 
     service_manager.check(kind)
     if _installers and not kind.is_users:
@@ -576,21 +579,21 @@ def service_profile(profile: Profile) -> str:
 
 def service_state(kind: Kind, name: str) -> Mapping[str, str]:
     """Return how systemd sees a service: ActiveState, StatusText, ExecMainStatus, NRestarts."""
-    from sshvpn.system import service_manager
+    from sshvpn.system.systemd import manager as service_manager
 
     return service_manager.state_of(kind, name)
 
 
 def enabled_services() -> list[tuple[Kind, str]]:
     """Return the services of this user, or (as root) of the system."""
-    from sshvpn.system import service_manager
+    from sshvpn.system.systemd import manager as service_manager
 
     return list(service_manager.enabled())
 
 
 def service_key(name: str, *, make: bool) -> Path | None:
     """Return the path of the key of the service NAME; None where there is none and none is made."""
-    from sshvpn.system import service_key
+    from sshvpn.system.systemd import key as service_key
 
     path = service_key.path_of(name)
     return service_key.ensure(name) if make else path if path.exists() else None
@@ -598,28 +601,28 @@ def service_key(name: str, *, make: bool) -> Path | None:
 
 def service_key_line(name: str) -> str:
     """Return the public half of that key. Raises SshvpnError."""
-    from sshvpn.system import service_key
+    from sshvpn.system.systemd import key as service_key
 
     return service_key.public_line(name)
 
 
 def remove_service_key(name: str) -> bool:
     """Remove that key, and return whether there was one."""
-    from sshvpn.system import service_key
+    from sshvpn.system.systemd import key as service_key
 
     return service_key.remove(name)
 
 
 def service_configuration(kind: Kind, name: str) -> Path:
     """Return the configuration of its own that a service reads."""
-    from sshvpn.system import service_manager
+    from sshvpn.system.systemd import manager as service_manager
 
     return service_manager.configuration(kind, name)
 
 
 def unit_of_process(pid: int) -> str | None:
     """Return the systemd service that a process is part of, None for none."""
-    from sshvpn.system import journal
+    from sshvpn.system.systemd import journal
 
     return journal.own_unit(str(pid))
 
@@ -630,7 +633,7 @@ def print_journal(session: str, unit: str, *, follow: bool) -> None:
     ``follow``: until Ctrl-C. Raises SshvpnError where this user may not read it.
     """
     from sshvpn.services import KINDS
-    from sshvpn.system import journal
+    from sshvpn.system.systemd import journal
 
     journal.print_unit(unit, is_users=KINDS[session].is_users, follow=follow)
 
@@ -644,8 +647,8 @@ def try_login(profile: Profile) -> None:
 
 async def _try_login(profile: Profile) -> None:
     if isinstance(profile, TunnelProfile):
-        from sshvpn.system.openssh_tunnel import OpensshCarrier
-        from sshvpn.system.remote_agent_errors import NoAgentError
+        from sshvpn.system.remote_agent.errors import NoAgentError
+        from sshvpn.system.tunnel.w import OpensshCarrier
 
         carrier = OpensshCarrier(None, None)
         await carrier.check(profile)

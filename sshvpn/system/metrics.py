@@ -26,7 +26,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from sshvpn.model import State, TcpEndpoint
-from sshvpn.system.local_listener import listen_error
+from sshvpn.system.network.local_listener import listen_error
 
 Snapshot = Mapping[str, Any]
 

@@ -17,8 +17,8 @@ from typing import Any
 from sshvpn.errors import SshvpnError
 from sshvpn.model import Destination, Direction, Listener, SshOptions, TcpEndpoint, TunnelProfile
 from sshvpn.remote.protocol import Facts, RemoteEnd
-from sshvpn.system.agent_login import Timings
-from sshvpn.system.openssh_tunnel import OpensshCarrier, OpensshTunnel
+from sshvpn.system.tunnel.agent_login import Timings
+from sshvpn.system.tunnel.w import OpensshCarrier, OpensshTunnel
 from tests.contract.site import Person
 
 LABEL = "3e8_0123456789"

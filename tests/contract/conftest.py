@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sshvpn.boundary import ForwardEngine
-from sshvpn.system.openssh import OpensshEngine
-from sshvpn.system.sshtunnel_engine import SshtunnelEngine
+from sshvpn.system.openssh.engine import OpensshEngine
+from sshvpn.system.sshtunnel.engine import SshtunnelEngine
 from tests.contract.gateway import Driver
 from tests.contract.netns import Namespace, may_make_namespaces
 from tests.contract.site import Site

@@ -15,7 +15,7 @@ from typing import Any
 
 from sshvpn.errors import SshvpnError
 from sshvpn.plan.codec import step_from_record, to_record
-from sshvpn.system.privilege import Helper
+from sshvpn.system.privilege.helper import Helper
 
 
 def do(helper: Helper, request: dict[str, Any]) -> object:

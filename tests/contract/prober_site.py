@@ -18,7 +18,7 @@ from tests.lab import Lab, LabMachine
 ASK = """
 import asyncio, json, os, sys, time
 from sshvpn.errors import SshvpnError
-from sshvpn.system.prober import SystemProber
+from sshvpn.system.network.prober import SystemProber
 
 def sockets():
     links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))

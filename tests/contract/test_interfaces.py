@@ -15,7 +15,7 @@ from contextlib import aclosing
 import pytest
 
 from sshvpn.model import InterfaceAddress, LanNetwork
-from sshvpn.system.interfaces import SystemInterfaces
+from sshvpn.system.network.interfaces import SystemInterfaces
 from tests.contract.netns import Namespace
 
 pytestmark = pytest.mark.lab

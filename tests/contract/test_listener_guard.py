@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import pytest
 
 from sshvpn.model import TcpEndpoint
-from sshvpn.system.listener_guard import guard, guard_process_listener
+from sshvpn.system.network.listener_guard import guard, guard_process_listener
 from tests.contract.netns import Namespace
 
 pytestmark = pytest.mark.lab

@@ -13,7 +13,7 @@ from sshvpn.plan import marks
 from sshvpn.plan.codec import to_record
 from sshvpn.plan.diff import diff
 from sshvpn.plan.state import nothing
-from sshvpn.system.sudo import PROMPT
+from sshvpn.system.privilege.sudo import PROMPT
 from tests.contract.gateway import (
     ALICE,
     Driver,

@@ -33,7 +33,7 @@ CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 _OPTIONS = """
 import socket, sys
 from contextlib import closing
-from sshvpn.system.sockets import ProcessSockets
+from sshvpn.system.network.sockets import ProcessSockets
 for pid in map(int, sys.argv[1:]):
     with closing(ProcessSockets(pid)) as process:
         for _, sock in process.borrow_all():

@@ -109,7 +109,7 @@ def install_program(base: pathlib.Path, layer: pathlib.Path) -> None:
     for path in layer.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.chown(path, 0, 0)
-    (package / "system" / "askpass.sh").chmod(0o755)
+    (package / "system" / "ssh" / "askpass.sh").chmod(0o755)
     # As an installer does: in the box nobody who runs it may write there.
     compileall.compile_dir(str(package), quiet=1, stripdir=str(layer), invalidation_mode=_BY_HASH)
 

@@ -86,6 +86,19 @@ ALLOWED: Mapping[str, set[str]] = {
 }
 """What each room may import; a room may import itself."""
 
+WITHIN_SYSTEM: Mapping[str, set[str]] = {
+    "ssh": set(),
+    "remote_agent": set(),
+    "network": {"ssh"},
+    "openssh": {"network", "remote_agent", "ssh"},
+    "sshtunnel": {"network", "openssh", "ssh"},
+    "tunnel": {"openssh", "remote_agent", "ssh"},
+    "privilege": {"network"},
+    "systemd": {"privilege"},
+    "metrics": {"network"},
+}
+"""Which packages of the room ``system`` may import which; its single modules none but those."""
+
 ROOM_OF = {
     "control_server": "control",
     "control_watch": "control",
@@ -215,6 +228,16 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
     assert not up, f"{module or 'sshvpn'} imports {sorted(up)}, but {REASONS[room]}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("system.")])
+def test_the_packages_of_the_outside_import_one_way(module: str) -> None:
+    packages = {name.split(".")[1] for name in MODULES if name.count(".") == 2}
+    own = module.split(".")[1]
+    names = [name.split(".") for name in imports(MODULES[module], module)]
+    used = {name[2] for name in names if name[:2] == ["sshvpn", "system"]} & packages
+    up = used - WITHIN_SYSTEM.get(own, set()) - {own}
+    assert not up, f"{module} imports {sorted(up)}: say in this test where it stands"
+
+
 @pytest.mark.parametrize("module", list(MODULES), ids=lambda name: name or "sshvpn")
 def test_the_outside_is_touched_at_the_border_only(module: str) -> None:
     room = room_of(module)
@@ -230,11 +253,12 @@ def test_the_outside_is_touched_at_the_border_only(module: str) -> None:
 def test_the_house_has_no_circle() -> None:
     def below(room: str, seen: tuple[str, ...] = ()) -> None:
         assert room not in seen, " -> ".join((*seen, room))
-        for lower in ALLOWED[room]:
+        for lower in arrows.get(room, ()):
             below(lower, (*seen, room))
 
-    for room in ALLOWED:
-        below(room)
+    for arrows in (ALLOWED, WITHIN_SYSTEM):
+        for room in arrows:
+            below(room)
 
 
 def test_every_room_has_its_reason_and_no_room_is_invented() -> None:

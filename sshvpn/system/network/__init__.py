@@ -1,0 +1,1 @@
+"""This machine's network without privilege: adapters, neighbours, sockets, the way out."""

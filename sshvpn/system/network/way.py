@@ -1,0 +1,282 @@
+"""The way to the server: which adapter of this machine leads there, and whether anybody answers.
+
+What is looked at is the first machine that ssh connects to: the server, or the hop that is
+nearest to us. While it does not answer, one SYN is sent to it every half second, which is what
+tells soonest, and without a login, that a silent way is open again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from sshvpn.errors import SshvpnError
+from sshvpn.model import Destination, SshOptions
+from sshvpn.system.network.interfaces import SystemInterfaces
+from sshvpn.system.sleep import awakenings
+from sshvpn.system.ssh.config import resolve
+from sshvpn.system.ssh.peers import FirstHop, first_hop
+
+log = logging.getLogger("sshvpn.way")
+
+KNOCK_EVERY_S = 0.5
+KNOCK_TIMEOUT_S = 3.0
+"""How long the answer to one SYN is waited for, while others follow: longer than it takes by
+satellite, or on a full link."""
+RESOLVE_AGAIN_S = 5.0
+"""How old an address may be before its name is asked for again."""
+_RESOLVE_WAIT_S = 1.0
+"""How long a name is waited for, where an address is known from before."""
+_SETTLED_AFTER_S = 0.5
+"""How long an adapter may be without its address: one that is renewed goes and comes."""
+
+_SIOCGIFFLAGS = 0x8913
+_IFF_RUNNING = 0x40
+_ANYWHERE = ("192.0.2.1", "2001:db8::1")
+"""Addresses of nobody (RFC 5737, RFC 3849): what leads there is the default route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """What leads to one address: our own address and its adapter; empty where nothing does."""
+
+    target: str
+    source: str
+    adapter: str
+    is_running: bool
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether anything can be sent."""
+        return bool(self.adapter) and self.is_running
+
+
+class SystemWay:
+    """Implements boundary.Way; ``where`` returns where to log in, and how, as it is now."""
+
+    def __init__(self, where: Callable[[], tuple[Destination, SshOptions]]) -> None:
+        self._where = where
+        self._addresses: tuple[str, ...] = ()
+        self._resolved_at = float("-inf")
+        self._resolving: asyncio.Future[tuple[str, ...]] | None = None
+        self._noted: tuple[Lead, ...] = ()
+
+    # What leads there -------------------------------------------------------------------
+
+    async def changes(self) -> AsyncGenerator[None, None]:
+        """Yield after the way has become another one, and after the machine has slept."""
+        changed, slept = asyncio.Event(), asyncio.Event()
+        watchers = [
+            asyncio.create_task(_note(SystemInterfaces().changes(), changed)),
+            asyncio.create_task(_note(awakenings(), changed, slept)),
+        ]
+        before = self._leads()
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                if self.is_gone():
+                    await asyncio.sleep(_SETTLED_AFTER_S)
+                now = self._leads()
+                is_another = now != before and any(lead.is_usable for lead in now)
+                before = now
+                if slept.is_set():
+                    slept.clear()
+                    log.info("the machine has slept")
+                elif not is_another:
+                    continue
+                yield None
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def note(self) -> None:
+        """Remember the way by which a connection was made just now."""
+        self._noted = ()
+        hop = await self._hop()
+        if hop is not None:
+            await self._resolve(hop)
+            self._noted = _leads(self._addresses)
+
+    def is_gone(self) -> bool:
+        """Whether our own address, or its adapter, is gone, and something else leads there."""
+        noted = [lead for lead in self._noted if lead.is_usable]
+        if not noted:
+            return False
+        adapters = _adapters()
+        if any(adapters.get(lead.source) == lead.adapter and _is_running(lead.adapter)
+               for lead in noted):  # fmt: skip
+            return False
+        return any(lead.is_usable for lead in _leads(tuple(lead.target for lead in noted)))
+
+    def _leads(self) -> tuple[Lead, ...]:
+        return _leads((*_ANYWHERE, *self._addresses))
+
+    # Who answers there ------------------------------------------------------------------
+
+    async def wait_open(self) -> bool:
+        """Return True once connections are taken that were not taken before.
+
+        False where they are taken at once, and where it cannot be told.
+        """
+        hop = await self._hop()
+        if hop is None:
+            return False
+        # Many gateways may have lost one server in the same instant.
+        await asyncio.sleep(KNOCK_EVERY_S * random.random())  # noqa: S311
+        if await self._knock(hop, KNOCK_EVERY_S):
+            return False
+        knocks: set[asyncio.Task[bool]] = set()
+        try:
+            while True:
+                knocks.add(asyncio.create_task(self._knock(hop, KNOCK_TIMEOUT_S)))
+                next_at = time.monotonic() + KNOCK_EVERY_S
+                while (left_s := next_at - time.monotonic()) > 0 and knocks:
+                    done, knocks = await asyncio.wait(
+                        knocks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if any(knock.result() for knock in done):
+                        return True
+                await asyncio.sleep(max(0.0, next_at - time.monotonic()))
+        finally:
+            for knock in knocks:
+                knock.cancel()
+            await asyncio.gather(*knocks, return_exceptions=True)
+
+    async def _knock(self, hop: FirstHop, timeout_s: float) -> bool:
+        """Whether one of the hop's addresses takes a connection within ``timeout_s``."""
+        addresses = await self._resolve(hop)
+        knocks = {asyncio.create_task(_is_open(one, hop.port, timeout_s)) for one in addresses}
+        try:
+            while knocks:
+                done, knocks = await asyncio.wait(knocks, return_when=asyncio.FIRST_COMPLETED)
+                if any(knock.result() for knock in done):
+                    return True
+            return False
+        finally:
+            for knock in knocks:
+                knock.cancel()
+            await asyncio.gather(*knocks, return_exceptions=True)
+
+    # Where it is ------------------------------------------------------------------------
+
+    async def _hop(self) -> FirstHop | None:
+        destination, ssh = self._where()
+        try:
+            config = await resolve(destination, ssh)
+        except SshvpnError:
+            return None
+        if config.keys() & {"bindaddress", "bindinterface"}:
+            return None  # what leads there is the user's own choice
+        return await first_hop(config, ssh)
+
+    async def _resolve(self, hop: FirstHop) -> tuple[str, ...]:
+        """Return the addresses of ``hop``, those of before where the resolver is not there."""
+        if self._resolving is None and time.monotonic() - self._resolved_at >= RESOLVE_AGAIN_S:
+            self._resolving = _ask_resolver(hop)
+        if self._resolving is not None:
+            await asyncio.wait({self._resolving}, timeout=_RESOLVE_WAIT_S)
+        if self._resolving is not None and self._resolving.done():
+            self._addresses = self._resolving.result() or self._addresses
+            self._resolving, self._resolved_at = None, time.monotonic()
+        return self._addresses
+
+
+async def _note(changes: AsyncIterator[object], *events: asyncio.Event) -> None:
+    async for _ in changes:
+        for event in events:
+            event.set()
+
+
+def _ask_resolver(hop: FirstHop) -> asyncio.Future[tuple[str, ...]]:
+    """Return the addresses of ``hop`` when they are known; none where they cannot be told.
+
+    In a thread that nobody waits for: a resolver may take half a minute to give up, and this
+    process may want to end before.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
+
+    def tell(found: tuple[str, ...]) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    def ask() -> None:
+        try:
+            entries = socket.getaddrinfo(hop.host, hop.port, hop.family, socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            entries = []
+        found = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    return answer
+
+
+async def _is_open(address: str, port: int, timeout_s: float) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    loop = asyncio.get_running_loop()
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        try:
+            await asyncio.wait_for(loop.sock_connect(sock, (address, port)), timeout_s)
+        except (OSError, asyncio.TimeoutError):
+            return False
+    return True
+
+
+# Of this machine ---------------------------------------------------------------------------
+
+
+def _leads(targets: Sequence[str]) -> tuple[Lead, ...]:
+    adapters = _adapters()
+    found = []
+    for target in targets:
+        source = _source_to(target)
+        adapter = adapters.get(source, "")
+        found.append(Lead(target, source, adapter, is_running=_is_running(adapter)))
+    return tuple(found)
+
+
+def _source_to(target: str) -> str:
+    """Return our address towards ``target``, "" where no route leads there; nothing is sent."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((target, 9))
+        return str(sock.getsockname()[0])
+    return ""
+
+
+def _adapters() -> dict[str, str]:
+    """Return the adapter of each address of this machine."""
+    import netifaces
+
+    found: dict[str, str] = {}
+    for name in netifaces.interfaces():
+        with contextlib.suppress(ValueError):  # it has none, or it has gone
+            addresses = netifaces.ifaddresses(name)
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for entry in addresses.get(family, ()):
+                    found[entry.get("addr", "").partition("%")[0]] = name.partition(":")[0]
+    return found
+
+
+def _is_running(adapter: str) -> bool:
+    """Whether ``adapter`` is up and has its carrier (netdevice(7))."""
+    if not adapter:
+        return False
+    request = struct.pack("16sH14x", adapter.encode(), 0)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        (flags,) = struct.unpack_from("16xH", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
+        return bool(flags & _IFF_RUNNING)
+    return False

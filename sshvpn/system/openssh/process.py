@@ -1,0 +1,212 @@
+"""One ssh of ours: started, logged in, heard on its stderr, and ended with all that it started.
+
+It is the master of a control socket of ours (ssh(1), ControlMaster), which is how it is told
+that the login is done. What its words are, and what is done over it, is its owner's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from sshvpn.boundary import Prompter
+from sshvpn.errors import SshvpnError, printable
+from sshvpn.system.network.sockets import TcpCounters, TransportSocket
+from sshvpn.system.openssh.mux import Mux
+from sshvpn.system.openssh.stderr import classify, is_debug, is_noise
+from sshvpn.system.process import ChildLines, dies_with_parent, find_ssh
+from sshvpn.system.ssh.askpass import AskpassServer
+
+log = logging.getLogger("sshvpn.openssh")
+
+_KEPT_LINES = 200
+_END_TIMEOUT_S = 3.0
+_LAST_WORDS_S = 1.0
+_READY_POLL_S = 0.02
+# sun_path holds 107 bytes, and ssh binds to a temporary name that is 17 longer.
+_LONGEST_CONTROL_PATH = 107 - 17
+_OPEN_FAILED = re.compile(r"channel \d+: open failed: ([^:]+): (.*)")
+
+
+class SshProcess:
+    """One ssh that is a control master. Close it; twice is fine.
+
+    ``directory`` is a private one for its sockets, and ``name`` that of its control socket
+    there; without it a temporary one is made. ``hear`` is given each line of ssh's stderr, in
+    the loop, and returns whether it is dealt with.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        name: str = "mux",
+        hear: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._temporary = None
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="sshvpn-")
+            directory = Path(self._temporary.name)
+        self.directory = directory
+        self.control = directory / name
+        self.mux = Mux(self.control)
+        self.was_answered = False
+        self._hear = hear
+        self._said = ChildLines(self._take)
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._process: asyncio.subprocess.Process | None = None
+        self._transport: TransportSocket | None = None
+        self._is_settled = False
+
+    # The login --------------------------------------------------------------------------
+
+    async def log_in(
+        self,
+        words: Sequence[str],
+        prompter: Prompter | None,
+        *,
+        stdin: int = asyncio.subprocess.DEVNULL,
+        stdout: int = asyncio.subprocess.DEVNULL,
+    ) -> None:
+        """Start ``ssh WORDS``, and return when its control socket takes commands.
+
+        ``words`` name that socket (``-S``). Raises what stopped it, with ssh ended; close it
+        nevertheless.
+        """
+        if len(os.fsencode(self.control)) > _LONGEST_CONTROL_PATH:
+            raise SshvpnError(
+                f"the path {self.control} is too long for a unix socket",
+                "set XDG_RUNTIME_DIR to a shorter directory",
+            )
+        self.control.unlink(missing_ok=True)
+        async with AskpassServer(self.directory / "ask", prompter) as askpass:
+            try:
+                self._process = await self._start(words, askpass.environment(), stdin, stdout)
+                self._said.release()
+                await askpass.unless_given_up(self._wait_ready())
+            except BaseException:
+                await self.end()
+                raise
+            self.was_answered = askpass.answers > 0
+        self._transport = TransportSocket.of_process(self.pid)
+
+    async def _start(
+        self, words: Sequence[str], environment: Mapping[str, str], stdin: int, stdout: int
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            find_ssh() or "ssh",
+            *words,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=self._said.write_fd,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(),
+        )
+
+    async def _wait_ready(self) -> None:
+        ended = asyncio.create_task(self.wait_ended())
+        try:
+            while not self.mux.answers():
+                if ended.done():
+                    raise ended.result()
+                await asyncio.wait({ended}, timeout=_READY_POLL_S)
+        finally:
+            ended.cancel()
+
+    def settle(self) -> None:
+        """Take it that the connection stands: what ssh said of the login is forgotten."""
+        self._lines.clear()
+        self._is_settled = True
+
+    def _take(self, line: str) -> None:
+        if self._hear(line):
+            return
+        if is_debug(line):
+            log.debug("ssh: %s", line)
+            if self._is_settled:
+                return
+        self._lines.append(line)
+        if self._is_settled and (failed := _OPEN_FAILED.search(line)):
+            log.warning("a connection was not forwarded: %s (%s)", failed[2], failed[1])
+        elif not is_noise(line):
+            log.info("ssh: %s", printable(line))
+
+    # While it runs ----------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The process's number; only of one that was started."""
+        assert self._process is not None  # noqa: S101 (a login came before)
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def exit_status(self) -> int | None:
+        """How it ended (negative: by that signal), None where it has not."""
+        return self._process.returncode if self._process is not None else None
+
+    def peer(self) -> str | None:
+        """Return the address that ssh, or its proxy, is connected to, None if it cannot be told."""
+        return self._transport.peer() if self._transport else None
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[socket.socket | None]:
+        """Lend ssh's TCP socket, or its proxy's, for a moment; None if it cannot be had."""
+        if self._transport is None:
+            yield None
+            return
+        with self._transport.borrowed() as sock:
+            yield sock
+
+    def counters(self) -> TcpCounters | None:
+        """Return what ssh's TCP connection has carried, None where it cannot be told."""
+        return self._transport.counters() if self._transport else None
+
+    async def wait_ended(self) -> SshvpnError:
+        """Wait for ssh to end, and return why it did."""
+        assert self._process is not None  # noqa: S101 (only what was started is waited for)
+        exit_status = await self._process.wait()
+        await self._said.wait_end(_LAST_WORDS_S)
+        return classify(self._lines, exit_status)
+
+    # The end ----------------------------------------------------------------------------
+
+    async def end(self) -> None:
+        """End ssh and all that it started. Not running: nothing happens."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)  # one that was stopped would not hear it
+        try:
+            await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def close(self) -> None:
+        """End ssh, and let go of all that belongs to it."""
+        await self.end()
+        self._said.close()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        self.control.unlink(missing_ok=True)
+        if self._temporary is not None:
+            self._temporary.cleanup()

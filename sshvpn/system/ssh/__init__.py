@@ -1,0 +1,1 @@
+"""What all that speaks SSH shares: ssh_config(5), jump hosts, agents and their keys, questions."""

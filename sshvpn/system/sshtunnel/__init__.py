@@ -1,0 +1,1 @@
+"""The sshtunnel engine: the library and paramiko, mended, in this process."""

@@ -1,0 +1,210 @@
+"""One ssh that runs the agent at its other end: its login, its first words, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sshvpn.boundary import Prompter
+from sshvpn.errors import ConnectionLostError, SshvpnError
+from sshvpn.model import TcpPath, Tuning
+from sshvpn.remote import protocol
+from sshvpn.remote.protocol import Facts, TcpOptions
+from sshvpn.system.openssh import tcp_path
+from sshvpn.system.openssh.process import SshProcess
+from sshvpn.system.remote_agent.conversation import BEAT_S, RemoteAgent
+from sshvpn.system.remote_agent.errors import NoAgentError
+
+log = logging.getLogger("sshvpn.agent")
+
+T = TypeVar("T")
+
+_TUNNEL_STANDS = re.compile(r"debug1: (?:ssh_tun_confirm: )?tunnel forward established")
+_LAST_WORDS_S = 1.0
+_PAUSE_S = 30.0
+"""An agent that has begun to speak does not stop for so long before it has told the facts."""
+_SSH_FAILED = 255
+"""ssh's own exit status for every failure of its own (ssh(1))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long is waited for an agent, in seconds.
+
+    ``answer_s`` for its first word; ``grace_s`` where the tunnel stands and is of use without
+    one. ``end_s`` is how long it may take to undo what it did.
+    """
+
+    beat_s: float = BEAT_S
+    lease_s: int = protocol.DEFAULT_LEASE_S
+    answer_s: float = 10.0
+    grace_s: float = 3.0
+    end_s: float = 1.0
+
+
+class AgentLogin:
+    """An ssh with an agent, perhaps. Close it; twice is fine.
+
+    ``control`` is the name of the control socket in ``directory``.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        control: str,
+        agent: RemoteAgent,
+        timings: Timings,
+    ) -> None:
+        self.process = SshProcess(directory, control, self._hear)
+        self.agent = agent
+        self._timings = timings
+        self._tunnel_stands = asyncio.Event()
+
+    def _hear(self, line: str) -> bool:
+        if _TUNNEL_STANDS.match(line):
+            self._tunnel_stands.set()
+        return False
+
+    async def log_in(self, words: Sequence[str], prompter: Prompter | None) -> None:
+        """Start ``ssh WORDS`` with the agent's command, and return when the login is done."""
+        await self.agent.begin()
+        await self.process.log_in(
+            (*words, self.agent.command),
+            prompter,
+            stdin=self.agent.input_fd,
+            stdout=self.agent.output_fd,
+        )
+        self.agent.release()
+
+    async def unit(self) -> int:
+        """Return the unit that the agent has made a device for. Raises as :meth:`facts`."""
+        return await self._told(self.agent.unit, self._timings.answer_s)
+
+    async def facts(self) -> Facts:
+        """Return what the agent has found.
+
+        Raises NoAgentError where none answers, what the agent reports, or why ssh has ended.
+        """
+        return await self._told(self.agent.facts, self._timings.answer_s)
+
+    async def facts_or_end(self) -> Facts | None:
+        """Return the facts, or None where the agent has done what it was for. Raises so too."""
+        try:
+            return await self.facts()
+        except SshvpnError:
+            if not self.agent.has_ended:
+                raise
+        return None
+
+    async def facts_unless_limited(self) -> Facts | None:
+        """Return the facts, or None where the tunnel stands and no agent answers. Raises so too."""
+        standing = asyncio.create_task(self._tunnel_stands.wait())
+        telling = asyncio.create_task(self.facts())
+        try:
+            await asyncio.wait({standing, telling}, return_when=asyncio.FIRST_COMPLETED)
+            if not telling.done() and not self.agent.has_spoken:
+                await asyncio.wait({telling}, timeout=self._timings.grace_s)
+            if not telling.done() and not self.agent.has_spoken:
+                return None
+            return await telling
+        except NoAgentError:
+            await self._wait_tunnel()
+            return None
+        finally:
+            for task in (standing, telling):
+                task.cancel()
+            await asyncio.gather(standing, telling, return_exceptions=True)
+
+    async def _wait_tunnel(self) -> None:
+        """Return when the tunnel stands; raises why ssh ended instead.
+
+        An ssh that words it otherwise has it, if it lives on: it exits on a failure.
+        """
+        standing = asyncio.create_task(self._tunnel_stands.wait())
+        ended = asyncio.create_task(self.process.wait_ended())
+        try:
+            await asyncio.wait(
+                {standing, ended},
+                timeout=self._timings.grace_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if ended.done():
+                raise ended.result()
+        finally:
+            standing.cancel()
+            ended.cancel()
+
+    async def _told(self, wanted: asyncio.Future[T], answer_s: float) -> T:
+        ended = asyncio.create_task(self.process.wait_ended())
+        try:
+            while not wanted.done():
+                left_s = (_PAUSE_S if self.agent.has_spoken else answer_s) - self.agent.silent_s
+                if left_s <= 0 and self.agent.has_spoken:
+                    raise ConnectionLostError("the agent on the server stopped in its first words")
+                if left_s <= 0:
+                    raise self._no_agent()
+                news: set[asyncio.Future[Any]] = {wanted, self.agent.gone, ended}
+                await asyncio.wait(news, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if not wanted.done() and (self.agent.gone.done() or ended.done()):
+                    raise await self.why_ended()
+            return wanted.result()
+        finally:
+            ended.cancel()
+
+    async def why_ended(self) -> SshvpnError:
+        """Return why the agent or ssh ended: one of them has."""
+        agent, process = self.agent, self.process
+        if not process.is_running:  # its last words may still be on their way to us
+            await asyncio.wait({agent.gone}, timeout=_LAST_WORDS_S)
+        elif not agent.has_failed:  # the loss of the network ends both, and ssh knows its name
+            waiting = asyncio.create_task(process.wait_ended())
+            await asyncio.wait({waiting}, timeout=_LAST_WORDS_S)
+            waiting.cancel()
+        if agent.has_failed:
+            return agent.gone.result()
+        if not process.is_running and (agent.has_spoken or process.exit_status == _SSH_FAILED):
+            return await process.wait_ended()
+        return agent.gone.result() if agent.has_spoken else self._no_agent()
+
+    def _no_agent(self) -> NoAgentError:
+        noise = self.agent.last_noise
+        said = f"; it said: {noise}" if noise else ""
+        return NoAgentError(
+            f"our agent does not run for this login at the server{said}",
+            'a login limited to the tunnel needs in its profile: remote_device = "tun8", '
+            'address = "10.83.0.1/30"',
+        )
+
+    async def tune(
+        self,
+        options: TcpOptions,
+        tuning: Tuning,
+        chooser: tcp_path.Chooser,
+        *,
+        has_agent: bool,
+    ) -> TcpPath:
+        """Make the TCP connection fit for long and lossy paths, both ends at once."""
+        if tuning is Tuning.OFF:
+            return TcpPath()
+        asks = tuning is not Tuning.LOCAL and has_agent
+        if asks:
+            self.agent.ask_tcp(options)
+        here = await tcp_path.tune_here(self.process, options, chooser)
+        there = await tcp_path.answer_of(self.agent) if asks else tcp_path.NOT_ASKED
+        return tcp_path.outcome(here, there)
+
+    async def leave(self) -> None:
+        """Let the agent undo what it did, and end ssh."""
+        if self.process.is_running:
+            await self.agent.say_end(self._timings.end_s)
+        await self.close()
+
+    async def close(self) -> None:
+        """End ssh, and with it the agent."""
+        await self.process.close()
+        self.agent.close()

@@ -1,0 +1,145 @@
+"""The logins of one tunnel's connection, by the system's ssh: its words, its file, its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sshvpn.boundary import Prompter
+from sshvpn.errors import TunnelRefusedError
+from sshvpn.model import TunnelProfile
+from sshvpn.remote.protocol import Facts, Mode
+from sshvpn.system.openssh.config_file import config_text, has_forwards
+from sshvpn.system.openssh.process import SshProcess
+from sshvpn.system.openssh.words import command_words, tunnel_words
+from sshvpn.system.process import find_ssh
+from sshvpn.system.remote_agent.conversation import RemoteAgent
+from sshvpn.system.ssh.config import Config
+from sshvpn.system.tunnel.agent_login import AgentLogin, Timings
+
+KEEP_FORWARDS = ("-o", "ClearAllForwardings=no")
+"""With it ``ssh -G`` shows the forwards, which ``-w`` makes us leave out by ourselves."""
+
+
+@dataclass
+class TunnelDial:
+    """Implements logins.Dial.
+
+    ``config`` is what ``ssh -G`` resolved with KEEP_FORWARDS, ``unit`` the N of ``-w N``,
+    ``directory`` a private one, or None for temporary ones. ``was_answered`` tells whether
+    somebody answered a question of one of the logins.
+    """
+
+    profile: TunnelProfile
+    config: Config
+    label: str
+    unit: int
+    prompter: Prompter | None
+    directory: Path | None
+    timings: Timings
+    was_answered: bool = field(default=False, init=False)
+
+    async def command(self, mode: Mode) -> AgentLogin:
+        """Log in without a tunnel; see logins.Dial."""
+        login = self._login(mode, "command")
+        control = login.process.control
+        words = command_words(self.config, control, may_prompt=self.prompter is not None)
+        ssh, destination = self.profile.ssh, self.profile.destination
+        return await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
+
+    async def stream(self, mode: Mode, device: str | None) -> tuple[AgentLogin, Facts]:
+        """Log in without a tunnel, with an agent that has a device: DEVICE, or one of its own.
+
+        The caller closes it. Raises NoAgentError where there is none, and what the agent says.
+        """
+        login = self._login(mode, "mux", device)
+        words = command_words(
+            self.config, login.process.control, may_prompt=self.prompter is not None
+        )
+        ssh, destination = self.profile.ssh, self.profile.destination
+        await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
+        try:
+            facts = await login.facts()
+            _check_device(facts)
+        except BaseException:
+            await login.leave()
+            raise
+        login.process.settle()
+        return login, facts
+
+    async def pump(self, control: str, command: str, stdin: int, stdout: int) -> SshProcess:
+        """Log in once more, to run COMMAND with these descriptors. The caller closes it."""
+        process = SshProcess(self.directory, control)
+        words = command_words(self.config, process.control, may_prompt=self.prompter is not None)
+        ssh, destination = self.profile.ssh, self.profile.destination
+        words = (*words, *ssh.ssh_words, *destination.ssh_words, command)
+        try:
+            await process.log_in(words, self.prompter, stdin=stdin, stdout=stdout)
+        except BaseException:
+            await process.close()
+            raise
+        process.settle()
+        self.was_answered = self.was_answered or process.was_answered
+        return process
+
+    async def tunnel(self, unit: str, *, needs_agent: bool) -> tuple[AgentLogin, Facts | None]:
+        """Log in with a tunnel; see logins.Dial."""
+        login = self._login(Mode.SERVE, "mux")
+        words = tunnel_words(
+            self.config,
+            login.process.control,
+            f"{self.unit}:{unit}",
+            may_prompt=self.prompter is not None,
+        )
+        await self._log_in(login, (*words, *self._users_words(login.process.directory)))
+        try:
+            facts = await (login.facts() if needs_agent else login.facts_unless_limited())
+            _check_device(facts)
+        except BaseException:
+            await login.close()
+            raise
+        login.process.settle()
+        return login, facts
+
+    def _login(self, mode: Mode, control: str, device: str | None = None) -> AgentLogin:
+        timings = self.timings
+        agent = RemoteAgent(
+            mode,
+            self.label,
+            self.config["user"][0],
+            device=device,
+            lease_s=timings.lease_s,
+            beat_s=timings.beat_s,
+        )
+        return AgentLogin(self.directory, control, agent, timings)
+
+    async def _log_in(self, login: AgentLogin, words: Sequence[str]) -> AgentLogin:
+        try:
+            await login.log_in(words, self.prompter)
+        except BaseException:
+            await login.close()
+            raise
+        self.was_answered = self.was_answered or login.process.was_answered
+        return login
+
+    def _users_words(self, directory: Path) -> tuple[str, ...]:
+        """Return the user's words; where forwards must go, those of a file that has none."""
+        ssh, destination = self.profile.ssh, self.profile.destination
+        if not has_forwards(self.config):
+            return (*ssh.ssh_words, *destination.ssh_words)
+        original = () if ssh.config_file is None else ("-F", ssh.config_file)
+        file = directory / "ssh_config"
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(config_text(self.config, find_ssh() or "ssh", original), "utf-8")
+        return ("-F", str(file), "--", destination.host)
+
+
+def _check_device(facts: Facts | None) -> None:
+    """Raise TunnelRefusedError where the agent has found no device for its session."""
+    if facts is not None and facts.device is None:
+        raise TunnelRefusedError(
+            "the server's session has no tun device, though ssh has a tunnel",
+            "see whether that login's start-up files take SSH_TUNNEL away",
+        )

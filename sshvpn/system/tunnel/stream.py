@@ -1,0 +1,166 @@
+"""The ``stream`` transport: packets in frames, through sessions of the system's own ssh.
+
+The first connection is as that of ``w``, but without ``-w``: a control master of ours that runs
+the agent and opens listeners. One more session of it runs the pump. With more streams there are
+as many connections more, each with a pump alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from sshvpn.errors import ConnectionLostError, SshvpnError
+from sshvpn.model import TcpPath, Tuning, TunnelProfile
+from sshvpn.plan import marks
+from sshvpn.remote.protocol import Facts, Mode, TcpOptions
+from sshvpn.system.openssh import tcp_path
+from sshvpn.system.openssh.process import SshProcess
+from sshvpn.system.process import ChildLines
+from sshvpn.system.tunnel.agent_login import AgentLogin
+from sshvpn.system.tunnel.dial import TunnelDial
+from sshvpn.system.tunnel.stream_link import Session, StreamLink, StreamRefusedError
+from sshvpn.system.tunnel.w import OpensshCarrier, OpensshTunnel, check_ssh_and_mtu
+
+_LAST_WORDS_S = 1.0
+
+
+class StreamCarrier(OpensshCarrier):
+    """Implements boundary.TunnelCarrier with pumps of ours over the system's ssh."""
+
+    name = "stream"
+    default_mtu = 1500
+    """As the LAN's: nothing has to be cut, and segments of 64 KiB cross whole whatever it is."""
+    is_guarded = False
+    has_stood = False
+
+    async def check(self, profile: TunnelProfile) -> None:
+        """Raise UsageError where there is no ssh, or what is asked for cannot be."""
+        check_ssh_and_mtu(profile)
+        self.use(await self._resolved(profile))
+
+    async def _open(self, profile: TunnelProfile, dial: TunnelDial, unit: int) -> OpensshTunnel:
+        count = profile.streams or 1
+        mode = Mode.STREAM if count == 1 else Mode.STREAMS
+        login, facts = await dial.stream(mode, profile.remote_device)
+        options = tcp_path.options_for(dial.config)
+        made = StreamTunnel(login, facts, options, self._remote_sockets)
+        try:
+            await made.open_streams(dial, marks.device_name(unit), count)
+        except StreamRefusedError as error:
+            await made.close()
+            if self.has_stood:  # it could, and time may mend why it cannot just now
+                raise ConnectionLostError(str(error)) from error
+            raise
+        except BaseException:
+            await made.close()
+            raise
+        self.has_stood = True
+        return made
+
+
+class StreamTunnel(OpensshTunnel):
+    """One or more connections that carry packets; implements boundary.TunnelConnection."""
+
+    def __init__(
+        self, login: AgentLogin, facts: Facts, options: TcpOptions, remote_sockets: set[str]
+    ) -> None:
+        super().__init__(login, facts, options, remote_sockets)
+        self._links: list[StreamLink] = []
+        self._others: list[SshProcess] = []
+        self._remote = facts.device.name if facts.device else ""
+
+    async def open_streams(self, dial: TunnelDial, local: str, count: int) -> None:
+        """Return once all carry packets. Raises StreamRefusedError, or why one has broken."""
+        for number in range(count):
+            mark = f"sshvpn-agent:{dial.label}"
+            link = StreamLink(local, self._remote, is_many=count > 1, mark=mark)
+            self._links.append(link)
+            try:
+                await link.open(
+                    lambda source, sink, link=link, number=number: (  # type: ignore[misc]
+                        self._more(dial, link, number, source, sink)
+                        if number
+                        else self._session(link, source, sink)
+                    )
+                )
+            except SshvpnError as error:
+                raise await self._explained(error) from error
+
+    async def _explained(self, error: SshvpnError) -> SshvpnError:
+        """Return why ssh has ended, where that is the reason; else ERROR."""
+        if isinstance(error, StreamRefusedError) and error.is_certain:
+            return error
+        process = self._login.process
+        ended = asyncio.ensure_future(process.wait_ended())
+        try:
+            # A loss of the network ends both, and ssh knows its name.
+            await asyncio.wait({ended}, timeout=_LAST_WORDS_S)
+            return ended.result() if ended.done() else error
+        finally:
+            ended.cancel()
+
+    async def _session(self, link: StreamLink, source: int, sink: int) -> Session:
+        """Run the pump in one more session of the first connection."""
+        heard: deque[str] = deque(maxlen=1)
+        said = ChildLines(heard.append, 4096)
+        try:
+            session = await self._login.process.mux.run(link.command, source, sink, said.write_fd)
+        except BaseException:
+            said.close()
+            raise
+        said.release()
+
+        async def close() -> None:
+            await session.end()
+            said.close()
+
+        return Session(session.wait, close, lambda: "".join(heard), lambda: session.status)
+
+    async def _more(
+        self, dial: TunnelDial, link: StreamLink, number: int, source: int, sink: int
+    ) -> Session:
+        """Run it over a connection of its own."""
+        process = await dial.pump(f"mux{number}", link.command, source, sink)
+        self._others.append(process)
+        return Session(process.wait_ended, process.close)
+
+    async def tune(self, profile: TunnelProfile, pace: tcp_path.Chooser) -> TcpPath:
+        """Tune all TCP connections; what is told is the first one's, or one's that has less."""
+        paths = await asyncio.gather(
+            super().tune(profile, pace),
+            *(self._tune_other(process, profile.tuning, pace) for process in self._others),
+        )
+        return next((path for path in paths if path.notes), paths[0])
+
+    async def _tune_other(
+        self, process: SshProcess, tuning: Tuning, pace: tcp_path.Chooser
+    ) -> TcpPath:
+        if tuning is Tuning.OFF:
+            return TcpPath()
+        here = await tcp_path.tune_here(process, self._options, pace)
+        there = tcp_path.NOT_ASKED
+        if tuning is not Tuning.LOCAL:
+            there = await tcp_path.tune_there(process, self._options)
+        return tcp_path.outcome(here, there)
+
+    async def wait_closed(self) -> SshvpnError:
+        """Wait until ssh, the agent or a pump has ended, and return why."""
+        base = asyncio.ensure_future(super().wait_closed())
+        links = [asyncio.ensure_future(link.wait_closed()) for link in self._links]
+        try:
+            done, _ = await asyncio.wait({base, *links}, return_when=asyncio.FIRST_COMPLETED)
+            if base in done:
+                return base.result()
+            await asyncio.wait({base}, timeout=_LAST_WORDS_S)
+            return base.result() if base.done() else done.pop().result()
+        finally:
+            for task in (base, *links):
+                task.cancel()
+            await asyncio.gather(base, *links, return_exceptions=True)
+
+    async def close(self, *, is_lost: bool = False) -> None:
+        """End it, with all that it has left; see boundary.TunnelConnection."""
+        await asyncio.gather(
+            super().close(is_lost=is_lost), *(link.close() for link in self._links)
+        )

@@ -1,0 +1,138 @@
+"""One stream: a pump here, a pump at the server, and the session of ssh between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sshvpn.errors import ConnectionLostError, SshvpnError, TunnelRefusedError
+from sshvpn.stream import program, pump
+from sshvpn.system.tunnel.pump_process import PumpEndError, PumpProcess
+
+_READY_S = 10.0
+_BUSY_S = 2.0
+_POLL_S = 0.05
+_LAST_WORDS_S = 1.0
+_NOT_FOUND = 127
+"""How a shell ends that does not find its command."""
+
+
+class StreamRefusedError(TunnelRefusedError):
+    """The server, or this machine, cannot do what the stream transport needs.
+
+    ``is_certain``: it says so itself; else a connection that ends may be why.
+    """
+
+    is_certain = True
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The session that runs the server's pump: how it is waited for, and ended.
+
+    ``said`` returns the last line that it wrote on its stderr, ``status`` how it has ended.
+    """
+
+    wait: Callable[[], Awaitable[Any]]
+    close: Callable[[], Awaitable[None]]
+    said: Callable[[], str] = str
+    status: Callable[[], int | None] = lambda: None
+
+
+class StreamLink:
+    """Carries packets between the tun ``local`` here and ``remote`` at the server.
+
+    ``mark`` is in the remote process's command line. Close it; twice is fine.
+    """
+
+    def __init__(self, local: str, remote: str, *, is_many: bool, mark: str) -> None:
+        self._local = local
+        self._is_many = is_many
+        self._nonce = secrets.token_hex(16)
+        self.command = program.command(self._nonce, remote, is_many=is_many, mark=mark)
+        self._pump = PumpProcess()
+        self._session: Session | None = None
+
+    async def open(self, start: Callable[[int, int], Awaitable[Session]]) -> None:
+        """Return once packets are carried.
+
+        ``start`` runs ``command`` on the server, with these descriptors as standard input and
+        output of its session. Raises StreamRefusedError, or why the stream has broken.
+        """
+        tun = await _open_tun(self._local, is_many=self._is_many)
+        descriptors = [tun, *os.pipe(), *os.pipe()]
+        _, theirs_in, ours_out, ours_in, theirs_out = descriptors
+        try:
+            os.write(ours_out, program.delivery())  # it waits in the pipe
+            starting = asyncio.ensure_future(self._pump.start(tun, ours_in, ours_out, self._nonce))
+            try:
+                self._session = await start(theirs_in, theirs_out)
+            finally:
+                await starting
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        await self._wait_ready(self._session)
+
+    async def _wait_ready(self, session: Session) -> None:
+        ended = asyncio.ensure_future(session.wait())
+        ready, gone = self._pump.ready, self._pump.gone
+        try:
+            waiting: set[asyncio.Future[Any]] = {ready, gone, ended}
+            await asyncio.wait(waiting, timeout=_READY_S, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() and not ready.done():  # what it said is on its way through the pump
+                await asyncio.wait({gone}, timeout=_LAST_WORDS_S)
+            if gone.done():
+                await asyncio.wait({ended}, timeout=_LAST_WORDS_S)
+                raise _refusal(gone.result(), session)
+            if not ready.done():
+                raise StreamRefusedError("the pump at the server does not begin", "--transport w")
+        finally:
+            ended.cancel()
+
+    async def wait_closed(self) -> SshvpnError:
+        """Wait until it carries nothing any more, and return why."""
+        why = await asyncio.shield(self._pump.gone)
+        return ConnectionLostError(f"the stream has ended: {why}")
+
+    async def close(self) -> None:
+        """End both pumps."""
+        await self._pump.close()
+        if self._session is not None:
+            await self._session.close()
+
+
+async def _open_tun(name: str, *, is_many: bool) -> int:
+    """Return a descriptor; one that a pump just leaves is waited for a moment."""
+    tries = round(_BUSY_S / _POLL_S)
+    while True:
+        try:
+            return pump.open_tun(name, is_many=is_many)
+        except pump.PumpError as error:
+            tries -= 1
+            if not tries:
+                raise StreamRefusedError(f"cannot open {error}") from error
+        await asyncio.sleep(_POLL_S)
+
+
+def _refusal(why: PumpEndError, session: Session) -> SshvpnError:
+    """Return what the end of a pump means that has carried nothing."""
+    hint = "install python3 (3.6 or newer) on the server, or --transport w"
+    match why.code:
+        case "python":
+            return StreamRefusedError(f"the server's Python is too old: {why}", hint)
+        case "noise" if session.status() == _NOT_FOUND:
+            return StreamRefusedError("the server has no python3", hint)
+        case "noise":
+            said = session.said() or str(why)
+            error = StreamRefusedError(f"our pump does not run at the server: {said}", hint)
+            error.is_certain = False
+            return error
+        case "no_tun" | "no_device":
+            return StreamRefusedError(f"the login may not open the server's tun: {why}")
+        case _:
+            return ConnectionLostError(f"the stream has ended: {why}")

@@ -1,0 +1,125 @@
+"""The transport of a process, found and read from outside."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from sshvpn.system.network.sockets import TransportSocket
+
+CHILD = """
+import socket, sys
+transport = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+forward = socket.create_server(("127.0.0.1", 0))
+print(forward.getsockname()[1], flush=True)
+client, _ = forward.accept()
+print("accepted", flush=True)
+while data := transport.recv(65536):
+    transport.sendall(data)
+"""
+WRAPPED = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", *sys.argv[1:]])
+"""
+
+
+class Session:
+    """A child process in the place of ssh, and the server's end of its connection."""
+
+    def __init__(self, *before: str) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        words = [sys.executable, "-c", *before, CHILD, str(self.server.getsockname()[1])]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.carrier, _ = self.server.accept()
+        self.carrier.settimeout(10)
+        port = int(self.process.stdout.readline())
+        self.client = socket.create_connection(("127.0.0.1", port), timeout=10)
+        assert self.process.stdout.readline() == "accepted\n"
+
+    def exchange(self, size: int) -> None:
+        """Send ``size`` bytes to the child, and get them back."""
+        self.carrier.sendall(bytes(size))
+        while size:
+            size -= len(self.carrier.recv(size))
+
+    def close(self) -> None:
+        self.client.close()
+        self.carrier.close()
+        self.server.close()
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with closing(Session()) as made:
+        yield made
+
+
+def found(pid: int) -> TransportSocket:
+    transport = TransportSocket.of_process(pid)
+    assert transport is not None
+    return transport
+
+
+def test_bytes_are_counted_in_both_directions(session: Session) -> None:
+    with closing(found(session.process.pid)) as transport:
+        before = transport.counters()
+        session.exchange(100_000)
+        after = transport.counters()
+        assert before is not None
+        assert after is not None
+        assert after.rx_bytes - before.rx_bytes == 100_000
+        # The last segment may not be acknowledged yet.
+        assert 0 < after.tx_bytes - before.tx_bytes <= 100_000
+
+
+def test_a_client_of_a_forward_is_not_taken_for_the_transport(session: Session) -> None:
+    session.client.sendall(bytes(5000))
+    session.exchange(10)
+    with closing(found(session.process.pid)) as transport:
+        counters = transport.counters()
+        assert counters is not None
+        assert counters.rx_bytes == 10
+
+
+def test_the_transport_of_a_proxy_below_is_found() -> None:
+    with (
+        closing(Session(WRAPPED)) as session,
+        closing(found(session.process.pid)) as transport,
+    ):
+        session.exchange(1000)
+        counters = transport.counters()
+        assert counters is not None
+        assert counters.rx_bytes == 1000
+
+
+def test_watching_does_not_keep_the_connection_of_a_dead_process_open(session: Session) -> None:
+    with closing(found(session.process.pid)) as transport:
+        session.process.kill()
+        session.process.wait()
+        with suppress(ConnectionResetError):
+            assert session.carrier.recv(1) == b""
+        assert transport.counters() is None
+
+
+def test_a_process_without_a_connection_has_none_and_nothing_is_left_open() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        assert TransportSocket.of_process(process.pid) is None
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_close_may_be_called_twice(session: Session) -> None:
+    transport = found(session.process.pid)
+    transport.close()
+    transport.close()
+    assert transport.counters() is None
