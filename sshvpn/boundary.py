@@ -186,6 +186,10 @@ class LocalEnd(Protocol):
         """
         ...
 
+    async def wait_gone(self) -> SshvpnError:
+        """Wait until nothing can be changed any more, only removed by close(); return why."""
+        ...
+
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""
         ...

@@ -224,6 +224,11 @@ class ForwardSession:
     def doubt(self) -> None:
         """Nothing is asked here: the engine itself asks the server every few seconds."""
 
+    async def wait_gone(self) -> SshvpnError:
+        """Wait for ever: a forward has nothing that somebody else could take from it."""
+        never: asyncio.Future[SshvpnError] = asyncio.get_running_loop().create_future()
+        return await never
+
     async def wait_login_possible(self) -> None:
         """Wait until what the last login lacked is back."""
         await self.engine.wait_login_possible()

@@ -10,7 +10,8 @@
                                       └──WAKE, asked for──> starting
 
 The first start is bounded by the profile's timeout (prompts not counted), and gives up with the
-last error's exit code; after the first ``running`` nothing is given up that time can mend.
+last error's exit code; after the first ``running`` nothing is given up that time can mend. What
+is gone for good is given up in any state.
 While it waits for the network, the way to the server is watched: when that answers again, the
 wait is over, and an attempt that began in the silence is begun anew. Reconnects never prompt.
 No I/O, no clock, no randomness: time and jitter are arguments.
@@ -48,6 +49,13 @@ class Connected:
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The connection could not be made, or it stood and was lost: ``error`` says why."""
+
+    error: SshvpnError
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What was kept up can be kept up by nobody any more: ``error`` says why."""
 
     error: SshvpnError
 
@@ -91,7 +99,18 @@ class Stop:
     """End in good order."""
 
 
-Event = Start | Connected | Failed | TimerFired | Wake | WayOpen | LoginPossible | Prompting | Stop
+Event = (
+    Start
+    | Connected
+    | Failed
+    | Gone
+    | TimerFired
+    | Wake
+    | WayOpen
+    | LoginPossible
+    | Prompting
+    | Stop
+)
 
 
 # Commands ----------------------------------------------------------------------------------
@@ -131,7 +150,7 @@ class AwaitLogin:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The first start has failed for good: undo everything, end with ``error``'s exit code."""
+    """It has failed for good: undo everything, end with ``error``'s exit code."""
 
     error: SshvpnError
 
@@ -197,6 +216,8 @@ def step(  # noqa: C901, PLR0911 (one return an event: it reads as the table it 
             return _connected(life, now)
         case Failed(error):
             return _failed(life, error, now, jitter)
+        case Gone(error):
+            return _give_up(life, error)
         case TimerFired():
             return _timer_fired(life, now)
         case Wake(login, asked):

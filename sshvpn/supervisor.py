@@ -89,6 +89,10 @@ class Session(Protocol):
         """
         ...
 
+    async def wait_gone(self) -> SshvpnError:
+        """Wait until nothing is left that could be kept up, and return why; mostly for ever."""
+        ...
+
     async def tear_down(self) -> None:
         """End what needs the connection; what outlives it may stay. Twice is fine."""
         ...
@@ -236,6 +240,7 @@ class Supervisor:
         """
         self.post(lifecycle.Start(self._timeout_s))
         watcher = asyncio.create_task(self._follow_way(self._way)) if self._way else None
+        mourner = asyncio.create_task(self._await_gone())
         try:
             while True:
                 number, event = await self._events.get()
@@ -247,6 +252,7 @@ class Supervisor:
         finally:
             self._set_timer(None)
             await _end(watcher)
+            await _end(mourner)
             await self._end_lookout()
             await self._end_attempt()
             self._end_restarts(NotRunningError("it has ended"))
@@ -333,6 +339,9 @@ class Supervisor:
                 "please report it, with what --debug shows",
             )
         self._events.put_nowait((number, lifecycle.Failed(error)))
+
+    async def _await_gone(self) -> None:
+        self.post(lifecycle.Gone(await self._session.wait_gone()))
 
     def _end_restarts(self, error: SshvpnError | None, attempt: int | None = None) -> None:
         """Tell those who wait how it went, in an ``attempt`` that came after they asked."""

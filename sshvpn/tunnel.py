@@ -260,6 +260,10 @@ class TunnelSession:
         """Ask at once whether packets still cross."""
         self._life.doubt()
 
+    async def wait_gone(self) -> SshvpnError:
+        """Wait until nobody is left who could change this machine's end, and return why."""
+        return await self._local.wait_gone()
+
     async def wait_login_possible(self) -> None:
         """Wait until what the last login lacked is back."""
         await self._carrier.wait_login_possible()

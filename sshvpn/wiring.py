@@ -277,7 +277,8 @@ def run_tunnel(
 
         async def make() -> TunnelSession:
             own = Helper.from_socket(helper) if helper else _start_helper()
-            local = await HelperEnd.open(own, _identity(profile).label)
+            label = _identity(profile).label
+            local = await HelperEnd.open(own, label, _start_helper_again)
             session = make_tunnel(profile, directory.path, local)
             try:
                 await session.check()
@@ -474,7 +475,8 @@ def dry_run(profile: TunnelProfile) -> list[str]:
     from sshvpn.system.privilege.local_end import HelperEnd
 
     async def main() -> list[str]:
-        local = await HelperEnd.open(_start_helper(), _identity(profile).label)
+        label = _identity(profile).label
+        local = await HelperEnd.open(_start_helper(), label, _start_helper_again)
         try:
             outside = _surroundings(profile, None, local)
             return await rehearse(profile, _identity(profile), outside, terminal_prompter())
@@ -536,6 +538,23 @@ def _start_helper() -> Helper:
     if _helpers:
         return _helpers.pop()
     return Helper.start(at_terminal=terminal_prompter() is not None)
+
+
+def _start_helper_again() -> Helper:
+    """Start a helper in place of one that was killed, asking nobody. Raises an SshvpnError."""
+    from sshvpn.errors import PrivilegeError, SshvpnError
+    from sshvpn.system.privilege.actor import is_service
+    from sshvpn.system.privilege.helper import Helper
+
+    if is_service():  # what it was started with as root is given up for good
+        raise SshvpnError("the privileged helper was killed", "the service is started again")
+    try:
+        return Helper.start(asks=False)
+    except PrivilegeError as error:
+        raise PrivilegeError(
+            f"the privileged helper was killed, and no other can be started: {error}",
+            "bring the tunnel up again: sshvpn up",
+        ) from error
 
 
 # Services ----------------------------------------------------------------------------------

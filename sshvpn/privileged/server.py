@@ -3,7 +3,8 @@
 ::
 
                                     {"ok": true, "hello": 1, "actor": UID, "pid": P}
-    {"op": "open", "label": L}      {"ok": true, "unit": N}     once; then the others
+    {"op": "open", "label": L}      {"ok": true, "unit": N}     once; then the others. With the
+                                    guard's socket; "unit": N takes over what a dead one has made
     {"op": "facts"}                 {"ok": true, "facts": …}
     {"op": "read"}                  {"ok": true, "state": …}
     {"op": "apply", "steps": […]}   {"ok": true}                 all, or none
@@ -32,10 +33,12 @@ from sshvpn.plan.codec import step_from_record, to_record
 from sshvpn.plan.steps import Step
 from sshvpn.privileged import cgroup, firewall, managers
 from sshvpn.privileged.check import Scope, check
+from sshvpn.privileged.guard import Guard
 from sshvpn.privileged.kernel import Kernel
 from sshvpn.privileged.lines import Lines
 from sshvpn.privileged.netlink import adapters
 from sshvpn.privileged.pace import pace
+from sshvpn.privileged.sweeper import Sweeper
 from sshvpn.privileged.units import Units
 
 LONGEST_LINE = 1 << 20
@@ -50,6 +53,8 @@ class HelperServer:
         self._actor = actor
         self._kernel = kernel
         self._units = units
+        self._sweeper = Sweeper(kernel, units, actor)
+        self._guard: Guard | None = None
         self._scope: Scope | None = None
         self._cgroup: str | None = None
         self._handed: socket.socket | None = None
@@ -102,12 +107,26 @@ class HelperServer:
         with self._units.locked():
             if label in self._units.living().values():
                 raise TakenError("this tunnel is up already", "see: sshvpn status")
-            self._sweep({label})
-            used = self._kernel.netlink.units()
-            unit = self._units.claim(label, lambda unit: self._is_free(unit, used))
+            unit = (
+                self._take_over(label, request["unit"])
+                if "unit" in request
+                else (self._begin(label))
+            )
             managers.keep_away()
         self._scope = Scope(label, unit, self._actor, cgroup.of_service())
+        self._guard = Guard(label)
+        self._handed = self._guard.line()
         return {"unit": unit}
+
+    def _begin(self, label: str) -> int:
+        self._sweeper.sweep({label})
+        used = self._kernel.netlink.units()
+        return self._units.claim(label, lambda unit: self._is_free(unit, used))
+
+    def _take_over(self, label: str, unit: object) -> int:
+        if not isinstance(unit, int) or not self._units.take_over(unit, label):
+            raise ValueError("nothing to take over")
+        return unit
 
     def _is_free(self, unit: int, used: set[int]) -> bool:
         is_taken = self._kernel.netlink.is_taken
@@ -159,18 +178,12 @@ class HelperServer:
         spared = request.get("spare", [])
         if not isinstance(spared, list) or not all(isinstance(one, str) for one in spared):
             raise ValueError("no labels")
-        with self._units.locked():
-            swept, failed = self._sweep(None, set(spared))
-            self._let_managers_go()
+        swept, failed = self._sweeper.sweep_all(set(spared))
         return {"swept": sorted(swept), "failed": failed}
 
     def _close(self, _: Mapping[str, Any]) -> dict[str, object]:
         self._is_over = True
         return {"failed": self._tear_down()}
-
-    def _let_managers_go(self) -> None:
-        if not self._units.living() and not self._units.left():
-            managers.let_go()
 
     def _need_scope(self) -> Scope:
         if self._scope is None:
@@ -185,44 +198,11 @@ class HelperServer:
             if self._cgroup is not None:
                 failed += cgroup.remove(self._cgroup)
             self._units.release()
-            self._let_managers_go()
+            self._sweeper.let_managers_go()
         self._scope = None
+        if self._guard is not None:
+            self._guard.dismiss()
         return failed
-
-    def _sweep(
-        self, wanted: set[str] | None, spared: set[str] | frozenset[str] = frozenset()
-    ) -> tuple[set[str], list[str]]:
-        """Take away what dead helpers left: of ``wanted``, or of all that this user may.
-
-        ``spared`` are labels whose helper is dead while their supervisor lives.
-        """
-        living = self._units.living()
-        left = self._left(set(living))
-        found = set(left.values()) | firewall.tables() | self._kernel.settings.labels()
-        found |= {label for _, label in firewall.accepts()}
-        found -= {*living.values(), *spared}
-        found = {one for one in found if self._actor in (0, marks.owner_of(one))}
-        swept, failed = found if wanted is None else found & wanted, []
-        for label in swept:
-            units = [unit for unit, of in left.items() if of == label] or [marks.UNITS]
-            for unit in units:
-                failed += self._kernel.tear_down(label, unit)
-                self._units.forget(unit)
-        if wanted is None:
-            for path, label in cgroup.left({*living.values(), *spared}).items():
-                if self._actor in (0, marks.owner_of(label)):
-                    failed += cgroup.remove(path)
-        return swept, failed
-
-    def _left(self, living: set[int]) -> dict[int, str]:
-        """Return the units that nobody holds but that are not gone, with their labels.
-
-        One whose label nothing tells any more is root's to sweep.
-        """
-        found = dict.fromkeys(self._kernel.netlink.units(), marks.label_of(0, ""))
-        found |= self._units.left()
-        found |= {link.unit: link.label for link in self._kernel.netlink.links() if link.label}
-        return {unit: label for unit, label in found.items() if unit not in living}
 
 
 def refuse(peer: socket.socket, error: SshvpnError) -> None:

@@ -92,6 +92,10 @@ class Units:
                 return unit
         raise TakenError(f"all {marks.UNITS} tunnel devices are in use", "take one down")
 
+    def take_over(self, unit: int, label: str) -> bool:
+        """Take a unit that ``label`` has left, and return whether it was there to be taken."""
+        return self.left().get(unit) == label and self._take(unit, label)
+
     def _take(self, unit: int, label: str) -> bool:
         path = self._path(unit)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

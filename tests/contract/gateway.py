@@ -117,8 +117,8 @@ class Driver:
     def _do(self, what: str, **words: object) -> Any:
         return self._say({"do": what, **words})["result"]
 
-    def open(self, label: str = ALICE) -> int:
-        return int(self._do("open", label=label))
+    def open(self, label: str = ALICE, unit: int | None = None) -> int:
+        return int(self._do("open", label=label, unit=unit))
 
     def facts(self) -> Facts:
         found: Facts = from_record(Facts, self._do("facts"))

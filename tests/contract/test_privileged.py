@@ -24,7 +24,7 @@ from tests.lab import LabMachine, wait_until
 from tests.lab.dump import difference
 
 pytestmark = pytest.mark.lab
-HELPER = "privileged/main.py"
+HELPER, GUARD = "privileged/main.py", "privileged/guard.py"
 
 
 @pytest.fixture
@@ -256,9 +256,7 @@ def test_a_helper_killed_with_9_is_swept_by_the_next(
     for action in ("open", "sweep"):
         client = driver()
         client.apply(diff(nothing(ALICE), full_state(client, client.open())))
-        for pid, line in gateway.processes().items():
-            if HELPER in line:
-                gateway.kill(pid)
+        kill(gateway, HELPER, GUARD)
         client.kill()
         assert difference(before, gateway.dump(), "gateway")
         next_one = driver()
@@ -271,6 +269,53 @@ def test_a_helper_killed_with_9_is_swept_by_the_next(
         assert difference(before, gateway.dump(), "gateway") == ""
         next_one.kill()
         same(gateway, before)
+
+
+def kill(machine: LabMachine, *words: str) -> None:
+    for pid, line in machine.processes().items():
+        if any(word in line for word in words):
+            machine.kill(pid)
+
+
+@pytest.mark.parametrize("how", ["kill", "close"])
+def test_a_helper_killed_with_9_is_swept_by_its_guard_when_its_client_lets_go(
+    gateway: LabMachine, driver: Callable[..., Driver], how: str
+) -> None:
+    before = gateway.dump()
+    client = driver()
+    client.apply(diff(nothing(ALICE), full_state(client, client.open())))
+    made = settled_dump(gateway)
+    kill(gateway, HELPER)
+    assert difference(made, settled_dump(gateway), "gateway") == "", "it has been left the time"
+    if how == "kill":
+        client.kill()
+    else:
+        assert client.close() == []
+        assert difference(before, gateway.dump(), "gateway") == ""
+    same(gateway, before)
+    wait_until(lambda: not any(GUARD in line for line in gateway.processes().values()))
+
+
+def test_a_helper_killed_with_9_is_succeeded_by_one_that_changes_nothing(
+    gateway: LabMachine, driver: Callable[..., Driver]
+) -> None:
+    before = gateway.dump()
+    client = driver()
+    wanted = full_state(client, client.open())
+    client.apply(diff(nothing(ALICE), wanted))
+    made = settled_dump(gateway)
+    kill(gateway, HELPER)
+    successor = driver()
+    with pytest.raises(Refused, match="nothing to take over"):
+        successor.open(ALICE, unit=7)
+    assert successor.open(ALICE, unit=0) == 0
+    client.kill()  # whose guard finds that it lives
+    wait_until(lambda: sum(GUARD in line for line in gateway.processes().values()) == 1)
+    assert difference(made, settled_dump(gateway), "gateway") == ""
+    successor.apply(diff(successor.read(), wanted))
+    assert is_reached(successor, wanted)
+    assert successor.close() == []
+    same(gateway, before)
 
 
 def test_a_sweep_leaves_what_is_up_alone(

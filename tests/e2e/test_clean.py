@@ -1,19 +1,20 @@
 """What a crash leaves: `up`, `down` and `clean` after processes were killed with -9.
 
 lan ── lan0 gateway wan0 ══ssh══ server ── inner
-            supervisor (alice), helper (root): killed
+            supervisor (alice), helper and its guard (root): killed
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Collection, Iterator
 
 import pytest
 
 from tests.e2e.office import exit_code
 from tests.e2e.test_up_default import DEFAULT, far_away, group, up_in
 from tests.e2e.test_up_many import call_it, records
-from tests.e2e.test_up_processes import HELPER, SUPERVISOR, WHY, only, pids
+from tests.e2e.test_up_processes import GUARD, HELPER, SUPERVISOR, WHY, only, pids
 from tests.e2e.vpn import SHARED, Vpn, fetch
 from tests.lab import ALICE_PASSWORD, Lab, wait_until
 
@@ -30,13 +31,21 @@ def vpn(lab: Lab) -> Iterator[Vpn]:
     assert lab.sshvpn("clean").stdout == NOTHING
 
 
-def kill(vpn: Vpn, *words: str) -> None:
-    """Kill what has one of WORDS in its command line, in this order, and wait for ssh's end."""
+def kill(vpn: Vpn, *words: str, but: Collection[int] = ()) -> None:
+    """Kill what has one of WORDS in its command line, in this order, and wait for ssh's end.
+
+    The processes BUT are spared. A supervisor that shall die, too, starts no other helper.
+    """
+    gateway = vpn.lab.gateway
+    killed = {word: [pid for pid in pids(gateway, word) if pid not in but] for word in words}
+    for pid in killed.get(SUPERVISOR, ()):
+        gateway.kill(pid, signal.SIGSTOP)
     for word in words:
-        for pid in pids(vpn.lab.gateway, word):
-            vpn.lab.gateway.kill(pid)
+        for pid in killed[word]:
+            gateway.kill(pid)
     if SUPERVISOR in words:
-        wait_until(lambda: not pids(vpn.lab.gateway, "mux -o"), 10)
+        lives = len(pids(gateway, SUPERVISOR))
+        wait_until(lambda: len(pids(gateway, "mux -o")) == lives, 10)
 
 
 def is_left(vpn: Vpn) -> bool:
@@ -45,16 +54,16 @@ def is_left(vpn: Vpn) -> bool:
     return vpn.lab.gateway.run(["sh", "-c", script], user="root", check=False).returncode == 0
 
 
-BOTH = (HELPER, SUPERVISOR)
+ALL = (GUARD, HELPER, SUPERVISOR)
 
 
-@pytest.mark.parametrize("killed", [BOTH, (SUPERVISOR,)], ids=["both", "supervisor"])
+@pytest.mark.parametrize("killed", [ALL, (SUPERVISOR,)], ids=["all", "supervisor"])
 @pytest.mark.parametrize("command", ["clean", "up", "down"])
 def test_nothing_is_left_after(vpn: Vpn, command: str, killed: tuple[str, ...]) -> None:
     with vpn.lab.unchanged():
         vpn.up(*EVERYTHING)
         kill(vpn, *killed)
-        assert is_left(vpn) or killed != BOTH
+        assert is_left(vpn) or killed != ALL
         if command == "clean":
             assert "removed" in vpn.lab.sshvpn("clean").stdout
         elif command == "up":
@@ -66,17 +75,18 @@ def test_nothing_is_left_after(vpn: Vpn, command: str, killed: tuple[str, ...]) 
             vpn.lab.sshvpn("clean")
 
 
-def test_down_removes_what_a_killed_helper_cannot(vpn: Vpn) -> None:
+@pytest.mark.parametrize("killed", [(HELPER,), (GUARD, HELPER)], ids=["helper", "guard, too"])
+def test_down_removes_what_a_killed_helper_cannot(vpn: Vpn, killed: tuple[str, ...]) -> None:
     with vpn.lab.unchanged():
         vpn.up(*EVERYTHING)
-        kill(vpn, HELPER)
+        kill(vpn, *killed)
         assert vpn.unreachable(vpn.everything()) == [], "it carries on"
         vpn.down()
         assert not is_left(vpn)
 
 
 def test_clean_spares_a_tunnel_whose_helper_was_killed_while_it_runs(vpn: Vpn) -> None:
-    """Its supervisor lives, so it is not touched: `down` ends it."""
+    """Its supervisor lives, and has another one soon, so it is not touched: `down` ends it."""
     with vpn.lab.unchanged():
         vpn.up(*EVERYTHING)
         kill(vpn, HELPER)
@@ -88,7 +98,7 @@ def test_clean_spares_a_tunnel_whose_helper_was_killed_while_it_runs(vpn: Vpn) -
 def test_a_default_route_and_its_cgroup_go_too(lab: Lab, group: str) -> None:
     vpn = far_away(lab)
     up_in(group, lab, *DEFAULT)
-    kill(vpn, *BOTH)
+    kill(vpn, *ALL)
     lab.sshvpn("clean")
     left = lab.gateway.run(["find", group, "-mindepth", "1", "-type", "d"], user="root").stdout
     assert left == ""
@@ -98,9 +108,7 @@ def test_clean_spares_it_beside_one_that_is_swept(vpn: Vpn) -> None:
     call_it(vpn, "first", "second")
     vpn.up("first", "--no-lan")
     vpn.up("second", "--no-lan")
-    kill(vpn, HELPER)
-    vpn.lab.gateway.kill(records(vpn)["first"]["pid"])
-    wait_until(lambda: len(pids(vpn.lab.gateway, "mux -o")) == 1, 10)
+    kill(vpn, *ALL, but={records(vpn)["second"]["pid"]})
     said = vpn.lab.sshvpn("clean").stdout
     assert "removed sshvpn0" in said
     assert "sshvpn1" not in said
@@ -116,12 +124,8 @@ def test_what_lives_is_not_touched(vpn: Vpn) -> None:
         vpn.up("second", "--lan", "--route", "10.20.0.0/24")
         before = gateway.dump()
         vpn.up("first", "--lan", "--publish", "8888")
-        first = {pid for word in BOTH for pid in pids(gateway, word)}
-        alive = {records(vpn)["second"]["pid"]}
-        helper = min(pid for pid in pids(gateway, HELPER))
-        for pid in first - alive - {helper}:
-            gateway.kill(pid)
-        wait_until(lambda: len(pids(gateway, "mux -o")) == 1, 10)
+        second = {min(pids(gateway, HELPER)), min(pids(gateway, GUARD))}
+        kill(vpn, *ALL, but={*second, records(vpn)["second"]["pid"]})
         assert "sshvpn1" in vpn.lab.sshvpn("clean").stdout
         assert gateway.dump().count("sshvpn") == before.count("sshvpn")
         assert "inner" in fetch(vpn.lab.lan, "http://10.20.0.10:8000/")
@@ -150,7 +154,7 @@ def test_what_only_looks_like_ours_stays(vpn: Vpn) -> None:
     vpn.lab.gateway.run(["sh", "-ec", FOREIGN], **root)  # type: ignore[arg-type]
     with vpn.lab.unchanged():
         vpn.up(*EVERYTHING)
-        kill(vpn, *BOTH)
+        kill(vpn, *ALL)
         vpn.lab.sshvpn("clean")
     vpn.lab.gateway.run(["sh", "-ec", FOREIGN_GONE], **root)  # type: ignore[arg-type]
     vpn.lab.checkpoint()
@@ -167,7 +171,7 @@ def test_sudo_is_asked_at_the_terminal_and_only_if_there_is_something(lab: Lab) 
     terminal.sendline(ALICE_PASSWORD)
     assert exit_code(terminal, 30) == 0, terminal.before
     assert lab.sshvpn("clean").stdout == NOTHING, "what lives is nothing left"
-    kill(vpn, *BOTH)
+    kill(vpn, *ALL)
     refused = lab.sshvpn("clean", check=False)
     assert refused.returncode == 4, refused
     assert "password" in refused.stderr
@@ -183,7 +187,7 @@ def test_sudo_is_asked_at_the_terminal_and_only_if_there_is_something(lab: Lab) 
 def test_root_cleans_for_all(vpn: Vpn) -> None:
     with vpn.lab.unchanged():
         vpn.up(*EVERYTHING)
-        kill(vpn, *BOTH)
+        kill(vpn, *ALL)
         assert "removed sshvpn0" in vpn.lab.sshvpn("clean", user="root").stdout
         assert not is_left(vpn)
         vpn.lab.sshvpn("clean")
@@ -192,7 +196,7 @@ def test_root_cleans_for_all(vpn: Vpn) -> None:
 def test_another_users_is_left_to_him(vpn: Vpn) -> None:
     vpn.up("server", "--no-lan")
     helper = only(vpn.lab.gateway, HELPER)
-    kill(vpn, *BOTH)
+    kill(vpn, *ALL)
     assert helper not in pids(vpn.lab.gateway, HELPER)
     vpn.lab.gateway.allow_sudo("bob")
     told = vpn.lab.sshvpn("clean", user="bob", check=False)

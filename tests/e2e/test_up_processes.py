@@ -3,6 +3,7 @@
 alice's terminal ── sshvpn up ── sudo (asks, ends)
                         │           ╲
                         │            helper        root, CAP_NET_ADMIN, until its socket ends
+                        │               └ guard    the same, a shell; sweeps if that is killed
                         └ supervisor ═══╝          alice, nothing
                               └ ssh ══ server:22   alice, nothing; ends with the supervisor
                                        server:2222 takes passwords
@@ -18,12 +19,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.office import HOME, INTERRUPTED, RUNTIME, exit_code
-from tests.e2e.vpn import Vpn
+from tests.e2e.vpn import SHARED, Vpn
 from tests.lab import ALICE_PASSWORD, Lab, LabMachine, Terminal, wait_until
 
 CAP_NET_ADMIN = 1 << 12
 WHY = "sshvpn makes a network device, routes and firewall rules; [sudo] password for alice: "
 SUPERVISOR, HELPER, SSH = "sshvpn.background", "privileged/main.py", "ssh -"
+GUARD = "privileged/guard.py"
+EVERYTHING = (*SHARED, "--lan-address", "192.168.77.200")
 DEFAULT = ("server", "--no-lan", "--transport", "w")
 """Of the two transports the one with the fewest processes; the other's are in a test of its own."""
 PASSWORDS = {
@@ -84,7 +87,7 @@ def is_bare(lab: Lab) -> bool:
         seen = machine.run(["sh", "-c", kernels], user="root").stdout
         if "sshvpn" in seen or "tun" in seen or "proto 83" in seen:
             return False
-    return not any(pids(lab.gateway, word) for word in (SUPERVISOR, HELPER, SSH))
+    return not any(pids(lab.gateway, word) for word in (SUPERVISOR, HELPER, GUARD, SSH))
 
 
 def tidy(vpn: Vpn) -> None:
@@ -95,18 +98,19 @@ def tidy(vpn: Vpn) -> None:
 # Rights ---------------------------------------------------------------------------------------
 
 
-def test_only_the_helper_has_a_right_and_just_one(vpn: Vpn) -> None:
+def test_only_the_helper_and_its_guard_have_a_right_and_just_one(vpn: Vpn) -> None:
     gateway = vpn.lab.gateway
     before = set(gateway.processes())
     record = up(vpn)
     ours = {pid: line for pid, line in gateway.processes().items() if pid not in before}
-    assert set(ours) == {only(gateway, word) for word in (SUPERVISOR, HELPER, SSH)}, ours
+    assert set(ours) == {only(gateway, word) for word in (SUPERVISOR, HELPER, GUARD, SSH)}, ours
     assert record["pid"] == only(gateway, SUPERVISOR)
     nothing = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
     for word in (SUPERVISOR, SSH):
         assert rights(gateway, only(gateway, word)) == ({1000}, nothing)
     net_admin = {**nothing, "Eff": CAP_NET_ADMIN, "Prm": CAP_NET_ADMIN}
-    assert rights(gateway, only(gateway, HELPER)) == ({0}, net_admin)
+    for word in (HELPER, GUARD):
+        assert rights(gateway, only(gateway, word)) == ({0}, net_admin)
     vpn.down()
 
 
@@ -114,11 +118,11 @@ def test_of_the_transport_stream_nothing_else_has_a_right_either(vpn: Vpn) -> No
     gateway = vpn.lab.gateway
     before = set(gateway.processes())
     up(vpn, "server", "--no-lan", "--transport", "stream")
-    helper = only(gateway, HELPER)
+    roots = {only(gateway, HELPER), only(gateway, GUARD)}
     ours = set(gateway.processes()) - before
-    assert len(ours) > len((SUPERVISOR, HELPER, SSH)), "the pump is one more"
+    assert len(ours) > len((SUPERVISOR, HELPER, GUARD, SSH)), "the pump is one more"
     nothing = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
-    assert all(rights(gateway, pid) == ({1000}, nothing) for pid in ours - {helper})
+    assert all(rights(gateway, pid) == ({1000}, nothing) for pid in ours - roots)
     vpn.down()
     assert is_bare(vpn.lab)
 
@@ -156,16 +160,79 @@ def test_a_supervisor_that_is_killed_takes_all_with_it(vpn: Vpn) -> None:
     vpn.lab.check()
 
 
-def test_a_helper_that_is_killed_is_swept_by_the_next_up(vpn: Vpn) -> None:
+def test_a_helper_that_is_killed_ends_it_where_sudo_would_ask_for_another(vpn: Vpn) -> None:
     gateway = vpn.lab.gateway
-    up(vpn)
-    gateway.kill(only(gateway, HELPER))
-    result = vpn.lab.sshvpn("down", check=False)
-    assert result.returncode == 4, result  # nobody there who could give sudo a password
-    assert result.stdout == "server is down\n"
-    up(vpn)
-    vpn.down()
+    with vpn.lab.unchanged():
+        up(vpn, *EVERYTHING)
+        gateway.kill(only(gateway, HELPER))
+        wait_until(lambda: is_bare(vpn.lab), 10, what="something is left")
+        assert "the privileged helper was killed" in vpn.log()
+        assert "sudo wants a password" in vpn.log()
+        assert vpn.lab.sshvpn("status").stdout.strip() == "nothing is up"
+        assert vpn.lab.sshvpn("down", "server", check=False).returncode == 3
+        assert vpn.lab.sshvpn("clean").stdout == "nothing was left behind\n"
+        up(vpn)
+        vpn.down()
     assert is_bare(vpn.lab)
+
+
+def test_in_the_foreground_a_helper_that_is_killed_is_exit_code_4(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    with vpn.lab.unchanged():
+        terminal = at_terminal(vpn, *EVERYTHING, "--foreground")
+        wait_until(lambda: state(vpn) == "running", 30, every=0.1)
+        gateway.run(["rm", "-rf", "/run/sudo/ts"], user="root")  # its ticket is of this terminal
+        gateway.kill(only(gateway, HELPER))
+        assert exit_code(terminal) == 4, terminal.before
+        assert "the privileged helper was killed" in terminal.before
+        assert "sshvpn up" in terminal.before
+        assert "Traceback" not in terminal.before
+        wait_until(lambda: is_bare(vpn.lab), what="something is left")
+
+
+def state(vpn: Vpn) -> str | None:
+    """Return the state of the only tunnel, None where there is none."""
+    tunnels = json.loads(vpn.lab.sshvpn("status", "--json").stdout)["tunnels"]
+    return str(tunnels[0]["state"]) if tunnels else None
+
+
+@pytest.mark.parametrize("user", ["alice", "root"])
+def test_a_helper_that_is_killed_is_replaced_where_nobody_need_be_asked(
+    lab: Lab, user: str
+) -> None:
+    vpn = Vpn(lab)
+    gateway = lab.gateway
+    if user == "root":
+        gateway.run(["cp", "-r", f"{HOME}/.ssh", "/root/"], user="root")
+        gateway.run(["chown", "-R", "root:root", "/root/.ssh"], user="root")
+        lab.checkpoint()
+    with lab.unchanged():
+        lab.sshvpn("up", *EVERYTHING, user=user, env={"SSH_AUTH_SOCK": f"{HOME}/.ssh/agent.sock"})
+        ssh, before = pids(gateway, SSH), gateway.dump()
+        killed = only(gateway, HELPER)
+        gateway.kill(killed)
+        wait_until(lambda: pids(gateway, HELPER) not in ([], [killed]), 10, what="no other helper")
+        wait_until(lambda: len(pids(gateway, GUARD)) == 1, 10, what="the first guard is left")
+        # What is ours is seen to as before, by the one that has taken over.
+        gateway.ip("route", "delete", "10.20.0.0/24", "dev", "sshvpn0")
+        wait_until(lambda: gateway.dump() == before, 10, what="the route does not come back")
+        assert vpn.unreachable({**vpn.published(), **vpn.inner()}) == []
+        assert pids(gateway, SSH) == ssh, "the connection has nothing to do with it"
+        lab.sshvpn("down", user=user)
+        assert is_bare(lab)
+
+
+def test_a_helper_that_is_killed_and_its_guard_too_is_swept_by_the_next_up(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    with vpn.lab.unchanged():
+        up(vpn, *EVERYTHING)
+        gateway.kill(only(gateway, GUARD))
+        gateway.kill(only(gateway, HELPER))
+        wait_until(lambda: not pids(gateway, SUPERVISOR), 10, what="it lives on")
+        refused = vpn.lab.sshvpn("clean", check=False)
+        assert refused.returncode == 4, refused  # nobody there who could give sudo a password
+        up(vpn)
+        vpn.down()
 
 
 def test_an_ssh_that_is_killed_is_started_anew_without_a_question(vpn: Vpn) -> None:

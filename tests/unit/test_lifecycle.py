@@ -17,6 +17,7 @@ from sshvpn.lifecycle import (
     Failed,
     Finish,
     GiveUp,
+    Gone,
     Life,
     LoginPossible,
     Prompting,
@@ -75,6 +76,29 @@ def test_a_lost_connection_is_made_again_without_a_prompt() -> None:
     assert commands == (SetTimer(None), Connect(may_prompt=False))
     life, _ = step(life, Connected(), 51)
     assert life.reconnects == 1
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        running(),
+        after((0, Start()), (1, Connected()), (2, Failed(LOST))),
+        after((0, Start()), (1, Connected()), (2, Failed(DENIED))),
+        after((0, Start())),
+    ],
+    ids=["running", "backoff", "failed", "starting"],
+)
+def test_what_is_gone_for_good_is_given_up_in_any_state(before: Life) -> None:
+    gone = errors.PrivilegeError("the privileged helper was killed")
+    life, commands = step(before, Gone(gone), 3)
+    assert life.phase is State.FAILED
+    assert life.last_error is gone
+    assert commands == (SetTimer(None), GiveUp(gone))
+
+
+def test_what_is_gone_while_it_is_stopping_changes_nothing() -> None:
+    stopping = after((0, Start()), (1, Connected()), (2, Stop()))
+    assert step(stopping, Gone(LOST), 3) == (stopping, ())
 
 
 def test_a_timer_that_fires_early_is_set_again() -> None:
@@ -304,6 +328,7 @@ EVENTS = st.one_of(
     st.just(TimerFired()),
     st.builds(Wake, st.booleans(), st.booleans()),
     st.just(WayOpen()),
+    st.just(Gone(DENIED)),
     st.just(LoginPossible()),
     st.builds(Prompting, st.booleans()),
     st.just(Stop()),

@@ -1,11 +1,12 @@
-"""Waits for what the kernel tells of its own changes: netlink(7) sockets that only listen."""
+"""Waits for what the kernel tells: of its own changes (netlink(7)), of the end of a socket."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 
 def rtnetlink(groups: int) -> socket.socket:
@@ -60,3 +61,28 @@ def _has_read(sock: socket.socket) -> bool:
         if error.errno != errno.ENOBUFS:
             raise
     return True
+
+
+class HangUp:
+    """Calls ``then`` once, in the running loop, when the other end of a socket has been closed.
+
+    What comes over it wakes nobody, and is left to others. Close it before the socket.
+    """
+
+    def __init__(self, descriptor: int, then: Callable[[], None]) -> None:
+        self._then = then
+        self._loop = asyncio.get_running_loop()
+        # The loop itself can only be told to wait for what can be read.
+        self._epoll = select.epoll()
+        self._epoll.register(descriptor, select.EPOLLRDHUP)
+        self._loop.add_reader(self._epoll.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        self.close()
+        self._then()
+
+    def close(self) -> None:
+        """Watch no more. Twice is fine."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()

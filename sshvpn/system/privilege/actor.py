@@ -17,6 +17,11 @@ SERVICE_UID = "SSHVPN_SERVICE_UID"
 """The variable by which a unit says for whom it acts."""
 
 
+def is_service() -> bool:
+    """Whether this is a system service of ours, which was started as root for a user."""
+    return SERVICE_UID in os.environ
+
+
 def caller() -> int | None:
     """Return the user for whom root acts: who called sudo, or the one of a service.
 

@@ -23,6 +23,7 @@ from sshvpn.plan.codec import from_record, to_record
 from sshvpn.plan.request import Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
+from sshvpn.privileged.guard import SWEPT
 from sshvpn.system.privilege.root_process import (
     HelperGoneError,
     checked,
@@ -48,18 +49,23 @@ class Helper:
         self._peer = peer
         self._lines = peer.makefile("rb")
         self._lock = threading.Lock()
+        self._guard: socket.socket | None = None
         self.pid = pid
         """The helper's process; None in one that was handed on."""
 
     @classmethod
-    def start(cls, *, at_terminal: bool = False, uid: int | None = None) -> Helper:
+    def start(
+        cls, *, at_terminal: bool = False, uid: int | None = None, asks: bool = True
+    ) -> Helper:
         """Start it, and return it when it greets; blocks for as long as a person types.
 
         As root it is started at once and acts for user ``uid`` (default: root). Else by sudo,
-        which asks ``at_terminal``, or by the program of ``$SUDO_ASKPASS``, else nobody. Raises
-        PrivilegeError. Interrupted, nothing is left.
+        which asks ``at_terminal``, or by the program of ``$SUDO_ASKPASS``, else nobody, and
+        without ``asks`` nobody. Raises PrivilegeError. Interrupted, nothing is left.
         """
-        peer, greeting, sudo = start_as_root("main.py", PROMPT, at_terminal=at_terminal, uid=uid)
+        peer, greeting, sudo = start_as_root(
+            "main.py", PROMPT, at_terminal=at_terminal, uid=uid, asks=asks
+        )
         sudo.end()
         return cls(peer, int(greeting["pid"]))
 
@@ -71,15 +77,22 @@ class Helper:
     def detach(self) -> socket.socket:
         """Return the socket, to be handed to another process; this object is done."""
         peer = self._peer.dup()
-        self._let_go()
+        self.let_go()
         return peer
 
-    def open(self, label: str) -> int:
+    def fileno(self) -> int:
+        """Return the descriptor of the socket, to be watched for its end only."""
+        return self._peer.fileno()
+
+    def open(self, label: str, unit: int | None = None) -> int:
         """Begin with the tunnel ``label``, and return its unit.
 
-        What an earlier one of that label left is swept. Raises TakenError where it is up.
+        What an earlier one of that label left is swept; with ``unit`` it is taken over instead,
+        as it stands. Raises TakenError where it is up, UsageError where there is nothing of it.
         """
-        return int(self._ask(op="open", label=label)["unit"])
+        what: dict[str, object] = {} if unit is None else {"unit": unit}
+        answer, self._guard = self._ask_for_socket(op="open", label=label, **what)
+        return int(answer["unit"])
 
     def facts(self) -> Facts:
         """Return what this machine is like."""
@@ -120,16 +133,7 @@ class Helper:
 
         It does not block. The caller closes it.
         """
-        with self._lock:
-            try:
-                self._peer.sendall(request_line(op="watch"))
-                # The answer and the socket come in one message, and nothing else is on its way.
-                data, handed, *_ = socket.recv_fds(self._peer, _LONGEST_ANSWER, 1)
-            except OSError as error:
-                raise gone() from error
-        checked(data)
-        monitor = socket.socket(fileno=handed[0])
-        monitor.set_inheritable(False)
+        _, monitor = self._ask_for_socket(op="watch")
         return monitor
 
     def sweep(self, spared: Iterable[str] = ()) -> tuple[list[str], list[str]]:
@@ -141,24 +145,43 @@ class Helper:
         return list(answer["swept"]), list(answer["failed"])
 
     def close(self) -> list[str]:
-        """Tear the tunnel's end down, end the helper, and return what failed; twice is fine."""
+        """Tear the tunnel's end down, end the helper, and return what failed; twice is fine.
+
+        Where it was killed its guard tears down.
+        """
         failed: list[str] = []
         if self._peer.fileno() >= 0:
             try:
                 failed = list(self._ask(op="close")["failed"])
             except HelperGoneError:
-                failed = ["the helper was killed: what it made is left to another one"]
+                failed = self._swept_by_guard()
             else:
                 # It closes its end when all is gone.
                 self._peer.settimeout(_END_TIMEOUT_S)
                 with contextlib.suppress(OSError):
                     self._lines.read()
-            self._let_go()
+            self.let_go()
         return failed
 
-    def _let_go(self) -> None:
+    def _swept_by_guard(self) -> list[str]:
+        """Let the guard of a helper that was killed sweep, and return what failed."""
+        failed = ["the helper was killed: what it made is left to another one"]
+        if self._guard is None:
+            return failed
+        self._guard.settimeout(_END_TIMEOUT_S)
+        with contextlib.suppress(OSError), self._guard.makefile("r", errors="replace") as told:
+            self._guard.shutdown(socket.SHUT_WR)
+            lines = told.read().splitlines()
+            if lines[-1:] == [SWEPT]:
+                failed = lines[:-1]
+        return failed
+
+    def let_go(self) -> None:
+        """Close the socket; a helper that lives tears down."""
         self._lines.close()
         self._peer.close()
+        if self._guard is not None:
+            self._guard.close()
 
     def _ask(self, **request: object) -> dict[str, Any]:
         with self._lock:
@@ -167,6 +190,19 @@ class Helper:
                 return self._receive()
             except (OSError, ValueError) as error:
                 raise gone() from error
+
+    def _ask_for_socket(self, **request: object) -> tuple[dict[str, Any], socket.socket]:
+        with self._lock:
+            try:
+                self._peer.sendall(request_line(**request))
+                # The answer and the socket come in one message, and nothing else is on its way.
+                data, handed, *_ = socket.recv_fds(self._peer, _LONGEST_ANSWER, 1)
+            except OSError as error:
+                raise gone() from error
+        answer = checked(data)
+        sock = socket.socket(fileno=handed[0])
+        sock.set_inheritable(False)
+        return answer, sock
 
     def _receive(self) -> dict[str, Any]:
         return checked(self._lines.readline())

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from sshvpn.errors import PrivilegeError
+from sshvpn.errors import PrivilegeError, SshvpnError
 from sshvpn.plan import marks
 from sshvpn.plan.request import Bypass, BypassCgroup, BypassUser, Facts
 from sshvpn.plan.state import NetworkState
 from sshvpn.plan.steps import Step
 from sshvpn.privileged import cgroup
-from sshvpn.system.network.monitor import changes, rtnetlink
+from sshvpn.system.network.monitor import HangUp, changes, rtnetlink
 from sshvpn.system.privilege.helper import Helper
 
 log = logging.getLogger("sshvpn.local_end")
@@ -27,6 +29,10 @@ _CHANGES = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24
 """RTNLGRP_IPV4_RULE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF (linux/rtnetlink.h)."""
 _COALESCE_S = 0.2
 """A firewall that is loaded anew changes some hundred times."""
+_LIVES_S = 5.0
+"""A helper that is killed sooner than this will be so again: no other one is started."""
+
+Starter = Callable[[], Helper]
 
 
 class HelperEnd:
@@ -34,22 +40,35 @@ class HelperEnd:
 
     One thread speaks with the helper, a request after the other: one that is no longer waited
     for is finished all the same, so that no answer is taken for the next one's.
+
+    A helper that is killed leaves all as it stands. ``start`` starts another one, asking nobody,
+    which takes that over; where it raises, :meth:`wait_gone` returns.
     """
 
-    def __init__(self, helper: Helper, label: str, unit: int, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, helper: Helper, label: str, unit: int, thread: ThreadPoolExecutor, start: Starter
+    ) -> None:
         self._helper = helper
         self._label = label
         self._unit = unit
         self._own_group: str | None = None
+        self._is_enclosed = False
         self._thread = thread
+        self._start = start
+        self._started_at = float("-inf")
+        self._hang_up = HangUp(helper.fileno(), self._take_over_soon)
+        self._taking_over: asyncio.Task[None] | None = None
+        self._gone: asyncio.Future[SshvpnError] = asyncio.get_running_loop().create_future()
+        self._nudge, self._nudged = socket.socketpair()
+        self._nudged.settimeout(0)
 
     @classmethod
-    async def open(cls, helper: Helper, label: str) -> HelperEnd:
+    async def open(cls, helper: Helper, label: str, start: Starter) -> HelperEnd:
         """Begin with the tunnel ``label``. Raises TakenError where it is up."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="helper")
         loop = asyncio.get_running_loop()
         unit = await loop.run_in_executor(thread, helper.open, label)
-        return cls(helper, label, unit, thread)
+        return cls(helper, label, unit, thread, start)
 
     @property
     def unit(self) -> int:
@@ -58,24 +77,27 @@ class HelperEnd:
 
     async def facts(self) -> Facts:
         """Return what this machine is like."""
-        return await self._ask(self._helper.facts)
+        return await self._ask(Helper.facts)
 
     async def read(self) -> NetworkState:
         """Return what the tunnel has in the kernel now."""
-        return await self._ask(self._helper.read)
+        return await self._ask(Helper.read)
 
     async def apply(self, steps: Sequence[Step]) -> None:
         """Make the steps, all or none."""
-        await self._ask(lambda: self._helper.apply(steps))
+        await self._ask(lambda helper: helper.apply(steps))
 
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced).
 
+        Also when another helper has taken over: nobody put anything back meanwhile.
+
         Not heard are iptables-legacy, proxy neighbours, and accept_ra of an adapter: the kernel
         tells nobody.
         """
-        with await self._ask(self._helper.watch) as firewall, rtnetlink(_CHANGES) as others:
-            async for _ in changes([firewall, others], _COALESCE_S):
+        watched = await self._ask(Helper.watch)
+        with watched as firewall, rtnetlink(_CHANGES) as others:
+            async for _ in changes([firewall, others, self._nudged], _COALESCE_S):
                 yield None
 
     async def bypass(self) -> Bypass:
@@ -89,7 +111,8 @@ class HelperEnd:
             path = self._own_group = cgroup.enclose(self._label, os.getpid(), uid)
         except PrivilegeError:
             try:
-                path = await self._ask(lambda: self._helper.enclose(os.getpid()))
+                path = await self._ask(lambda helper: helper.enclose(os.getpid()))
+                self._is_enclosed = True
             except PrivilegeError as error:
                 if uid == 0:  # forwarded packets count as root's, too
                     raise
@@ -99,14 +122,59 @@ class HelperEnd:
 
     async def pace(self, sock: socket.socket, name: str) -> None:
         """Let a TCP socket be paced by the congestion control ``name``."""
-        await self._ask(lambda: self._helper.pace(sock, name))
+        await self._ask(lambda helper: helper.pace(sock, name))
 
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""
-        failed = await self._ask(self._helper.close)
+        self._hang_up.close()
+        # After a take-over that has begun: the thread does one thing after the other.
+        failed = await self._ask(Helper.close)
+        self._nudge.close()
+        self._nudged.close()
         if self._own_group is not None:
             failed += cgroup.remove(self._own_group)
         return failed
 
-    async def _ask(self, what: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, what)
+    # A helper that was killed -------------------------------------------------------------
+
+    async def wait_gone(self) -> SshvpnError:
+        """Wait until nobody is left who could change this end, and return why."""
+        return await asyncio.shield(self._gone)
+
+    def _take_over_soon(self) -> None:
+        self._taking_over = asyncio.get_running_loop().create_task(self._take_over())
+
+    async def _take_over(self) -> None:
+        try:
+            await self._ask(self._begin_again)
+        except SshvpnError as error:
+            log.warning("the privileged helper was killed")
+            if not self._gone.done():
+                self._gone.set_result(error)
+            return
+        log.warning("the privileged helper was killed; another one has taken over what stands")
+        self._hang_up = HangUp(self._helper.fileno(), self._take_over_soon)
+        with contextlib.suppress(OSError):
+            self._nudge.send(b"\n")
+
+    def _begin_again(self, killed: Helper) -> None:
+        if time.monotonic() - self._started_at < _LIVES_S:
+            raise PrivilegeError(
+                "the privileged helper was killed, and the one after it", "see who kills it"
+            )
+        self._started_at = time.monotonic()
+        helper = self._start()
+        try:
+            helper.open(self._label, self._unit)
+            if self._is_enclosed:
+                helper.enclose(os.getpid())
+        except BaseException:
+            helper.let_go()
+            raise
+        self._helper = helper
+        killed.let_go()
+
+    async def _ask(self, what: Callable[[Helper], T]) -> T:
+        # Whichever helper it is when its turn comes.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: what(self._helper))

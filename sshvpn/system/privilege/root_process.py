@@ -17,6 +17,7 @@ import sshvpn
 from sshvpn.errors import (
     NotRunningError,
     PrivilegeError,
+    Retry,
     SshvpnError,
     TakenError,
     UsageError,
@@ -30,16 +31,24 @@ _KINDS: Mapping[str, type[SshvpnError]] = {
 
 
 class HelperGoneError(PrivilegeError):
-    """The helper has ended before its time: killed, most likely."""
+    """The helper has ended before its time: killed, most likely. Another one may take over."""
+
+    retry = Retry.FOREVER
 
 
 def start_as_root(
-    entry: str, prompt: str, *, at_terminal: bool = False, uid: int | None = None
+    entry: str,
+    prompt: str,
+    *,
+    at_terminal: bool = False,
+    uid: int | None = None,
+    asks: bool = True,
 ) -> tuple[socket.socket, dict[str, Any], Sudo]:
     """Start ``privileged/ENTRY``; return its socket, its greeting, and the sudo around it.
 
     As root it is started at once and acts for user ``uid`` (default: root). Else by sudo, which
-    asks with ``prompt`` ``at_terminal``, or by the program of ``$SUDO_ASKPASS``, else nobody.
+    asks with ``prompt`` ``at_terminal``, or by the program of ``$SUDO_ASKPASS``, else nobody;
+    without ``asks`` nobody in any case.
     Blocks for as long as a person types. Raises PrivilegeError. Interrupted, nothing is left.
     """
     # -I, -S: nothing of the caller's environment or directory decides what root imports.
@@ -48,7 +57,9 @@ def start_as_root(
     try:
         with theirs:
             variables = {"SUDO_UID": str(uid or 0)}
-            sudo = Sudo(program, theirs, variables, at_terminal=at_terminal, prompt=prompt)
+            sudo = Sudo(
+                program, theirs, variables, at_terminal=at_terminal, prompt=prompt, asks=asks
+            )
         try:
             sudo.wait_for(ours)
             greeting = checked(_first_line(ours))

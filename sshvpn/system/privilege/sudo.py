@@ -42,8 +42,8 @@ class Sudo:
     """A program that is being started as root, by sudo unless this is root already.
 
     ``stdin`` becomes the program's. sudo asks ``at_terminal``, else by the program that
-    ``$SUDO_ASKPASS`` names, else nobody; ``prompt`` says what for. ``variables`` are for a
-    program that needs no sudo.
+    ``$SUDO_ASKPASS`` names, else nobody, and without ``asks`` nobody; ``prompt`` says what for.
+    ``variables`` are for a program that needs no sudo.
     Raises PrivilegeError where there is no sudo.
     """
 
@@ -55,6 +55,7 @@ class Sudo:
         *,
         at_terminal: bool,
         prompt: str = PROMPT,
+        asks: bool = True,
     ) -> None:
         self._program = program
         self._at_terminal = at_terminal
@@ -62,7 +63,7 @@ class Sudo:
         self._begun = b""
         words, environment = list(program), {**os.environ, **variables}
         if os.geteuid() != 0:
-            words = [*_sudo(prompt, at_terminal=at_terminal), *words]
+            words = [*_sudo(prompt, at_terminal=at_terminal, asks=asks), *words]
             environment = {**os.environ, "LC_ALL": "C"}
         self._process = subprocess.Popen(
             words,
@@ -129,11 +130,12 @@ class Sudo:
             sys.stderr.flush()
 
 
-def _sudo(prompt: str, *, at_terminal: bool) -> list[str]:
+def _sudo(prompt: str, *, at_terminal: bool, asks: bool) -> list[str]:
     sudo = next((path for path in _PLACES if os.access(path, os.X_OK)), None)
     if sudo is None:
         raise PrivilegeError("changing the network needs root, and there is no sudo", "run as root")
     how = [] if at_terminal else ["-A"] if "SUDO_ASKPASS" in os.environ else ["-n"]
+    how = how if asks else ["-n"]
     return [sudo, *how, "-p", prompt, "--"]
 
 
