@@ -49,7 +49,7 @@ class Announcer:
         self._server: LanServer | None = None
         self._snapshot: Mapping[str, Any] | None = None
         self._told: tuple[Presence | None, int | None] = (None, None)
-        self._running: Presence | None = None
+        self._running: Mapping[str, Any] | None = None
         self._is_over = False
         self._names: tuple[str, ...] = ()
         self._portal: tuple[TcpEndpoint, ...] = ()
@@ -73,6 +73,8 @@ class Announcer:
     def observe(self, snapshot: Mapping[str, Any]) -> None:
         """Take how the session stands now; it is told soon."""
         self._snapshot = snapshot
+        if snapshot["state"] == "running" and snapshot["records"]:
+            self._running = snapshot
         self._dirty.set()
         self._begin()
 
@@ -119,15 +121,11 @@ class Announcer:
                 log.warning("the local network is not told: %s", error)
 
     async def _look(self) -> None:
-        snapshot = self._snapshot
-        if snapshot is None:
-            return
         told = None
         if self._is_wanted and not self._is_over:
             shared, _ = await asyncio.to_thread(self._sharing.look)
-            told = presence(self._wishes, snapshot, shared, self._running, self._token())
-        if snapshot["state"] == "running":
-            self._running = told
+            if self._snapshot is not None:  # what it is after the look, which took its time
+                told = presence(self._wishes, self._snapshot, shared, self._running, self._token())
         now = (told, self._wishes.portal)
         if now == self._told and (told is None or self._server is not None):
             return

@@ -2,9 +2,9 @@
 
 ::
 
-    snapshot of the session ─┐
-    our shared addresses ────┼──> presence ──> names (mDNS) and the portal, sshvpn.lan
-    what was told before ────┘
+    snapshot of the session ──────────┐
+    that of when it was running last ─┼──> presence ──> names (mDNS) and the portal, sshvpn.lan
+    our shared addresses ─────────────┘
 
 A connection that is away for a moment changes nothing but the state that is shown: names and
 links stay, since all comes back at the same places. Only the end of the session withdraws them.
@@ -121,36 +121,29 @@ def presence(
     wishes: LanWishes,
     snapshot: Mapping[str, Any],
     shared: Sequence[InterfaceAddress],
-    before: Presence | None,
+    running: Mapping[str, Any] | None,
     token: str = "",
 ) -> Presence | None:
     """Return what the LAN is to be told now, None: nothing.
 
-    ``shared`` are our addresses on networks that may be shared with, now. ``before`` is what
-    this returned the last time that the session was running. ``token`` is the notebook's, if it
-    has one; it is told only where it is wished.
+    ``shared`` are our addresses on networks that may be shared with, now. ``running`` is the
+    last snapshot whose state was running, None: there was none. ``token`` is the notebook's, if
+    it has one; it is told only where it is wished.
     """
-    state, records = str(snapshot["state"]), snapshot["records"]
-    if not shared or not records or state == "stopping":
+    state = str(snapshot["state"])
+    if not shared or running is None or not snapshot["records"] or state == "stopping":
         return None
-    first = records[0]
-    if state == "running":
-        appearances = tuple(_appearances(first))
-        services = _services(records, token if wishes.tokens else "")
-        networks = _networks(first, appearances)
-    elif before is not None:
-        appearances = tuple(a.appears_as for a in before.adapters if a.appears_as is not None)
-        services, networks = before.services, before.networks
-    else:
-        return None
+    records = running["records"]
+    appearances = tuple(_appearances(records[0]))
     here = {one.address for one in shared}
+    services = _services(records, token if wishes.tokens else "")
     return Presence(
         label=label_of(str(snapshot["name"])),
         state=state,
-        since=str(first["since"]),
+        since=str(snapshot["records"][0]["since"]),
         adapters=tuple(_adapters(shared, appearances)),
         services=tuple(_still_there(services, shared, here)),
-        networks=networks,
+        networks=_networks(records[0], appearances),
         has_names=wishes.announce,
     )
 

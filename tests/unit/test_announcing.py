@@ -174,6 +174,33 @@ def test_an_address_that_goes_and_comes_again_is_followed_while_the_connection_i
     in_world(test)
 
 
+def test_an_address_that_went_before_the_connection_did_comes_again_with_what_was_there() -> None:
+    async def test(world: World) -> None:
+        world.announcer.observe(tunnel())
+        await world.wait(lambda: isinstance(world.last(), dict))
+        before = world.last()
+        world.interfaces.shared = []
+        world.interfaces.changed.set()
+        await world.wait(lambda: world.last() is None)
+        world.announcer.observe(tunnel("backoff", published=[]))
+        world.interfaces.shared = list(LAN0)
+        world.interfaces.changed.set()
+        await world.wait(lambda: isinstance(world.last(), dict))
+        assert world.last()["services"] == before["services"]
+
+    in_world(test)
+
+
+def test_what_was_never_told_while_it_ran_is_told_after() -> None:
+    async def test(world: World) -> None:
+        world.announcer.observe(tunnel())
+        world.announcer.observe(tunnel("backoff", published=[]))
+        await world.wait(lambda: isinstance(world.last(), dict))
+        assert (world.last()["state"], len(world.last()["services"])) == ("backoff", 1)
+
+    in_world(test)
+
+
 def test_at_the_end_all_is_withdrawn_at_once() -> None:
     async def test(world: World) -> None:
         world.announcer.observe(tunnel())

@@ -63,7 +63,8 @@ def forward(*records: Mapping[str, Any], state: str = "running") -> dict[str, An
 
 def told(snapshot: Mapping[str, Any], *shared: InterfaceAddress, **more: Any) -> Presence | None:
     """Return what is told of SNAPSHOT on lan0, or on SHARED."""
-    return presence(LanWishes(), snapshot, shared or LAN0, more.get("before"))
+    running = snapshot if snapshot["state"] == "running" else more.get("running")
+    return presence(LanWishes(), snapshot, shared or LAN0, running)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +153,14 @@ def test_a_socks_proxy_and_a_database_keep_their_schemes() -> None:
 def test_nothing_is_told_before_it_runs_after_its_end_or_when_nobody_is_shared_with() -> None:
     assert told(tunnel("starting")) is None
     assert told(tunnel("backoff")) is None
-    before = told(tunnel())
-    assert told(tunnel("stopping"), before=before) is None
-    assert presence(LanWishes(), tunnel(), (), before) is None
+    assert told(tunnel("stopping"), running=tunnel()) is None
+    assert presence(LanWishes(), tunnel(), (), tunnel()) is None
 
 
 @pytest.mark.parametrize("state", ["backoff", "starting", "failed"])
 def test_a_connection_that_is_away_changes_the_state_alone(state: str) -> None:
     before = told(tunnel())
-    away = told(tunnel(state, published=[], lan=[], routes=[]), before=before)
+    away = told(tunnel(state, published=[], lan=[], routes=[]), running=tunnel())
     assert before is not None
     assert away is not None
     assert away.state == state
@@ -173,8 +173,7 @@ def test_a_connection_that_is_away_changes_the_state_alone(state: str) -> None:
 
 
 def test_an_address_that_goes_while_it_is_away_takes_what_was_there_along() -> None:
-    before = told(forward({}))
-    away = told(forward({"listen": []}, state="backoff"), LAN0[1], before=before)
+    away = told(forward({"listen": []}, state="backoff"), LAN0[1], running=forward({}))
     assert away is not None
     assert away.services[0].places == (Place("fd77::1", 9999),)
     assert away.adapters == (Adapter("lan0", 3, ("fd77::1/64",)),)
@@ -186,7 +185,7 @@ def test_the_remote_hosts_address_of_the_lan_is_no_network_and_stands_on_its_ada
     assert found is not None
     assert found.networks == ("10.20.0.0/24",)
     assert [adapter.appears_as for adapter in found.adapters] == ["192.168.77.50", None]
-    away = told(tunnel("backoff", routes=[]), *LAN0, *LAN1, before=found)
+    away = told(tunnel("backoff", routes=[]), *LAN0, *LAN1, running=snapshot)
     assert away is not None
     assert away.adapters == found.adapters
 
@@ -200,11 +199,11 @@ def test_it_survives_the_way_to_the_other_process() -> None:
 def test_a_notebook_has_its_path_and_a_token_only_where_that_is_wished() -> None:
     snapshot = forward({"notebook": {"pid": 1}, "url": "http://localhost:9999/user/alice/"})
     for wishes, token in ((LanWishes(), ""), (LanWishes(portal=0, tokens=True), "s3cret")):
-        found = presence(wishes, snapshot, LAN0, None, "s3cret")
+        found = presence(wishes, snapshot, LAN0, snapshot, "s3cret")
         assert found is not None
         (service,) = found.services
         assert (service.title, service.path, service.token) == ("Jupyter", "/user/alice/", token)
         assert "s3cret" not in repr(found)
-    plain = presence(LanWishes(portal=0, tokens=True), forward({}), LAN0, None, "s3cret")
+    plain = presence(LanWishes(portal=0, tokens=True), forward({}), LAN0, forward({}), "s3cret")
     assert plain is not None
     assert plain.services[0].token == ""
