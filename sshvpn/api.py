@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from sshvpn import wiring
 from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
 from sshvpn.spec import check_jump, parse_destination, parse_forward, parse_ssh_option
 from sshvpn.supervisor import Supervisor
+from sshvpn.wiring import forwards, outside
 
 # What happens is told to the log "sshvpn"; a program that wants to see it adds a handler.
 logging.getLogger("sshvpn").addHandler(logging.NullHandler())
@@ -176,12 +176,12 @@ class Forward:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        session = wiring.make_forward(self._profile)
+        session = forwards.make_forward(self._profile)
         await session.check()
         self._supervisor = Supervisor(
             session,
             prompter=self._prompter,
-            way=wiring.make_way(session),
+            way=outside.make_way(session),
             timeout_s=self._profile.timeout_s,
             observe=self._observe,
         )

@@ -23,21 +23,21 @@ def main() -> int:
     os.dup2(null, 0)
     os.close(null)
     request = json.loads(_first_line(launcher))
-    from sshvpn import wiring
     from sshvpn.model import TunnelProfile
     from sshvpn.runner import Launcher
     from sshvpn.wire import profile_from_json
+    from sshvpn.wiring import forwards, tunnels
 
     try:
         profile = profile_from_json(request["profile"])
         waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
         verbose = bool(request["verbose"])
         if isinstance(profile, TunnelProfile):
-            helper = wiring.take_helper(launcher)
+            helper = tunnels.take_helper(launcher)
             if helper is None:  # sudo refused, or a person gave up: the launcher tells
                 return PrivilegeError.exit_code
-            return wiring.run_tunnel(profile, None, waiting, helper, verbose=verbose)
-        return wiring.run_forward(profile, None, waiting, verbose=verbose)
+            return tunnels.run_tunnel(profile, None, waiting, helper, verbose=verbose)
+        return forwards.run_forward(profile, None, waiting, verbose=verbose)
     except SshvpnError as error:
         _tell(launcher, error)
         return error.exit_code

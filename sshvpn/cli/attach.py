@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from sshvpn import wiring
 from sshvpn.cli.hosts import START_WITHIN_S
 from sshvpn.cli.told import is_told
 from sshvpn.control import AlreadyUpError, Client, is_alive, request
 from sshvpn.errors import LoginNeededError, SshvpnError, UnreachableError, exit_code_of
 from sshvpn.model import ForwardProfile, TunnelProfile
 from sshvpn.wire import profile_to_json
+from sshvpn.wiring import places, terminal
 
 Snapshot = dict[str, Any]
 
@@ -99,7 +99,7 @@ def join(
     Raises ``others`` where it is up with other wishes (a bare name wishes nothing), and what
     :func:`_rejoin` does.
     """
-    directory = wiring.session_path(profile)
+    directory = places.session_path(profile)
     snapshot = snapshot_of(profile.name, directory)
     if not profile.is_met_by(snapshot["wanted"]):
         raise others
@@ -118,7 +118,7 @@ def restart(
     """
     client = Client.connect(directory)
     try:
-        client.send({"cmd": "attach" if wiring.terminal_prompter() is not None else "watch"})
+        client.send({"cmd": "attach" if terminal.prompter() is not None else "watch"})
         plain = None if profile is None else profile_to_json(profile)
         client.send({"cmd": "restart", "profile": plain})
         timeout_s = (profile and profile.timeout_s) or START_WITHIN_S
@@ -188,7 +188,7 @@ def _rejoin(
     ``timeout_s`` bounds the wait (None: no bound), prompts not counted. Raises Ended,
     UnreachableError after that time; the session stays as it is.
     """
-    can_answer = wiring.terminal_prompter() is not None
+    can_answer = terminal.prompter() is not None
     if _needs_login(snapshot) and not can_answer:
         raise Ended.of_snapshot(snapshot)
     client = Client.connect(directory)
@@ -276,7 +276,7 @@ class _Follower:
 
     def _answer(self, message: dict[str, Any]) -> None:
         asked_at = time.monotonic()
-        text = wiring.ask_at_terminal(message["prompt"], echo=bool(message["echo"]))
+        text = terminal.ask(message["prompt"], echo=bool(message["echo"]))
         if self._deadline is not None:
             self._deadline += time.monotonic() - asked_at
         with contextlib.suppress(OSError):  # it has ended meanwhile, and the next message tells why

@@ -45,14 +45,14 @@ class LanUrls:
 
 def print_qr(urls: Sequence[str]) -> None:
     """Print a QR code of each URL, or say why there is none."""
-    from sshvpn import wiring
+    from sshvpn.wiring import lan
 
     if not urls:
         click.echo(
             "sshvpn: no QR code: the forward is for this machine only (--lan shares it)", err=True
         )
     for url in urls:
-        click.echo(f"{wiring.qr_code(url)}\n{url}")
+        click.echo(f"{lan.qr_code(url)}\n{url}")
 
 
 def open_when_answered(urls: Sequence[str], *, wait: bool) -> None:

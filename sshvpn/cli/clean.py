@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
 from sshvpn.errors import SshvpnError
+from sshvpn.wiring import places, privilege
 
 
 @click.command(short_help="Remove what a crash left behind.")
@@ -26,7 +27,7 @@ def clean(context: click.Context, name: str | None) -> None:
     if name is not None:
         _clean_tunnel(name)
         return
-    removed = control.sweep(wiring.runtimes())
+    removed = control.sweep(places.runtimes())
     for directory in removed:
         click.echo(f"removed {directory}")
     has_left = bool(_left())
@@ -42,7 +43,7 @@ def sweep_kernel() -> int:
     Raises PrivilegeError where sudo does not let us.
     """
     before = _left()
-    failed = wiring.sweep_kernel()
+    failed = privilege.sweep_kernel()
     left = _left() & before
     for unit in sorted(before - left):
         click.echo(f"removed sshvpn{unit}, and what belongs to it")
@@ -58,8 +59,8 @@ def sweep_kernel() -> int:
 
 def _left() -> set[int]:
     """Return the units that killed helpers left, but for those of tunnels that are up."""
-    living = control.snapshots(wiring.runtimes()).values()
-    return wiring.left_units() - {unit for one in living if (unit := unit_of(one)) is not None}
+    living = control.snapshots(places.runtimes()).values()
+    return privilege.left_units() - {unit for one in living if (unit := unit_of(one)) is not None}
 
 
 def unit_of(snapshot: Mapping[str, Any]) -> int | None:
@@ -70,8 +71,8 @@ def unit_of(snapshot: Mapping[str, Any]) -> int | None:
 
 
 def _clean_tunnel(name: str) -> None:
-    wiring.leave_root(1)
-    failed = wiring.sweep_tunnel(name)
-    control.sweep(wiring.runtimes())
+    privilege.leave_root(1)
+    failed = privilege.sweep_tunnel(name)
+    control.sweep(places.runtimes())
     if failed:
         raise SshvpnError(f"not removed: {'; '.join(failed)}", "as root: sshvpn clean")

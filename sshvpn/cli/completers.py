@@ -63,10 +63,10 @@ def complete_enabled(
 ) -> list[str]:
     """Offer the names of services that are enabled."""
     del context, parameter
-    from sshvpn import wiring
+    from sshvpn.wiring import services
 
     with suppress(SshvpnError, OSError):
-        return _matching((name for _, name in wiring.enabled_services()), incomplete)
+        return _matching((name for _, name in services.enabled()), incomplete)
     return []
 
 
@@ -92,8 +92,9 @@ def _profiles() -> list[str]:
 
 
 def _running() -> list[str]:
-    from sshvpn import control, wiring
+    from sshvpn import control
+    from sshvpn.wiring import places
 
     with suppress(SshvpnError, OSError):
-        return [str(said.get("name")) for said in control.snapshots(wiring.runtimes()).values()]
+        return [str(said.get("name")) for said in control.snapshots(places.runtimes()).values()]
     return []

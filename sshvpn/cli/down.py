@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.clean import sweep_kernel, unit_of
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
 from sshvpn.cli.words import candidates
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
+from sshvpn.wiring import places, privilege
 
 
 @click.command(short_help="Take down what is up.")
@@ -31,10 +32,10 @@ def down(
     """
     if names and everything:
         raise UsageError("NAME and --all exclude each other", "say one of them")
-    control.sweep(wiring.runtimes())
+    control.sweep(places.runtimes())
     found = {
         path: snapshot
-        for path, snapshot in control.snapshots(wiring.runtimes()).items()
+        for path, snapshot in control.snapshots(places.runtimes()).items()
         if kind in (None, snapshot["kind"])
     }
     if names:
@@ -80,7 +81,7 @@ def _take_down(path: Path, snapshot: dict[str, Any]) -> int:
     except SshvpnError as error:
         return tell(error, name)
     click.echo(f"{name} is down")
-    if unit_of(snapshot) in wiring.left_units():  # its helper was killed, and could not remove it
+    if unit_of(snapshot) in privilege.left_units():  # its helper was killed
         try:
             return sweep_kernel()
         except SshvpnError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.attach import Ended
 from sshvpn.cli.completers import complete_enabled, complete_host
 from sshvpn.cli.request import ForwardWords, build_profile
@@ -21,6 +21,7 @@ from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
 from sshvpn.model import ForwardProfile, TunnelProfile
 from sshvpn.services import KINDS, Kind, is_service_name, limits
+from sshvpn.wiring import places, services, terminal
 
 Profile = ForwardProfile | TunnelProfile
 
@@ -61,7 +62,7 @@ def enable(
     """
     if is_trial:
         context.exit(_try_login())
-    wiring.leave_root_for_services()
+    services.leave_root()
     if not is_service_name(name):
         raise UsageError(
             f"{name[:64]} cannot be the name of a service",
@@ -69,17 +70,17 @@ def enable(
         )
     profile = _profile(name, session)
     kind = KINDS[_session(profile)]
-    key = wiring.service_key(name, make=make_key)
-    text = wiring.service_profile(_with_key(profile, key) if key else profile)
-    with contextlib.closing(wiring.services(kind)) as services:
-        services.install(name, text)
-        refused = services.try_login()
+    key = services.key(name, make=make_key)
+    text = services.profile_text(_with_key(profile, key) if key else profile)
+    with contextlib.closing(services.manager_for(kind)) as manager:
+        manager.install(name, text)
+        refused = manager.try_login()
         if refused is not None:
             _explain(profile, name, refused, has_key=key is not None)
         _leave(kind, name)
-        services.start()
+        manager.start()
         waits_for = _wait_up(kind, name)
-        services.keep()
+        manager.keep()
     click.echo(f"{name} is enabled: it comes back after a crash and a reboot")
     if waits_for:
         click.echo(f"  it is not up yet: {waits_for}")
@@ -128,7 +129,7 @@ def _forward(*names: str) -> ForwardProfile:
 def _running(name: str, session: str | None) -> list[Profile]:
     found = [
         profile_now(directory, snapshot)
-        for directory, snapshot in control.snapshots(wiring.runtimes()).items()
+        for directory, snapshot in control.snapshots(places.runtimes()).items()
         if snapshot["name"] == name and snapshot["kind"] in KINDS
         and session in (None, snapshot["kind"])
     ]  # fmt: skip
@@ -152,7 +153,7 @@ def _try_login() -> int:
         from sshvpn.config import load
 
         is_tunnel = bool(load().tunnels)
-        wiring.try_login(build_profiles(TunnelWords(hosts=()))[0] if is_tunnel else _forward())
+        services.try_login(build_profiles(TunnelWords(hosts=()))[0] if is_tunnel else _forward())
     except SshvpnError as error:
         record = {"code": error.code, "message": error.message, "hint": error.hint}
         click.echo(json.dumps(record))
@@ -171,8 +172,8 @@ def _explain(profile: Profile, name: str, refused: dict[str, Any], *, has_key: b
     if not has_key and not _wants_key(name):
         error.hint = f"a key without a passphrase lets it: sshvpn enable {name} --make-key"
         raise error
-    key = wiring.service_key(name, make=True)
-    line = f"{limits(profile)} {wiring.service_key_line(name)}"
+    key = services.key(name, make=True)
+    line = f"{limits(profile)} {services.key_line(name)}"
     click.echo(f"the key of {name} is {key}; its line in the server's authorized_keys:")
     click.echo(line)
     click.echo(f"as one command:\n  echo '{line}' | ssh {profile.host} '{_FAR}'")
@@ -181,19 +182,19 @@ def _explain(profile: Profile, name: str, refused: dict[str, Any], *, has_key: b
 
 
 def _wants_key(name: str) -> bool:
-    if wiring.terminal_prompter() is None:
+    if terminal.prompter() is None:
         return False
     question = f"Make a key for {name} that may do nothing else? [Y/n] "
-    answer = wiring.ask_at_terminal(question, echo=True)
+    answer = terminal.ask(question, echo=True)
     return answer is not None and answer.strip().lower() in ("", "y", "yes")
 
 
 def _leave(kind: Kind, name: str) -> None:
     """Take down what runs by hand: the service takes its place."""
-    for directory, snapshot in control.snapshots(wiring.runtimes()).items():
+    for directory, snapshot in control.snapshots(places.runtimes()).items():
         if (snapshot["kind"], snapshot["name"]) != (kind.session, name):
             continue
-        if wiring.unit_of_process(int(snapshot["records"][0]["pid"])) != kind.unit_of(name):
+        if services.unit_of_process(int(snapshot["records"][0]["pid"])) != kind.unit_of(name):
             control.take_down(directory)
             click.echo(f"{name} goes on as a service", err=True)
 
@@ -205,7 +206,7 @@ def _wait_up(kind: Kind, name: str) -> str:
     """
     deadline = time.monotonic() + _UP_WITHIN_S
     while True:
-        seen = wiring.service_state(kind, name)
+        seen = services.state_of(kind, name)
         status = seen.get("StatusText", "")
         if seen.get("ActiveState") == "active":
             return ""
@@ -226,9 +227,9 @@ def _wait_up(kind: Kind, name: str) -> str:
 @_kind_options
 def disable(name: str, *, session: str | None) -> None:
     """End the service NAME, and remove all that enable made for it: its units, profile and key."""
-    wiring.leave_root_for_services()
+    services.leave_root()
     found = [
-        kind for kind, other in wiring.enabled_services()
+        kind for kind, other in services.enabled()
         if other == name and session in (None, kind.session)
     ]  # fmt: skip
     if len(found) > 1:
@@ -237,10 +238,10 @@ def disable(name: str, *, session: str | None) -> None:
         )
     if not found:
         raise NotRunningError(f"{name} is not enabled", "see: sshvpn status")
-    with contextlib.closing(wiring.services(found[0])) as services:
-        services.remove(name)
+    with contextlib.closing(services.manager_for(found[0])) as manager:
+        manager.remove(name)
     click.echo(f"{name} is disabled")
-    if wiring.remove_service_key(name):
+    if services.remove_key(name):
         click.echo(
             "  its key is removed; its line in the server's authorized_keys is of no use now"
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from sshvpn import wiring
 from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for, wait_told
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import ForwardExtras, flush, make_front
@@ -20,6 +19,7 @@ from sshvpn.cli.tunnel_view import aligned
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import TakenError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
+from sshvpn.wiring import forwards, lan, places
 
 HELP = """Forward ports through HOST.
 
@@ -114,7 +114,7 @@ def forward(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **g
     if is_background:
         context.exit(_run_background(profile, extras, verbose=verbose))
     try:
-        code = wiring.run_forward(
+        code = forwards.run_forward(
             profile, lambda: make_front(profile.name, extras, verbose=verbose), verbose=verbose
         )
     except AlreadyUpError as error:
@@ -130,11 +130,11 @@ def _down(profile: ForwardProfile) -> str:
 
 def _run_background(profile: ForwardProfile, extras: ForwardExtras, *, verbose: bool) -> int:
     hidden = () if verbose else QUIET
-    snapshot = follow_start(wiring.start_background(profile, verbose=verbose), hidden)
+    snapshot = follow_start(forwards.start_background(profile, verbose=verbose), hidden)
     if snapshot is None:
         snapshot = _join(profile, hidden)
         click.echo(f"{profile.name} is up already", err=True)
-    snapshot = wait_told(profile, wiring.session_path(profile), snapshot)
+    snapshot = wait_told(profile, places.session_path(profile), snapshot)
     _show(profile, snapshot, extras)
     return 0
 
@@ -146,9 +146,9 @@ def _join(profile: ForwardProfile, hidden: Collection[str]) -> Snapshot:
     snapshot = join(profile, others, hidden)
     if not profile.lan_trusts:
         return snapshot
-    wiring.trust_lan(profile)
+    lan.trust_lan(profile)
     # It finds by itself that it may share again.
-    directory = wiring.session_path(profile)
+    directory = places.session_path(profile)
     return wait_for(profile.name, directory, lambda said: all(r["listen"] for r in said["records"]))
 
 

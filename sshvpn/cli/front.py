@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import click
 
-from sshvpn import wiring
 from sshvpn.boundary import Prompter
 from sshvpn.cli.attach import CHANGE, DETAIL, QUIET
 from sshvpn.cli.browser import LanUrls, open_when_answered, print_qr
+from sshvpn.wiring import outside, terminal
 
 
 class Extras(Protocol):
@@ -45,7 +45,7 @@ class ForwardExtras:
             return
         self._is_done = True
         if self._qr:
-            print_qr(LanUrls(wiring.make_interfaces()).of(snapshot["records"]))
+            print_qr(LanUrls(outside.make_interfaces()).of(snapshot["records"]))
         if self._browser:
             open_when_answered(_web_urls(snapshot["records"]), wait=wait)
 
@@ -65,7 +65,7 @@ class PlainFront:
         self._name = name
         self._extras = extras
         self._hidden = hidden
-        self.prompter: Prompter | None = wiring.terminal_prompter()
+        self.prompter: Prompter | None = terminal.prompter()
 
     def update(self, snapshot: Mapping[str, Any]) -> None:
         """Nothing to draw; at the first ``running`` the extras are done."""
@@ -81,7 +81,7 @@ class PlainFront:
 
     def is_gone(self) -> bool:
         """Whether there was a terminal and it is closed."""
-        return self.prompter is not None and wiring.terminal_prompter() is None
+        return self.prompter is not None and terminal.prompter() is None
 
     def close(self) -> None:
         """Nothing to leave behind."""
@@ -97,7 +97,7 @@ class LiveFront:
         self._extras = extras
         self._notices: list[str] = []
         self._has_run = False
-        self._inner = wiring.terminal_prompter()
+        self._inner = terminal.prompter()
         self.prompter: Prompter | None = self if self._inner else None
         self._view.start()
 
@@ -125,7 +125,7 @@ class LiveFront:
 
     def is_gone(self) -> bool:
         """Whether the terminal is closed."""
-        return wiring.terminal_prompter() is None
+        return terminal.prompter() is None
 
     def close(self) -> None:
         """Leave the last state as plain lines; what was warned of before a start that failed."""

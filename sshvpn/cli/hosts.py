@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.errors import UsageError
 from sshvpn.model import Direction, ForwardSpec, SshOptions
+from sshvpn.wiring import places
 
 if TYPE_CHECKING:
     from sshvpn.config import Config
@@ -33,7 +34,7 @@ def default_host(config: Config, profiles: Iterable[str], ways: str) -> str:
         return default
     tunnels = {
         str(snapshot["name"]): str(snapshot["records"][0]["host"])
-        for snapshot in control.snapshots(wiring.runtimes()).values()
+        for snapshot in control.snapshots(places.runtimes()).values()
         if snapshot["kind"] == "tunnel"
     }
     if len(tunnels) == 1:

@@ -10,10 +10,11 @@ from typing import Any, TextIO
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.words import candidates
 from sshvpn.errors import NotRunningError, UsageError
+from sshvpn.wiring import places, services
 
 
 @click.command(short_help="Show what happened.")
@@ -26,7 +27,7 @@ def logs(name: str | None, *, follow: bool) -> None:
     """
     found = {
         path: snapshot
-        for path, snapshot in control.snapshots(wiring.runtimes()).items()
+        for path, snapshot in control.snapshots(places.runtimes()).items()
         if name in (None, snapshot["name"])
     }
     if name is None and len({(s["kind"], s["name"]) for s in found.values()}) > 1:
@@ -34,25 +35,25 @@ def logs(name: str | None, *, follow: bool) -> None:
             f"{len(found)} things are up: {candidates(found.values())}",
             "say which: sshvpn logs NAME",
         )
-    services = [kind for kind, other in wiring.enabled_services() if other == name]
-    if not found and not services:
+    kinds = [kind for kind, other in services.enabled() if other == name]
+    if not found and not kinds:
         what = f"nothing called {name} is up" if name else "nothing is up"
-        raise NotRunningError(what, f"older logs are kept in {wiring.log_dir()}")
-    services = services if not found else []
+        raise NotRunningError(what, f"older logs are kept in {places.log_dir()}")
+    kinds = kinds if not found else []
     files: dict[Path, Path] = {}
-    units = {(kind.session, kind.unit_of(str(name))) for kind in services}
+    units = {(kind.session, kind.unit_of(str(name))) for kind in kinds}
     for directory, snapshot in found.items():
         unit = _unit(snapshot)
         if unit is not None:
             units.add((snapshot["kind"], unit))
         else:
-            files[wiring.log_file(snapshot["kind"], snapshot["name"])] = directory
+            files[places.log_file(snapshot["kind"], snapshot["name"])] = directory
     with contextlib.ExitStack() as stack:
         opened = {stack.enter_context(Log(file)): path for file, path in files.items()}
         for log in opened:
             log.print_new()
         for session, unit in sorted(units):
-            wiring.print_journal(session, unit, follow=follow and not opened)
+            services.print_journal(session, unit, follow=follow and not opened)
         if follow:
             _follow(opened)
 
@@ -60,7 +61,7 @@ def logs(name: str | None, *, follow: bool) -> None:
 def _unit(snapshot: Mapping[str, Any]) -> str | None:
     """Return the unit of ours that the session runs in, None where it keeps a file."""
     pid = next((record["pid"] for record in snapshot["records"]), None)
-    unit = None if pid is None else wiring.unit_of_process(int(pid))
+    unit = None if pid is None else services.unit_of_process(int(pid))
     return unit if unit is not None and unit.startswith("sshvpn") else None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_told
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import make_front
@@ -23,6 +23,7 @@ from sshvpn.cli.tunnel_view import aligned
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import NotRunningError, SshvpnError, TakenError, UsageError
 from sshvpn.model import EngineName, ForwardProfile, JupyterWay, SshOptions
+from sshvpn.wiring import forwards, notebooks, places
 
 if TYPE_CHECKING:
     from sshvpn.jupyter import Found
@@ -136,7 +137,7 @@ notebook = CommandGroup(open_notebook)
 
 def _run_here(profile: ForwardProfile, extras: NotebookExtras, *, verbose: bool) -> int:
     try:
-        code = wiring.run_forward(
+        code = forwards.run_forward(
             profile, lambda: make_front(profile.name, extras, verbose=verbose), verbose=verbose
         )
     except AlreadyUpError:
@@ -149,12 +150,12 @@ def _run_here(profile: ForwardProfile, extras: NotebookExtras, *, verbose: bool)
 
 
 def _run_background(profile: ForwardProfile, extras: NotebookExtras, *, verbose: bool) -> int:
-    launched = wiring.start_background(profile, verbose=verbose)
+    launched = forwards.start_background(profile, verbose=verbose)
     snapshot = follow_start(launched, () if verbose else QUIET)
     if snapshot is None:
         return _show_that_of_others(profile, extras, verbose=verbose)
     extras.once_running(snapshot)
-    snapshot = wait_told(profile, wiring.session_path(profile), snapshot)
+    snapshot = wait_told(profile, places.session_path(profile), snapshot)
     click.echo("".join(f"{line}\n" for line in aligned(told(snapshot["records"][0]))), nl=False)
     return 0
 
@@ -188,7 +189,7 @@ def _about_servers(command: Callable[..., Any]) -> Callable[..., Any]:
 @_about_servers
 def list_servers(profile: ForwardProfile, *, as_json: bool) -> None:
     """Show the Jupyter servers of your login that run at HOST, whoever started them."""
-    servers = wiring.list_notebooks(profile)
+    servers = notebooks.list_notebooks(profile)
     if as_json:
         import json
 
@@ -245,7 +246,7 @@ def stop_servers(
             return [server for server in found.servers if server.is_ours]
         return _chosen(profile, found)
 
-    servers, ended = wiring.end_notebooks(profile, choose)
+    servers, ended = notebooks.end_notebooks(profile, choose)
     if not ended:
         raise NotRunningError(
             f"no Jupyter that sshvpn has started runs at {profile.host}",
@@ -291,7 +292,7 @@ def _chosen(profile: ForwardProfile, found: Found) -> Sequence[Server]:
 
 def _take_forwards_down(profile: ForwardProfile, pid: int) -> None:
     """End what leads to a Jupyter that is gone: a new connection would start it again."""
-    for directory, snapshot in control.snapshots(wiring.runtimes()).items():
+    for directory, snapshot in control.snapshots(places.runtimes()).items():
         about = [record.get("notebook") or {} for record in snapshot["records"]]
         is_host = any(record["host"] == profile.host for record in snapshot["records"])
         if is_host and any(one.get("pid") == pid for one in about):

@@ -17,11 +17,11 @@ from urllib.parse import quote, urlsplit
 
 import click
 
-from sshvpn import wiring
 from sshvpn.cli.browser import LanUrls, print_qr
 from sshvpn.cli.front import flush
 from sshvpn.control import secret_of
 from sshvpn.model import ForwardProfile
+from sshvpn.wiring import outside, places
 
 Record = Mapping[str, Any]
 
@@ -58,9 +58,9 @@ class NotebookExtras:
             return
         self.is_done = True
         (record,) = snapshot["records"]
-        directory = wiring.session_path(self._profile)
+        directory = places.session_path(self._profile)
         token = secret_of(directory).get("token", "")
-        lan = [with_token(url, token) for url in LanUrls(wiring.make_interfaces()).of([record])]
+        lan = [with_token(url, token) for url in LanUrls(outside.make_interfaces()).of([record])]
         here = with_token(record["url"], token)
         click.echo("\n".join(told(record, here, lan)))
         if self._qr:

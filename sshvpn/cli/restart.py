@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.attach import QUIET, restart as ask_for_restart
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
@@ -22,6 +22,7 @@ from sshvpn.cli.typed import words_of
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
 from sshvpn.model import ForwardProfile, TunnelProfile
 from sshvpn.services import KINDS
+from sshvpn.wiring import places, services
 
 _VARIABLE = "SSHVPN_CONFIG"
 
@@ -41,7 +42,7 @@ def restart(context: click.Context, name: str, *, kind: str | None, verbose: boo
     """
     found = {
         path: snapshot
-        for path, snapshot in control.snapshots(wiring.runtimes()).items()
+        for path, snapshot in control.snapshots(places.runtimes()).items()
         if snapshot["name"] == name and kind in (None, snapshot["kind"])
     }
     if not found:
@@ -67,12 +68,12 @@ def _restart(path: Path, snapshot: dict[str, Any], hidden: tuple[str, ...]) -> i
 def _configuration_of(snapshot: dict[str, Any]) -> Iterator[None]:
     """Let the session's configuration be read, which is a service's own where it is one."""
     kind, name = KINDS.get(snapshot["kind"]), str(snapshot["name"])
-    unit = wiring.unit_of_process(int(snapshot["records"][0]["pid"]))
+    unit = services.unit_of_process(int(snapshot["records"][0]["pid"]))
     if kind is None or unit != kind.unit_of(name):
         yield
         return
     before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = str(wiring.service_configuration(kind, name))
+    os.environ[_VARIABLE] = str(services.configuration(kind, name))
     try:
         yield
     finally:
@@ -102,7 +103,7 @@ def profile_now(path: Path, snapshot: dict[str, Any]) -> ForwardProfile | Tunnel
         )
     # Who shared with the networks that were there then has not said it of those that are now.
     profile = replace(profile, lan_trusts=False)
-    if wiring.session_path(profile).name != path.name:
+    if places.session_path(profile).name != path.name:
         raise UsageError(
             "it would be another one, with the configuration as it is now",
             f"take it down and up again: sshvpn down {snapshot['name']}",

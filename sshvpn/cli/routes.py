@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from sshvpn import client_routes, control, wiring
+from sshvpn import client_routes, control
 from sshvpn.cli.completers import complete_name
 from sshvpn.client_routes import System
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
+from sshvpn.wiring import outside, places
 
 HELP = """Show what a machine of the LAN, or the LAN's router, needs for the networks of NAME.
 
@@ -42,7 +43,7 @@ def routes(name: str, *, system: str) -> None:
         )
     if not record["lan"]:
         raise SshvpnError(f"{name} is not shared with a LAN", f"share it: sshvpn up {name} --lan")
-    routers = wiring.ipv4_routers(lan["interface"] for lan in record["lan"])
+    routers = outside.ipv4_routers(lan["interface"] for lan in record["lan"])
     lans = client_routes.lans_of(record["lan"], routers)
     destinations = client_routes.destinations_of(record["routes"], record["remote_addresses"])
     click.echo(client_routes.client_routes(destinations, lans, System(system)), nl=False)
@@ -52,7 +53,7 @@ def _tunnel(name: str) -> Mapping[str, Any]:
     """Return the record of the tunnel NAME. Raises NotRunningError, UsageError for a forward."""
     found = [
         snapshot
-        for snapshot in control.snapshots(wiring.runtimes()).values()
+        for snapshot in control.snapshots(places.runtimes()).values()
         if snapshot["name"] == name
     ]
     for snapshot in found:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sshvpn import control, wiring
+from sshvpn import control
 from sshvpn.cli.completers import complete_name
 from sshvpn.errors import NotRunningError
+from sshvpn.wiring import places
 
 if TYPE_CHECKING:
     from sshvpn.control_watch import Watcher
@@ -39,7 +40,7 @@ def status(name: str | None, *, as_json: bool, watch: bool) -> None:
     if watch:
         _watch(name, as_json=as_json)
         return
-    found = control.snapshots(wiring.runtimes())
+    found = control.snapshots(places.runtimes())
     _tell_of_the_mute(found)
     tunnels, forwards = _records(found.values(), name)
     if as_json:
@@ -89,7 +90,7 @@ def _print(
 
 
 def _tell_of_the_mute(found: Mapping[Path, Mapping[str, Any]]) -> None:
-    for directory in control.session_dirs(wiring.runtimes()):
+    for directory in control.session_dirs(places.runtimes()):
         if directory not in found and control.is_alive(directory):
             click.echo(f"sshvpn: {directory.name} lives and does not answer", err=True)
 
@@ -99,9 +100,9 @@ def _watch(name: str | None, *, as_json: bool) -> None:
 
     from sshvpn.control_watch import Watcher
 
-    _records(control.snapshots(wiring.runtimes()).values(), name)
+    _records(control.snapshots(places.runtimes()).values(), name)
     screen = _Lines() if as_json else _Screen()
-    watcher = Watcher(wiring.runtimes())
+    watcher = Watcher(places.runtimes())
     try:
         while True:
             watcher.look()

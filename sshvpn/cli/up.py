@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from sshvpn import __version__, wiring
+from sshvpn import __version__
 from sshvpn.cli.attach import CHANGE, QUIET, Snapshot, follow_start, join, wait_for, wait_told
 from sshvpn.cli.completers import complete_hosts
 from sshvpn.cli.front import flush, make_front
@@ -21,6 +21,7 @@ from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import SshvpnError, TakenError, UsageError
 from sshvpn.model import SshOptions, Transport, TunnelProfile
+from sshvpn.wiring import lan, places, privilege, tunnels
 
 FC = TypeVar("FC", bound=Callable[..., Any])
 
@@ -166,11 +167,11 @@ def up(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given:
         wishes=wishes,
     )
     # Before the configuration is read: under sudo that is the caller's.
-    wiring.leave_root(max(len(hosts), 1))
+    privilege.leave_root(max(len(hosts), 1))
     profiles = build_profiles(words)
     if given["dry_run"]:
         for profile in profiles:
-            click.echo("\n".join(wiring.dry_run(profile)))
+            click.echo("\n".join(tunnels.dry_run(profile)))
     elif is_foreground:
         context.exit(_run_foreground(profiles[0], verbose=verbose))
     else:
@@ -215,7 +216,7 @@ class _Reach:
 def _run_foreground(profile: TunnelProfile, *, verbose: bool) -> int:
     hidden = ("debug",) if verbose else ("debug", CHANGE)
     try:
-        return wiring.run_tunnel(
+        return tunnels.run_tunnel(
             profile,
             lambda: make_front(profile.name, _Reach(), verbose=verbose, hidden=hidden),
             verbose=verbose,
@@ -247,7 +248,7 @@ def _run_background(profiles: Sequence[TunnelProfile], *, verbose: bool) -> int:
 
 def _start(profile: TunnelProfile, *, verbose: bool) -> socket.socket | SshvpnError:
     try:
-        return wiring.start_tunnel(profile, verbose=verbose)
+        return tunnels.start_tunnel(profile, verbose=verbose)
     except SshvpnError as error:
         return error
 
@@ -277,7 +278,7 @@ def _finish(
     else:
         snapshot = _join(profile, hidden)
         click.echo(f"{profile.name} is up already", err=True)
-    _show(wait_told(profile, wiring.session_path(profile), snapshot))
+    _show(wait_told(profile, places.session_path(profile), snapshot))
 
 
 def _join(profile: TunnelProfile, hidden: Sequence[str]) -> Snapshot:
@@ -285,9 +286,9 @@ def _join(profile: TunnelProfile, hidden: Sequence[str]) -> Snapshot:
     snapshot = join(profile, others, hidden)
     if not profile.lan_trusts:
         return snapshot
-    wiring.trust_lan(profile)
+    lan.trust_lan(profile)
     # It finds by itself that it may share now.
-    directory = wiring.session_path(profile)
+    directory = places.session_path(profile)
     return wait_for(profile.name, directory, lambda said: bool(said["records"][0]["lan"]))
 
 

@@ -52,7 +52,7 @@ class Site:
 
     def trust(self) -> None:
         """Let alice say once, by hand, that she trusts the LAN."""
-        program = "from sshvpn import wiring; from sshvpn.model import *; wiring.trust_lan("
+        program = "from sshvpn.wiring import lan; from sshvpn.model import *; lan.trust_lan("
         profile = "TunnelProfile('x', 'x', Destination('x')))"
         self.box.run(["/opt/sshvpn/bin/python", "-c", program + profile])
 

@@ -86,6 +86,20 @@ ALLOWED: Mapping[str, set[str]] = {
 }
 """What each room may import; a room may import itself."""
 
+WITHIN_WIRING: Mapping[str, set[str]] = {
+    "places": set(),
+    "outside": set(),
+    "terminal": set(),
+    "lan": {"outside", "places"},
+    "sessions": {"lan", "outside", "places", "terminal"},
+    "privilege": {"places", "terminal"},
+    "notebooks": {"outside", "terminal"},
+    "forwards": {"lan", "notebooks", "outside", "places", "sessions"},
+    "tunnels": {"lan", "outside", "places", "privilege", "sessions", "terminal"},
+    "services": {"outside", "places", "terminal", "tunnels"},
+}
+"""Which modules of the room ``wiring`` may import which."""
+
 WITHIN_SYSTEM: Mapping[str, set[str]] = {
     "ssh": set(),
     "remote_agent": set(),
@@ -228,14 +242,22 @@ def test_a_module_imports_only_what_is_below_it(module: str) -> None:
     assert not up, f"{module or 'sshvpn'} imports {sorted(up)}, but {REASONS[room]}"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("system.")])
-def test_the_packages_of_the_outside_import_one_way(module: str) -> None:
-    packages = {name.split(".")[1] for name in MODULES if name.count(".") == 2}
-    own = module.split(".")[1]
-    names = [name.split(".") for name in imports(MODULES[module], module)]
-    used = {name[2] for name in names if name[:2] == ["sshvpn", "system"]} & packages
-    up = used - WITHIN_SYSTEM.get(own, set()) - {own}
-    assert not up, f"{module} imports {sorted(up)}: say in this test where it stands"
+def parts_of(room: str) -> set[str]:
+    """Return the packages of a room, or its modules where it has none."""
+    names = [name.split(".") for name in MODULES if name.startswith(f"{room}.")]
+    return {name[1] for name in names if len(name) > 2} or {name[1] for name in names}
+
+
+@pytest.mark.parametrize(("room", "within"), [("system", WITHIN_SYSTEM), ("wiring", WITHIN_WIRING)])
+def test_within_a_room_of_many_parts_arrows_go_one_way(
+    room: str, within: Mapping[str, set[str]]
+) -> None:
+    for module in (name for name in MODULES if name.startswith(f"{room}.")):
+        own = module.split(".")[1]
+        names = [name.split(".") for name in imports(MODULES[module], module)]
+        used = {name[2] for name in names if name[:2] == ["sshvpn", room]} & parts_of(room)
+        up = used - within.get(own, set()) - {own}
+        assert not up, f"{module} imports {sorted(up)}: say in this test where it stands"
 
 
 @pytest.mark.parametrize("module", list(MODULES), ids=lambda name: name or "sshvpn")
@@ -256,7 +278,7 @@ def test_the_house_has_no_circle() -> None:
         for lower in arrows.get(room, ()):
             below(lower, (*seen, room))
 
-    for arrows in (ALLOWED, WITHIN_SYSTEM):
+    for arrows in (ALLOWED, WITHIN_SYSTEM, WITHIN_WIRING):
         for room in arrows:
             below(room)
 

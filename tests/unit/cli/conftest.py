@@ -14,7 +14,7 @@ from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.model import Destination, TunnelProfile
 from sshvpn.system import paths
-from sshvpn.wiring import session_path
+from sshvpn.wiring.places import session_path
 
 CONFIG = """\
 [tunnels.office]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sshvpn import wiring
 from sshvpn.cli.logs import Log, logs
 from sshvpn.errors import NotRunningError, UsageError
+from sshvpn.wiring import places
 from tests.unit.cli.conftest import Begin, Session
 from tests.unit.cli.records import forward, tunnel
 
@@ -30,7 +30,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def log_of(kind: str, name: str) -> Path:
-    file = wiring.log_file(kind, name)
+    file = places.log_file(kind, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 

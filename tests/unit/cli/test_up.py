@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sshvpn import wiring
 from sshvpn.cli import main
 from sshvpn.cli.up import up
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.model import TunnelProfile
+from sshvpn.wiring import lan, places, privilege, terminal, tunnels
 from tests.unit.cli.conftest import Begin
 from tests.unit.cli.records import tunnel, waiting_tunnel
 
@@ -66,9 +66,9 @@ class Launches:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     found = Launches()
-    monkeypatch.setattr(wiring, "start_tunnel", found.start)
-    monkeypatch.setattr(wiring, "leave_root", lambda _tunnels: None)
-    monkeypatch.setattr(wiring, "terminal_prompter", lambda: None)
+    monkeypatch.setattr(tunnels, "start_tunnel", found.start)
+    monkeypatch.setattr(privilege, "leave_root", lambda _tunnels: None)
+    monkeypatch.setattr(terminal, "prompter", lambda: None)
     return found
 
 
@@ -152,7 +152,7 @@ def test_several_are_all_started_and_the_first_failure_is_the_exit_code(
 @pytest.fixture(params=["before", "meanwhile"])
 def taken(request: pytest.FixtureRequest, launches: Launches) -> str:
     """Let ``office`` be found to be up: before anything is started, or in a race."""
-    up_already = AlreadyUpError(wiring.runtimes()[0])
+    up_already = AlreadyUpError(places.runtimes()[0])
     launches.scripts["office"] = (
         up_already if request.param == "before" else [end("already_up", 7, "it is up already")]
     )
@@ -185,7 +185,7 @@ def test_other_wishes_than_those_that_run_are_told(taken: str, begin: Begin) -> 
 
 @pytest.mark.usefixtures("launches")
 def test_a_bare_host_wishes_nothing_else(begin: Begin, launches: Launches) -> None:
-    launches.scripts["gpu"] = AlreadyUpError(wiring.runtimes()[0])
+    launches.scripts["gpu"] = AlreadyUpError(places.runtimes()[0])
     begin("tunnel", "gpu", tunnel(name="gpu"), wanted=["route 10.0.0.0/8"])
     assert run("gpu").exit_code == 0
 
@@ -194,7 +194,7 @@ def test_lan_trusts_the_network_for_what_runs(
     taken: str, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = begin("tunnel", "office", tunnel(lan=[]), wanted=WANTED)
-    monkeypatch.setattr(wiring, "trust_lan", lambda _profile: session.publish(records=[tunnel()]))
+    monkeypatch.setattr(lan, "trust_lan", lambda _profile: session.publish(records=[tunnel()]))
     assert "shared with  192.168.1.0/24 on eth0\n" in run(taken, "--lan").stdout
 
 
@@ -211,7 +211,7 @@ def test_what_waits_for_a_login_gets_one(
         session.publish(state="running", records=[tunnel()])
 
     session.on_attach = log_in
-    monkeypatch.setattr(wiring, "terminal_prompter", object)
+    monkeypatch.setattr(terminal, "prompter", object)
     assert run(taken).stderr == "office is up already\n"
     assert session.commands == ["attached"]
 
@@ -265,7 +265,7 @@ def test_under_sudo_it_acts_for_the_caller_before_it_reads(
         left.append(tunnels)
         monkeypatch.setenv("SSHVPN_HOST", "gpu")
 
-    monkeypatch.setattr(wiring, "leave_root", leave)
+    monkeypatch.setattr(privilege, "leave_root", leave)
     assert run().exit_code == 0
     run("a", "b")
     assert left == [1, 2]
@@ -275,7 +275,7 @@ def test_a_dry_run_prints_what_would_be_done(
     launches: Launches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = ["[local] ip tuntap add sshvpn0 mode tun", "[remote] ip link set tun0 up"]
-    monkeypatch.setattr(wiring, "dry_run", lambda _profile: lines, raising=False)
+    monkeypatch.setattr(tunnels, "dry_run", lambda _profile: lines, raising=False)
     assert run("gpu", "--dry-run").stdout == "\n".join(lines) + "\n"
     assert launches.profiles == []
 
@@ -291,7 +291,7 @@ def in_foreground(
     def run_tunnel(_profile: TunnelProfile, make_front: Callable[[], Any], **_: Any) -> int:
         return story(make_front())
 
-    monkeypatch.setattr(wiring, "run_tunnel", run_tunnel)
+    monkeypatch.setattr(tunnels, "run_tunnel", run_tunnel)
     return lambda *words: run("--foreground", *words)
 
 
@@ -328,7 +328,7 @@ def test_in_the_foreground_the_first_start_has_no_bound(monkeypatch: pytest.Monk
         bounds.append(profile.timeout_s)
         return 0
 
-    monkeypatch.setattr(wiring, "run_tunnel", run_tunnel)
+    monkeypatch.setattr(tunnels, "run_tunnel", run_tunnel)
     run("--foreground", "gpu")
     run("--foreground", "gpu", "--timeout", "5")
     assert bounds == [None, 5.0]
@@ -338,7 +338,7 @@ def test_in_the_foreground_the_first_start_has_no_bound(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("launches")
 def test_the_foreground_is_for_one_that_is_not_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def story(_front: Any) -> int:
-        raise AlreadyUpError(wiring.runtimes()[0])
+        raise AlreadyUpError(places.runtimes()[0])
 
     foreground = in_foreground(monkeypatch, story)
     with pytest.raises(TakenError, match="gpu is up already"):

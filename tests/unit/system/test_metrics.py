@@ -94,9 +94,9 @@ def test_names_are_as_prometheus_wants_them() -> None:
 
 def test_nothing_of_it_is_loaded_where_nobody_asks() -> None:
     code = (
-        "import sys, sshvpn.background, sshvpn.runner, sshvpn.wiring, sshvpn.forwarding\n"
+        "import sys, sshvpn.background, sshvpn.runner, sshvpn.forwarding\n"
         "import sshvpn.tunnel, sshvpn.system.openssh.engine, sshvpn.system.sshtunnel.engine\n"
-        "import sshvpn.cli.up, sshvpn.cli.forward\n"
+        "import sshvpn.cli.up, sshvpn.cli.forward, sshvpn.wiring.services\n"
         "print([name for name in sys.modules if name.startswith(('prometheus', 'wsgiref'))])"
     )
     done = subprocess.run(

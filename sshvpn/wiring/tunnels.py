@@ -1,0 +1,163 @@
+"""Tunnels: their sessions, in this process or in one of their own; and ``--dry-run``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sshvpn.control import AlreadyUpError, is_alive
+from sshvpn.system import paths
+from sshvpn.wiring import sessions, terminal
+from sshvpn.wiring.lan import check_portal
+from sshvpn.wiring.outside import make_interfaces, make_trust_store
+from sshvpn.wiring.places import SessionDirOf, session_path
+from sshvpn.wiring.privilege import start_helper, start_helper_again
+
+if TYPE_CHECKING:
+    from sshvpn.boundary import LocalEnd, TunnelCarrier
+    from sshvpn.model import TunnelProfile
+    from sshvpn.runner import Front, Launcher
+    from sshvpn.tunnel import Identity, Surroundings, TunnelSession
+
+
+def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
+    """Return a session for ``profile``; ``local`` is this machine's end, open."""
+    from sshvpn.tunnel import TunnelSession
+
+    return TunnelSession(profile, identity_of(profile), _surroundings(profile, directory, local))
+
+
+def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
+    from sshvpn.sharing import LanSharing
+    from sshvpn.system.network.prober import SystemProber
+    from sshvpn.tunnel import Surroundings
+
+    interfaces = make_interfaces()
+    return Surroundings(
+        local=local,
+        carrier=_make_carrier(profile, directory),
+        interfaces=interfaces,
+        sharing=LanSharing(interfaces, make_trust_store(), only=profile.lan_interfaces),
+        prober=SystemProber(),
+    )
+
+
+def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarrier:
+    from sshvpn.model import Transport
+    from sshvpn.system.tunnel.auto import AutoCarrier
+    from sshvpn.system.tunnel.stream import StreamCarrier
+    from sshvpn.system.tunnel.w import OpensshCarrier
+
+    hosts = paths.state_dir() / "hosts.json"
+    if profile.transport is Transport.STREAM or profile.has_queues:
+        return StreamCarrier(directory, hosts)
+    if profile.transport is Transport.W:
+        return OpensshCarrier(directory, hosts)
+    return AutoCarrier(directory, hosts)
+
+
+def identity_of(profile: TunnelProfile) -> Identity:
+    """Return by what both kernels know this user's tunnel of ``profile``."""
+    from sshvpn.plan import marks
+    from sshvpn.system.identity import machine_digest
+    from sshvpn.tunnel import Identity
+
+    label = marks.label_of(os.getuid(), profile.name)
+    # Many gateways may have a tunnel of this name to one server.
+    return Identity(label, f"{label}_{machine_digest(label)}", os.getuid())
+
+
+def run_tunnel(
+    profile: TunnelProfile,
+    make_front: Callable[[], Front] | None = None,
+    launcher: Launcher | None = None,
+    helper: socket.socket | None = None,
+    *,
+    verbose: bool = False,
+) -> int:
+    """Run ``profile`` in this process until it ends, and return the exit code.
+
+    ``helper`` is the socket of a privileged helper that was started before; without one it is
+    started here. Raises AlreadyUpError, PrivilegeError, and what stopped the first start.
+    """
+    from sshvpn.system.privilege.helper import Helper
+    from sshvpn.system.privilege.local_end import HelperEnd
+
+    with SessionDirOf(profile) as directory:
+
+        async def make() -> TunnelSession:
+            own = Helper.from_socket(helper) if helper else start_helper()
+            label = identity_of(profile).label
+            local = await HelperEnd.open(own, label, start_helper_again)
+            session = make_tunnel(profile, directory.path, local)
+            try:
+                await session.check()
+                check_portal(profile)
+            except BaseException:
+                await session.close()
+                raise
+            return session
+
+        return sessions.run(make, profile, directory, make_front, launcher, verbose=verbose)
+
+
+def start_tunnel(profile: TunnelProfile, *, verbose: bool = False) -> socket.socket:
+    """Start a process of its own that runs ``profile``, as :func:`start_background` does.
+
+    While it loads, the privileged helper is started here, where sudo may ask at the terminal;
+    it begins when it gets the helper. Raises AlreadyUpError without asking anybody, and
+    PrivilegeError; interrupted, nothing is left.
+    """
+    from sshvpn.system import daemon
+
+    if is_alive(session_path(profile)):
+        raise AlreadyUpError(session_path(profile))
+    launched = sessions.spawn(profile, verbose=verbose)
+    try:
+        with start_helper().detach() as helper:
+            daemon.hand(launched, helper.fileno())
+    except BaseException:
+        daemon.dismiss(launched)
+        raise
+    return launched
+
+
+def take_helper(launcher: socket.socket) -> socket.socket | None:
+    """Return the helper's socket once :func:`start_tunnel` has it; None where it gave up.
+
+    What :func:`run_tunnel` needs is imported meanwhile: sudo may be asking just now.
+    """
+    from sshvpn import runner, sharing, tunnel
+    from sshvpn.system import daemon
+    from sshvpn.system.network import interfaces, prober, way
+    from sshvpn.system.privilege import helper, local_end
+    from sshvpn.system.tunnel import w
+
+    del runner, sharing, tunnel, interfaces, prober, way, helper, local_end, w
+    descriptor = daemon.take(launcher)
+    return None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+def dry_run(profile: TunnelProfile) -> list[str]:
+    """Return all that :func:`run_tunnel` would change on both machines, as commands.
+
+    It looks as one who may change everything, so the helper is started as for that.
+    """
+    import asyncio
+
+    from sshvpn.rehearsal import rehearse
+    from sshvpn.system.privilege.local_end import HelperEnd
+
+    async def main() -> list[str]:
+        label = identity_of(profile).label
+        local = await HelperEnd.open(start_helper(), label, start_helper_again)
+        try:
+            outside = _surroundings(profile, None, local)
+            return await rehearse(profile, identity_of(profile), outside, terminal.prompter())
+        finally:
+            await local.close()
+
+    return asyncio.run(main())
