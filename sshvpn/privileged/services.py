@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from sshvpn.errors import NotRunningError, PrivilegeError, SshvpnError, TakenError, printable
-from sshvpn.privileged import managers
+from sshvpn.privileged import command, managers
 from sshvpn.services import TUNNEL, Account, drop_in, is_service_name, template, trial
 
 PROFILES = Path("/etc/sshvpn")
@@ -245,20 +245,7 @@ def _systemctl(*words: str) -> None:
 
 
 def _run(words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise PrivilegeError(f"there is no {words[0]} on this machine") from error
-    except subprocess.TimeoutExpired as error:
-        raise SshvpnError(f"{words[0]} took more than {timeout_s:.0f} s") from error
+    return command.run(words, timeout_s, missing=PrivilegeError)
 
 
 def printable_lines(text: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sshvpn.errors import NotRunningError, SshvpnError, printable
-from sshvpn.privileged import services as system_services
+from sshvpn.privileged import command, services as system_services
 from sshvpn.services import KINDS, Kind, is_service_name, template, trial
 from sshvpn.system import paths
 from sshvpn.system.privilege.root_process import (
@@ -326,18 +326,4 @@ def _run(words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[
     """Run a program of systemd's, with the way to the user's manager where the login has none."""
     environment = {**os.environ, "LC_ALL": "C"}
     environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    try:
-        return subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env=environment,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise SshvpnError(f"there is no {words[0]} on this machine") from error
-    except subprocess.TimeoutExpired as error:
-        raise SshvpnError(f"{words[0]} took more than {timeout_s:.0f} s") from error
+    return command.run(words, timeout_s, environment=environment)
