@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sshvpn.boundary import ForwardEngine, Interfaces, TrustStore, Way
     from sshvpn.forwarding import ForwardSession
     from sshvpn.model import EngineName
-    from sshvpn.tunnel import TunnelSession
+    from sshvpn.tunnel.session import TunnelSession
 
 
 def make_engine(name: EngineName, directory: Path | None = None) -> ForwardEngine:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sshvpn.control import SessionDir
     from sshvpn.forwarding import ForwardSession
     from sshvpn.runner import Exporter, Front, Launcher
-    from sshvpn.tunnel import TunnelSession
+    from sshvpn.tunnel.session import TunnelSession
     from sshvpn.wiring.places import Profile
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from sshvpn.boundary import LocalEnd, TunnelCarrier
     from sshvpn.model import TunnelProfile
     from sshvpn.runner import Front, Launcher
-    from sshvpn.tunnel import Identity, Surroundings, TunnelSession
+    from sshvpn.tunnel.session import Identity, Surroundings, TunnelSession
 
 
 def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
     """Return a session for ``profile``; ``local`` is this machine's end, open."""
-    from sshvpn.tunnel import TunnelSession
+    from sshvpn.tunnel.session import TunnelSession
 
     return TunnelSession(profile, identity_of(profile), _surroundings(profile, directory, local))
 
@@ -33,7 +33,7 @@ def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> Tun
 def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
     from sshvpn.sharing import LanSharing
     from sshvpn.system.network.prober import SystemProber
-    from sshvpn.tunnel import Surroundings
+    from sshvpn.tunnel.session import Surroundings
 
     interfaces = make_interfaces()
     return Surroundings(
@@ -63,7 +63,7 @@ def identity_of(profile: TunnelProfile) -> Identity:
     """Return by what both kernels know this user's tunnel of ``profile``."""
     from sshvpn.plan import marks
     from sshvpn.system.identity import machine_digest
-    from sshvpn.tunnel import Identity
+    from sshvpn.tunnel.session import Identity
 
     label = marks.label_of(os.getuid(), profile.name)
     # Many gateways may have a tunnel of this name to one server.
@@ -130,13 +130,14 @@ def take_helper(launcher: socket.socket) -> socket.socket | None:
 
     What :func:`run_tunnel` needs is imported meanwhile: sudo may be asking just now.
     """
-    from sshvpn import runner, sharing, tunnel
+    from sshvpn import runner, sharing
     from sshvpn.system import daemon
     from sshvpn.system.network import interfaces, prober, way
     from sshvpn.system.privilege import helper, local_end
     from sshvpn.system.tunnel import w
+    from sshvpn.tunnel import session
 
-    del runner, sharing, tunnel, interfaces, prober, way, helper, local_end, w
+    del runner, sharing, session, interfaces, prober, way, helper, local_end, w
     descriptor = daemon.take(launcher)
     return None if descriptor is None else socket.socket(fileno=descriptor)
 

@@ -116,10 +116,6 @@ WITHIN_SYSTEM: Mapping[str, set[str]] = {
 ROOM_OF = {
     "control_server": "control",
     "control_watch": "control",
-    "tunnel_change": "tunnel",
-    "tunnel_life": "tunnel",
-    "tunnel_listeners": "tunnel",
-    "tunnel_record": "tunnel",
 }
 """Modules that belong to a room of another name."""
 

@@ -95,8 +95,8 @@ def test_names_are_as_prometheus_wants_them() -> None:
 def test_nothing_of_it_is_loaded_where_nobody_asks() -> None:
     code = (
         "import sys, sshvpn.background, sshvpn.runner, sshvpn.forwarding\n"
-        "import sshvpn.tunnel, sshvpn.system.openssh.engine, sshvpn.system.sshtunnel.engine\n"
-        "import sshvpn.cli.up, sshvpn.cli.forward, sshvpn.wiring.services\n"
+        "import sshvpn.tunnel.session, sshvpn.wiring.services, sshvpn.cli.up, sshvpn.cli.forward\n"
+        "import sshvpn.system.openssh.engine, sshvpn.system.sshtunnel.engine\n"
         "print([name for name in sys.modules if name.startswith(('prometheus', 'wsgiref'))])"
     )
     done = subprocess.run(

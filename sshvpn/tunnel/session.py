@@ -48,10 +48,10 @@ from sshvpn.plan.settings import device_sysctls
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol, render as remote_render
 from sshvpn.sharing import LanSharing, tell_untrusted
-from sshvpn.tunnel_change import refuse_change, rehearse_change
-from sshvpn.tunnel_life import TunnelLife
-from sshvpn.tunnel_listeners import SshListeners
-from sshvpn.tunnel_record import Standing, record
+from sshvpn.tunnel.change import refuse_change, rehearse_change
+from sshvpn.tunnel.life import TunnelLife
+from sshvpn.tunnel.listeners import SshListeners
+from sshvpn.tunnel.record import Standing, record
 
 log = logging.getLogger("sshvpn.tunnel")
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from sshvpn.boundary import Prober, TunnelConnection
 from sshvpn.plan.request import TunnelAddresses
 from sshvpn.pulse import DOUBTED_FOR_S, KEEPALIVE_S
-from sshvpn.tunnel_life import TunnelLife
+from sshvpn.tunnel.life import TunnelLife
 
 ADDRESSES = TunnelAddresses("100.64.0.1/30", "100.64.0.2/30")
 

@@ -1,0 +1,1 @@
+"""Plans, asserted as the commands that they are."""
