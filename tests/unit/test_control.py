@@ -158,10 +158,11 @@ def test_a_session_with_a_crowd_before_its_door_is_waited_for(tmp_path: Path) ->
         first.connect(str(tmp_path / "control"))
 
         def serve() -> None:
-            for answer in (b"", b'{"v": 1, "ok": true}\n'):
-                peer, _ = listener.accept()
-                with peer:
-                    peer.sendall(answer)
+            listener.accept()[0].close()
+            peer, _ = listener.accept()
+            with peer:
+                assert peer.recv(4096)  # whoever closes before it was asked is nobody
+                peer.sendall(b'{"v": 1, "ok": true}\n')
 
         server = threading.Timer(0.2, serve)
         server.start()
