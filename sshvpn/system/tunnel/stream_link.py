@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshvpn.errors import ConnectionLostError, SshvpnError, TunnelRefusedError
-from sshvpn.stream import program, pump
+from sshvpn.stream import device, program
 from sshvpn.system.tunnel.pump_process import PumpEndError, PumpProcess
 
 _READY_S = 10.0
@@ -111,8 +111,8 @@ async def _open_tun(name: str, *, is_many: bool) -> int:
     tries = round(_BUSY_S / _POLL_S)
     while True:
         try:
-            return pump.open_tun(name, is_many=is_many)
-        except pump.PumpError as error:
+            return device.open_tun(name, is_many=is_many)
+        except device.PumpError as error:
             tries -= 1
             if not tries:
                 raise StreamRefusedError(f"cannot open {error}") from error

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sshvpn.stream import frames
+from sshvpn.stream.device import PumpError
 from sshvpn.stream.frames import Decoder, FrameError, OpeningError
-from sshvpn.stream.pump import Pump, PumpError
+from sshvpn.stream.pump import Pump
 from tests.unit.stream.packets import NEEDS_CSUM, ip4, tcp, udp, virtio
 
 NONCE = "0123456789abcdef"
