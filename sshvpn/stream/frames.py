@@ -157,17 +157,22 @@ class Decoder:
     def __init__(self, size: int = 4 * LARGEST_FRAME) -> None:
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
-        self._end = 0
+        self._begin = self._end = 0
         self.refused = 0
 
     def room(self) -> memoryview:
         """Return where the next bytes go; never empty between two calls of ``feed``."""
+        if len(self._buffer) - self._end < LARGEST_FRAME:
+            # Else what has come of a frame stays where it is: it is read behind, not copied.
+            kept = self._end - self._begin
+            self._view[:kept] = self._view[self._begin : self._end]
+            self._begin, self._end = 0, kept
         return self._view[self._end :]
 
     @property
     def is_between(self) -> bool:
         """Whether the last byte that came was the last of a frame."""
-        return self._end == 0
+        return self._begin == self._end
 
     def feed(self, count: int) -> Iterator[Tuple[int, memoryview]]:
         """Yield kind and body of each frame that is whole now; the body lasts until the next.
@@ -175,7 +180,7 @@ class Decoder:
         Raises FrameError.
         """
         buffer, view = self._buffer, self._view
-        at, end = 0, self._end + count
+        at, end = self._begin, self._end + count
         while end - at >= 4:  # noqa: PLR2004 (HEADER.size; this loop is hot)
             (word,) = HEADER.unpack_from(buffer, at)
             kind, length = word >> 24, word & 0xFFFFFF
@@ -192,9 +197,7 @@ class Decoder:
             else:
                 self.refused += 1
             at = stop
-        self._end = end - at
-        if at:
-            view[: self._end] = bytes(view[at:end])
+        self._begin, self._end = (at, end) if at < end else (0, 0)
 
 
 def is_sound(buffer: bytearray, start: int, length: int) -> bool:  # noqa: PLR0911 (a list)

@@ -32,6 +32,7 @@ from sshvpn.stream.device import (
 from sshvpn.stream.frames import (
     ANSWER,
     END,
+    HEADER,
     HELLO,
     LARGEST_PACKET,
     PACKET,
@@ -55,6 +56,8 @@ from sshvpn.stream.queues import FairQueue, Window
 
 _F_SETPIPE_SZ = 1031
 _PIPE_SIZE = 1 << 18
+_HEADER_SIZE = HEADER.size
+_SMALLEST_READ = VIRTIO.size + 20
 _LARGEST_READ = VIRTIO.size + LARGEST_PACKET + 1
 _AT_ONCE = 64
 """Packets that are read before anything is sent."""
@@ -137,9 +140,10 @@ class Pump:
     def _step(self) -> bool:
         self._send()
         poller = self._waiting if self._unsent else self._idle
+        of_tun = 0
         for descriptor, event in poller.poll():
             if descriptor == self._tun:
-                self._take_packets(event)
+                of_tun = event
             elif descriptor == self._source:
                 if not self._take_frames():
                     return False
@@ -148,13 +152,18 @@ class Pump:
                 return False
             elif event & (select.POLLERR | select.POLLHUP):
                 raise PumpError("cut", "the connection takes nothing any more")
+        # Last, and always: what was just given to the kernel may be acknowledged already, and an
+        # acknowledgement that goes with our answer costs ssh and sshd no packet of its own.
+        self._take_packets(of_tun)
         return True
 
     # To the peer ------------------------------------------------------------------------
 
     def _take_packets(self, event: int) -> None:
+        """Read what the device has; where nothing waits, it need not go through the queue."""
         now = time.monotonic()
-        read, tun, put = os.read, self._tun, self._queue.put
+        read, tun, put, is_open = os.read, self._tun, self._queue.put, self._is_open
+        room = self._direct_room()
         for _ in range(_AT_ONCE):
             try:
                 data = read(tun, _LARGEST_READ)
@@ -164,36 +173,53 @@ class Pump:
                 return
             except OSError as error:
                 raise PumpError("no_device", f"the device: {error.strerror}") from error
-            if self._is_open and VIRTIO.size + 20 <= len(data) < _LARGEST_READ:
+            if not (is_open and _SMALLEST_READ <= len(data) < _LARGEST_READ):
+                continue
+            if room > 0:
+                room -= self._add_packet(data, now)
+            else:
                 put(data, now)
+
+    def _direct_room(self) -> int:
+        """Return how many bytes may go past the queue: none where anything waits before them."""
+        if not self._is_open or self._unsent or self._queue.size:
+            return 0
+        self._add_controls()
+        return min(self._window.room(), _BATCH)
 
     def _send(self) -> None:
         """Hand over to ssh what there is, as far as it may be and is taken."""
         while self._write():
-            batch, size = self._unsent, 0
-            if self._controls:
-                batch += self._controls
-                self._controls = []
-            if self._is_open:
-                size = self._add_packets(batch)
-            if not batch:
+            self._add_controls()
+            if self._queue.size:
+                self._add_packets()
+            if not self._unsent:
                 return
-            if size:
-                token = self._window.note_sent(size, time.monotonic())
-                if token is not None:
-                    batch.append(frame(PROBE, TOKEN.pack(token)))
 
-    def _add_packets(self, batch: List[Union[bytes, memoryview]]) -> int:
-        room = min(self._window.room(), _BATCH)
-        size, now = 0, time.monotonic()
-        take, append, header = self._queue.take, batch.append, packet_header
-        while size < room and len(batch) < 2 * _AT_ONCE:
+    def _add_controls(self) -> None:
+        if self._controls:
+            self._unsent += self._controls
+            self._controls = []
+
+    def _add_packets(self) -> None:
+        room, now = min(self._window.room(), _BATCH), time.monotonic()
+        take, add, unsent = self._queue.take, self._add_packet, self._unsent
+        while room > 0 and len(unsent) < 2 * _AT_ONCE:
             data = take(now)
             if data is None:
                 break
-            append(header(len(data)))
-            append(data)
-            size += len(data) + 4
+            room -= add(data, now)
+
+    def _add_packet(self, data: bytes, now: float) -> int:
+        """Frame a packet that is to go now, and return how many bytes it makes."""
+        add, size = self._unsent.append, _HEADER_SIZE + len(data)
+        add(packet_header(len(data)))
+        add(data)
+        # Behind each packet, not each batch: a window that went with one probe would be answered
+        # at once, and go at once again, and what it took would be its own length.
+        token = self._window.note_sent(size, now)
+        if token is not None:
+            add(frame(PROBE, TOKEN.pack(token)))
         return size
 
     def _write(self) -> bool:

@@ -239,6 +239,32 @@ def test_a_peer_that_reads_nothing_gets_no_more_than_the_window() -> None:
     assert peer.ended() == ""
 
 
+def test_what_is_sent_at_once_is_probed_in_pieces() -> None:
+    """Else a window that goes with one probe is answered at once, and goes at once again."""
+    peer = Peer()
+    size = 9000
+    sent = [virtio() + ip4(17, udp(bytes(size), sport=number)) for number in range(30)]
+    assert eventually(lambda: peer.end.pump.peer is not None)
+    held = peer.end.pump._window
+    held.arrived = -held.limit  # nothing may go: it gathers in the queue
+    for packet in sent:
+        peer.end.machine.send(packet)
+    assert eventually(lambda: peer.end.pump._queue.size > len(sent) * size)
+    held.arrived = 0
+    peer.say(frames.frame(frames.PROBE, bytes(8)))  # it wakes up
+    decoder, gaps, came = Decoder(), [0], 0
+    while came < len(sent):
+        for kind, body in decoder.feed(os.readv(peer.back, [decoder.room()])):
+            if kind == frames.PACKET:
+                came += 1
+                gaps[-1] += len(body)
+            elif kind == frames.PROBE:
+                gaps.append(0)
+    assert max(gaps) <= held.limit // 8 + 2 * size
+    peer.say(frames.frame(frames.END))
+    assert peer.ended() == ""
+
+
 def test_a_peer_that_asks_without_end_and_reads_nothing_is_ended() -> None:
     peer = Peer()
     os.set_blocking(peer.out, False)
