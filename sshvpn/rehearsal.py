@@ -40,7 +40,14 @@ async def rehearse(
     if site.remote is not None and site.can_configure:
         device, owner = remote_render.expected_device(site.remote, by_ssh=site.is_guarded)
         end = ends.remote_end(site, addresses, services)
-        there = remote_render.render(end, site.remote, identity.remote_label, device, owner)
+        there = remote_render.render(
+            end,
+            site.remote,
+            identity.remote_label,
+            device,
+            owner,
+            has_queues=profile.has_queues,
+        )
     return [
         "# this machine, as root:",
         *_lines(here),

@@ -60,14 +60,22 @@ def _ssh_name(device: str) -> str:
     return f"tun{device.removeprefix(_PREPARED)}"
 
 
-def render(end: RemoteEnd, facts: Facts, label: str, device: str, owner: str | None) -> list[str]:
+def render(
+    end: RemoteEnd,
+    facts: Facts,
+    label: str,
+    device: str,
+    owner: str | None,
+    *,
+    has_queues: bool = False,
+) -> list[str]:
     """Return the commands of sh(1) that make the server's end what ``end`` says, as root there.
 
     ``label`` and ``device`` are the tunnel's there. ``owner`` (a name or a uid) is whom the agent
-    makes the device for; None: sshd makes it. What ``facts`` say is there already is not made
-    again; without rights on the server there is but a comment. Each command is one or more
-    lines. Raises RefusedError for what the agent would refuse, ValueError for a label and a
-    device that are none.
+    makes the device for, with several queues where it ``has_queues``; None: sshd makes it. What
+    ``facts`` say is there already is not made again; without rights on the server there is but a
+    comment. Each command is one or more lines. Raises RefusedError for what the agent would
+    refuse, ValueError for a label and a device that are none.
     """
     if not is_label(label) or not is_adapter(device):
         raise ValueError(f"not a label and a device: {label!r}, {device!r}")
@@ -78,7 +86,7 @@ def render(end: RemoteEnd, facts: Facts, label: str, device: str, owner: str | N
     changes = list(settings.changes(end, needs_localnet=is_localnet_needed(end)))
     forwarded = {(f, n): settings.forwarded_before(f, n) for f in FAMILIES for n in end.forward}
     return [
-        *_made(facts, device, owner, by_ssh=end.is_guarded),
+        *_made(facts, device, owner, by_ssh=end.is_guarded, has_queues=has_queues),
         _grouped(facts, device),
         # The packet filter before all else: nothing is let through that it would not allow.
         *_packet_filter(end, facts, label, list(rules(end, device, forwarded)), device),
@@ -90,11 +98,14 @@ def render(end: RemoteEnd, facts: Facts, label: str, device: str, owner: str | N
 # The device --------------------------------------------------------------------------------
 
 
-def _made(facts: Facts, device: str, owner: str | None, *, by_ssh: bool) -> Iterator[str]:
+def _made(
+    facts: Facts, device: str, owner: str | None, *, by_ssh: bool, has_queues: bool
+) -> Iterator[str]:
     if any(adapter.name == device for adapter in facts.adapters):
         return
     if owner is not None:
-        yield f"ip tuntap add dev {device} mode tun user {shlex.quote(owner)}"
+        queues = " multi_queue" if has_queues else ""
+        yield f"ip tuntap add dev {device} mode tun user {shlex.quote(owner)}{queues}"
         if by_ssh and device.startswith(_PREPARED):
             # `ssh -w` wants a device called tunN.
             yield f"ip link property add dev {device} altname {_ssh_name(device)}"

@@ -110,5 +110,9 @@ def test_of_the_stream_transport_it_tells_what_its_agent_makes(
     assert f"ip tuntap add dev sshvpnr5600 mode tun user {uid}\n" in printed
     assert "altname tun5600" not in printed
     assert "meta length" not in printed
+    many = vpn.lab.sshvpn("up", "--dry-run", "server", "--no-lan", "--streams", "2").stdout
+    assert f"ip tuntap add dev sshvpnr5600 mode tun user {uid} multi_queue\n" in many
+    here = many.partition("\n# server")[0]
+    assert re.search(r"ip tuntap add dev sshvpn0 mode tun user \d+ multi_queue\n", here)
     vpn.up("server", "--no-lan", "-v")
     vpn.down()

@@ -132,6 +132,18 @@ def test_a_device_for_a_login_with_sudo() -> None:
     ]
 
 
+def test_a_device_for_several_streams_has_several_queues() -> None:
+    lines = render(
+        dataclasses.replace(END, is_guarded=False),
+        FACTS,
+        LABEL,
+        "sshvpnr5600",
+        "1000",
+        has_queues=True,
+    )
+    assert lines[0] == "ip tuntap add dev sshvpnr5600 mode tun user 1000 multi_queue"
+
+
 def test_busybox_makes_no_device_and_knows_no_groups() -> None:
     assert rendered(ip="busybox")[:2] == [
         "# sshd makes tun0 for the session, and takes it away with it",
