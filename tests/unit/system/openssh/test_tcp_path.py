@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sshvpn.model import TcpPath
 from sshvpn.path_report import path_record
 from sshvpn.remote import agent_script, tcp_socket
 from sshvpn.remote.protocol import TcpOptions, Tuned
+from sshvpn.system.network import sockets
 from sshvpn.system.openssh import tcp_path
 
 OPTIONS = TcpOptions(30)
@@ -66,6 +68,61 @@ def test_what_only_root_may_choose_is_asked_of_the_helper(
     assert asked == ["bbr", "cubic"]
     assert name == "reno", "the helper of this test changes nothing"
     assert "bbr" in note
+
+
+@pytest.mark.parametrize(
+    ("available", "note"),
+    [
+        ("reno cubic\n", "as root, modprobe tcp_bbr"),
+        ("reno cubic bbr\n", "net.ipv4.tcp_allowed_congestion_control"),
+        (None, "as root, modprobe tcp_bbr"),
+    ],
+    ids=["no bbr", "bbr is root's", "no such file"],
+)
+def test_without_bbr_the_rest_is_set_and_the_note_says_what_mends_it(
+    sock: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    available: str | None,
+    note: str,
+) -> None:
+    file = tmp_path / "available"
+    if available is not None:
+        file.write_text(available)
+    monkeypatch.setattr(tcp_path, "_AVAILABLE", file)
+    choose = tcp_socket.choose
+
+    def choose_but_bbr(which: socket.socket, name: str) -> None:
+        if name == "bbr":
+            raise FileNotFoundError(2, "No such file or directory")
+        choose(which, name)
+
+    monkeypatch.setattr(tcp_socket, "choose", choose_but_bbr)
+    with sock:
+        name, told = asyncio.run(tcp_path.tune_socket(sock, OPTIONS, None))
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    assert name in ("cubic", "reno"), "this kernel's own, if it has cubic"
+    assert note in told
+
+
+def test_where_nobody_may_look_into_sshd_the_servers_half_says_so_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Yama does it: the descriptors are listed for root, and none is handed out."""
+    monkeypatch.setattr(tcp_socket, "_borrow", lambda *_: -1)
+    with socket.create_server(("127.0.0.1", 0)), pytest.raises(tcp_socket.NoSocketError) as caught:
+        tcp_socket.connection_of(os.getpid(), 1, 22)
+    assert str(caught.value).startswith("no_ptrace ")
+
+
+def test_where_the_kernel_hands_out_no_descriptor_our_end_is_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sockets, "_pidfd_getfd", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with client:
+            assert sockets.TransportSocket.of_process(os.getpid()) is None
 
 
 def test_somebodys_choice_stays() -> None:
