@@ -34,7 +34,9 @@ from sshvpn.model import (
     TcpPath,
     Traffic,
 )
+from sshvpn.odometer import NO_TRAFFIC, Odometer
 from sshvpn.path_report import path_record, tell_path
+from sshvpn.session import ProfileSession
 from sshvpn.sharing import LanSharing, tell_untrusted
 
 log = logging.getLogger("sshvpn.forward")
@@ -45,33 +47,6 @@ RETRY_LISTENERS_S = 2.0
 DRAIN_LOOK_S = 1.0
 """How often is looked whether a connection that takes nothing new has flows yet."""
 
-NO_TRAFFIC = Traffic(rx_bytes=None, tx_bytes=None, connections=None)
-
-
-class Odometer:
-    """Adds up what connections have carried, one after the other; pure."""
-
-    def __init__(self) -> None:
-        self._before = (0, 0)
-        self._last = NO_TRAFFIC
-
-    def read(self, now: Traffic) -> Traffic:
-        """Return the sum, ``now`` being what the present connection has carried."""
-        if now.rx_bytes is None or now.tx_bytes is None:
-            now = replace(now, rx_bytes=self._last.rx_bytes, tx_bytes=self._last.tx_bytes)
-        self._last = now
-        if now.rx_bytes is None or now.tx_bytes is None:
-            return now
-        rx_before, tx_before = self._before
-        return replace(now, rx_bytes=rx_before + now.rx_bytes, tx_bytes=tx_before + now.tx_bytes)
-
-    def end(self) -> None:
-        """Begin with the next connection; what this one carried since the last look is lost."""
-        if self._last.rx_bytes is not None and self._last.tx_bytes is not None:
-            rx_before, tx_before = self._before
-            self._before = (rx_before + self._last.rx_bytes, tx_before + self._last.tx_bytes)
-            self._last = replace(NO_TRAFFIC, rx_bytes=0, tx_bytes=0)
-
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
@@ -81,8 +56,8 @@ class _Opened:
     where: Endpoint
 
 
-class ForwardSession:
-    """Implements supervisor.Session for ``sshvpn forward``.
+class ForwardSession(ProfileSession[ForwardProfile]):
+    """Implements session.Session for ``sshvpn forward``.
 
     ``on_change`` is called after what listens has changed by itself.
     """
@@ -99,7 +74,7 @@ class ForwardSession:
         trust: TrustStore,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.profile = profile
+        super().__init__(profile)
         self.engine = engine
         self.on_change = on_change
         self._interfaces = interfaces
@@ -113,28 +88,7 @@ class ForwardSession:
         self._open: dict[Listener, _Opened] = {}
         self._failed: dict[Listener, SshvpnError] = {}
         self._has_shared = False
-        self._adopted: ForwardProfile | None = None
-        self._before: ForwardProfile | None = None
         self._drains: set[asyncio.Task[None]] = set()
-
-    @property
-    def name(self) -> str:
-        """NAME, as status and down know it."""
-        return self.profile.name
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """What listens where, as it was asked for."""
-        return self.profile.wanted
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The bound of the first start."""
-        return self.profile.timeout_s
-
-    async def check(self) -> None:
-        """Raise UsageError for what is wrong before any connection is made."""
-        await self._check(self.profile)
 
     async def _check(self, profile: ForwardProfile) -> None:
         known = self._interfaces.names()
@@ -147,7 +101,7 @@ class ForwardSession:
         await self.engine.check(profile)
 
     async def adopt(self, profile: ForwardProfile | None) -> None:
-        """Take ``profile`` (None: the same) at the next ``bring_up``; see supervisor.Session.
+        """Take ``profile`` (None: the same) at the next ``bring_up``; see session.Session.
 
         Flows that are open stay with the connection that they have, which ends with the last.
         """
@@ -160,19 +114,12 @@ class ForwardSession:
         await self._check(profile)
         self._adopted = profile
 
-    def go_back(self) -> bool:
-        """Take the profile again that was there before, if the adopted one has not run."""
-        before, self._before = self._before, None
-        if before is not None:
-            self._use(before)
-        return before is not None
-
     def _use(self, profile: ForwardProfile) -> None:
         ports = {self.profile.specs[index]: port for index, port in self._ports.items()}
         self._ports = {
             index: ports[spec] for index, spec in enumerate(profile.specs) if spec in ports
         }
-        self.profile = profile
+        super()._use(profile)
         self._has_shared = False
 
     async def bring_up(self, prompter: Prompter | None) -> None:
@@ -181,9 +128,7 @@ class ForwardSession:
         Raises what stopped it, with nothing left open. Where adapters are followed, one
         listener of a SPEC is enough, and the others are tried again.
         """
-        if self._adopted is not None:
-            self._before, adopted, self._adopted = self.profile, self._adopted, None
-            self._use(adopted)
+        self._take_adopted()
         # At the first start only: a reconnect asks nobody.
         if self.profile.lan and not self._has_shared:
             await self.settle_trust(prompter)

@@ -50,7 +50,7 @@ class Access:
 
 
 class NotebookSession(ForwardSession):
-    """Implements supervisor.Session for ``sshvpn notebook``.
+    """Implements session.Session for ``sshvpn notebook``.
 
     ``keep`` is given what a browser needs, each time that it is known anew.
     """

@@ -24,7 +24,8 @@ from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
 from sshvpn.readiness import Readiness
-from sshvpn.supervisor import Session, Supervisor
+from sshvpn.session import Session
+from sshvpn.supervisor import Supervisor
 from sshvpn.wire import profile_from_json
 
 _LOG_BYTES = 1 << 20

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 from sshvpn import lifecycle
 from sshvpn.boundary import Prompter, Way
@@ -27,99 +27,13 @@ from sshvpn.errors import (
     UnreachableError,
 )
 from sshvpn.lifecycle import Life
-from sshvpn.model import ForwardProfile, State, Traffic, TunnelProfile
+from sshvpn.model import State
+from sshvpn.session import Session
 
 log = logging.getLogger("sshvpn.supervisor")
 
 ATTEMPT_S = 120.0
 """How long an attempt may take in which nobody is asked: what hangs longer is begun anew."""
-
-
-class Session(Protocol):
-    """What a supervisor keeps up."""
-
-    @property
-    def kind(self) -> str:
-        """``forward`` or ``tunnel``."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """NAME of cli.md."""
-        ...
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """What it was asked for, in words: two that want the same are equal."""
-        ...
-
-    @property
-    def timeout_s(self) -> float | None:
-        """How long the first start may take, prompts not counted; None: as long as it takes."""
-        ...
-
-    @property
-    def profile(self) -> ForwardProfile | TunnelProfile:
-        """What it keeps up."""
-        ...
-
-    on_change: Callable[[], None]
-    """To be called after something has changed by itself."""
-
-    async def bring_up(self, prompter: Prompter | None) -> None:
-        """Make it work, or raise an SshvpnError with nothing left behind."""
-        ...
-
-    async def wait_lost(self) -> SshvpnError:
-        """Wait until it works no more, and return why."""
-        ...
-
-    def forsake(self) -> None:
-        """Say nothing more over the connection: it can not be of use, and is torn down next."""
-        ...
-
-    def doubt(self) -> None:
-        """Look at once whether it still works: something has happened that may have ended it."""
-        ...
-
-    async def wait_login_possible(self) -> None:
-        """Return when what the last login lacked is back, so that nobody need be asked.
-
-        For ever where only a person can help.
-        """
-        ...
-
-    async def wait_gone(self) -> SshvpnError:
-        """Wait until nothing is left that could be kept up, and return why; mostly for ever."""
-        ...
-
-    async def tear_down(self) -> None:
-        """End what needs the connection; what outlives it may stay. Twice is fine."""
-        ...
-
-    async def adopt(self, profile: Any) -> None:
-        """Take ``profile`` at the next ``bring_up``; what connections are open live on.
-
-        None: it stays as it is. Raises UsageError or TakenError for what can be seen to be
-        wrong before anything changes.
-        """
-        ...
-
-    def go_back(self) -> bool:
-        """Take the profile again that was there before the one adopted last, if it has not run."""
-        ...
-
-    async def close(self) -> None:
-        """Undo all, for good. The last call; fine without ``tear_down`` before."""
-        ...
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return the records of ``status --json``, without what the supervisor adds."""
-        ...
-
-    def traffic(self) -> Traffic:
-        """Return what has been carried."""
-        ...
 
 
 class Supervisor:

@@ -47,6 +47,7 @@ from sshvpn.plan.request import Bypass, TunnelAddresses
 from sshvpn.plan.settings import device_sysctls
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol, render as remote_render
+from sshvpn.session import ProfileSession
 from sshvpn.sharing import LanSharing, tell_untrusted
 from sshvpn.tunnel.change import refuse_change, rehearse_change
 from sshvpn.tunnel.life import TunnelLife
@@ -86,8 +87,8 @@ class Surroundings:
     prober: Prober
 
 
-class TunnelSession:
-    """Implements supervisor.Session for ``sshvpn up``.
+class TunnelSession(ProfileSession[TunnelProfile]):
+    """Implements session.Session for ``sshvpn up``.
 
     ``on_change`` is called after something has changed by itself.
     """
@@ -101,7 +102,7 @@ class TunnelSession:
         outside: Surroundings,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.profile = profile
+        super().__init__(profile)
         self.on_change = on_change
         self._identity = identity
         self._local = outside.local
@@ -128,25 +129,8 @@ class TunnelSession:
         self._lost_at: float | None = None
         self._is_lost = False
         self._has_run = False
-        self._adopted: TunnelProfile | None = None
-        self._before: TunnelProfile | None = None
 
-    # supervisor.Session -----------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """NAME, as status and down know it."""
-        return self.profile.name
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """What was asked for."""
-        return self.profile.wanted
-
-    @property
-    def timeout_s(self) -> float | None:
-        """The bound of the first start."""
-        return self.profile.timeout_s
+    # session.Session --------------------------------------------------------------------
 
     @property
     def _can_configure(self) -> bool:
@@ -156,12 +140,8 @@ class TunnelSession:
     def _may_share(self) -> bool:
         return self.profile.lan is not False
 
-    async def check(self) -> None:
-        """Raise UsageError for what is wrong before anything is changed."""
-        await self._check(self.profile)
-
     async def adopt(self, profile: TunnelProfile | None) -> None:
-        """Take ``profile`` (None: the same) at the next ``bring_up``; see supervisor.Session."""
+        """Take ``profile`` (None: the same) at the next ``bring_up``; see session.Session."""
         profile = profile or self.profile
         refuse_change(self.profile, profile)
         await self._check(profile)
@@ -169,15 +149,8 @@ class TunnelSession:
             rehearse_change(replace(self._site, profile=profile))
         self._adopted = profile
 
-    def go_back(self) -> bool:
-        """Take the profile again that was there before, if the adopted one has not run."""
-        before, self._before = self._before, None
-        if before is not None:
-            self._use(before)
-        return before is not None
-
     def _use(self, profile: TunnelProfile) -> None:
-        self.profile = profile
+        super()._use(profile)
         self._sharing.limit(profile.lan_interfaces)
         self._has_run = False  # what is looked at before the first start is looked at again
 

@@ -11,7 +11,7 @@
     notebook, jupyter      │        │
     forwarding, tunnel  supervisor  control  config  wire
           │ announcing     │        │
-          │   sharing      │        │
+          │   sharing   session     │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
    presence  pulse ends  readiness                 privileged      by boundary's Protocols
           │     plan  remote  stream  services     │
@@ -37,9 +37,9 @@ PACKAGE = Path(sshvpn.__file__).parent
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "presence", "spec"}
 CAPABILITIES = PURE | {
-    "announcing", "config", "control", "ends", "forwarding", "jupyter", "notebook", "path_report",
-    "pulse", "readiness", "rehearsal", "remote", "services", "sharing", "supervisor", "tunnel",
-    "wire",
+    "announcing", "config", "control", "ends", "forwarding", "jupyter", "notebook", "odometer",
+    "path_report", "pulse", "readiness", "rehearsal", "remote", "services", "session", "sharing",
+    "supervisor", "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -57,17 +57,22 @@ ALLOWED: Mapping[str, set[str]] = {
     "readiness": NOUNS | {"boundary"},
     "ends": NOUNS | {"plan", "remote"},
     "pulse": NOUNS,
+    "odometer": NOUNS,
     "path_report": NOUNS,
+    "session": NOUNS | {"boundary"},
     "tunnel": NOUNS
-    | {"boundary", "ends", "listeners", "path_report", "plan", "pulse", "remote", "sharing"},
+    | {"boundary", "ends", "listeners", "path_report", "plan", "pulse", "remote", "session"}
+    | {"sharing"},
     "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "tunnel"},
     "sharing": NOUNS | {"boundary"},
     "presence": NOUNS,
     "announcing": NOUNS | {"boundary", "presence", "sharing"},
     "config": NOUNS | {"spec"},
     "control": NOUNS | {"boundary"},
-    "supervisor": NOUNS | {"boundary", "lifecycle"},
-    "forwarding": NOUNS | {"boundary", "lifecycle", "listeners", "path_report", "sharing"},
+    "supervisor": NOUNS | {"boundary", "lifecycle", "session"},
+    "forwarding": NOUNS
+    | {"boundary", "lifecycle", "listeners", "odometer", "path_report", "session"}
+    | {"sharing"},
     "jupyter": NOUNS | {"boundary", "remote"},
     "notebook": NOUNS | {"boundary", "forwarding", "jupyter", "remote"},
     "wire": NOUNS | {"spec"},
@@ -130,6 +135,7 @@ REASONS = {
     "plan": "it is pure: what is asked for and what is there in, steps out; root reads it too",
     "config": "it reads one file; what it means is decided above",
     "control": "status must start fast, and a session must not know who asks it",
+    "session": "it is what a supervisor and the kinds of session agree on, and knows neither",
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
     "forwarding": "it must run over both engines and over fakes alike",
     "jupyter": "it talks over any connection, and knows nothing of forwards",
@@ -137,6 +143,7 @@ REASONS = {
     "services": "it is pure: an account and a profile in, units and key options out; root reads it",
     "readiness": "it is pure but for the manager that it tells: a fake one stands in for systemd",
     "ends": "it is pure: both sides' facts in, what each shall be out",
+    "odometer": "it is pure: what each connection has carried in, the sum out",
     "path_report": "it is pure: what a connection has got in, words out",
     "pulse": "it is pure: what was seen and when in, dead or alive out",
     "tunnel": "it must run over every transport and over fakes alike",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sshvpn.forwarding import NO_TRAFFIC, Odometer
 from sshvpn.model import Traffic
+from sshvpn.odometer import NO_TRAFFIC, Odometer
 
 
 def test_it_goes_on_over_connections() -> None:
