@@ -48,6 +48,7 @@ test: system lint
 	@$(if $(ROOT),echo "* the laboratory needs root: sudo may ask for your password" >&2)
 	@$(PYTHON) -m compileall -q sshvpn
 	@$(ROOT) $(PYTHON) -m tests.systemd.tree
+	@$(ROOT) $(PYTHON) -m tests.e2e.notebooks
 	@mkdir -p $(COVERAGE) && chmod 1777 $(COVERAGE) && rm -rf $(COVERAGE)/*
 	$(ROOT) env COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/$(COVERAGE)/hypothesis \
 	  PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --cov --cov-report=term $(PYTEST)

@@ -22,6 +22,7 @@ from sshvpn.remote.notebook_protocol import (
     Bye,
     Directory,
     Ended,
+    Ends,
     Launched,
     LogLine,
     Message,
@@ -98,6 +99,8 @@ class RemoteJupyter:
             if isinstance(message, Took):
                 words = message.words
                 log.info("%s: starting %s", self._host, words)
+            elif isinstance(message, Ends):
+                log.warning("%s", _mortal(message, self._host))
             elif isinstance(message, LogLine):
                 last = _TOKEN.sub(r"\1…", message.text) or last
                 log.warning("jupyter: %s", _TOKEN.sub(r"\1…", message.text))
@@ -166,6 +169,19 @@ async def conversation(connection: Connection, host: str) -> AsyncIterator[Remot
 def new_token() -> str:
     """Return a token as Jupyter makes them: 24 bytes of the system's randomness, in hex."""
     return secrets.token_hex(24)
+
+
+def _mortal(ends: Ends, host: str) -> str:
+    why = f"systemd-logind at {host} ends what is left running (KillUserProcesses=yes)"
+    if ends.is_with_last:
+        return (
+            f"Jupyter ends when you are logged out: {why}; so that it goes on, run once: "
+            f"ssh {host} loginctl enable-linger"
+        )
+    return (
+        f"Jupyter ends with this connection: {why}, and systemd-run --user does not work there; "
+        "who administers it can allow it (dbus-user-session and loginctl enable-linger)"
+    )
 
 
 def _error(problem: Problem, host: str, last_words: str = "") -> SshvpnError:  # noqa: C901, PLR0911

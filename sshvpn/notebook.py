@@ -238,10 +238,11 @@ class NotebookSession(ForwardSession):
                 f"requests for {place.host}",
                 f"end it, with its kernels: sshvpn notebook stop {self.profile.host}",
             )
+        option = f"{'NotebookApp' if server.is_classic else 'ServerApp'}.allow_remote_access"
         return SshvpnError(
             f"Jupyter in {server.directory} was not started by sshvpn, and takes no requests for "
             f"{place.host}",
-            "start it there with --ServerApp.allow_remote_access=True, or end it (and its kernels) "
+            f"start it there with --{option}=True, or end it (and its kernels) "
             f"and let sshvpn start it: sshvpn notebook stop {self.profile.host} --dir "
             f"{server.directory}",
         )

@@ -63,6 +63,11 @@ class Server:
         return self.origin != "other"
 
     @property
+    def is_classic(self) -> bool:
+        """Whether it is Notebook 6 or older, which does not tell its version."""
+        return not self.version
+
+    @property
     def is_open(self) -> bool:
         """Whether it asks nobody for anything, as far as it tells."""
         return not self.token and not self.has_password
@@ -102,6 +107,13 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """What is started will not live on: it ends with this login, or with the last one."""
+
+    is_with_last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """A line of the log of one that ended while it started."""
 
@@ -129,7 +141,9 @@ class Problem:
     text: str
 
 
-Message = Hello | Directory | Server | Ready | Took | Launched | LogLine | Ended | Bye | Problem
+Message = (
+    Hello | Directory | Server | Ready | Took | Ends | Launched | LogLine | Ended | Bye | Problem
+)
 
 
 def remote_command(script: str, nonce: str) -> str:
@@ -208,7 +222,7 @@ class Reader:
         return _message(word, rest)
 
 
-def _message(word: str, rest: str) -> Message:  # noqa: PLR0911 (it reads as a table)
+def _message(word: str, rest: str) -> Message:  # noqa: C901, PLR0911 (it reads as a table)
     match word:
         case "hello" if rest.startswith(f"{PROTOCOL} "):
             return Hello(rest.partition(" ")[2])
@@ -220,6 +234,8 @@ def _message(word: str, rest: str) -> Message:  # noqa: PLR0911 (it reads as a t
             return Took(printable(rest))
         case "launched":
             return Launched(printable(rest))
+        case "ends" if rest in ("logout", "last_logout"):
+            return Ends(is_with_last=rest == "last_logout")
         case "log":
             return LogLine(printable(rest))
         case "ended" | "left" if rest.isascii() and rest.isdigit():

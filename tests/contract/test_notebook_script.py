@@ -200,6 +200,75 @@ def test_each_way_takes_the_jupyter_that_it_names(lab: Lab) -> None:
     assert not lab.server.exists("/tmp/was-evaluated")  # noqa: S108
 
 
+# Laid out and worded as conda does it (conda/shell/etc/profile.d/conda.sh, and what `conda
+# shell.posix activate` prints); the activation script as packages of compilers have it.
+CONDA = {
+    "conda-meta/history": "",
+    "etc/profile.d/conda.sh": """\
+export CONDA_EXE='{root}/bin/conda'
+export _CE_M=''
+export _CE_CONDA=''
+__conda_exe() (
+    "$CONDA_EXE" $_CE_M $_CE_CONDA "$@"
+)
+__conda_activate() {{
+    \\local ask_conda
+    ask_conda="$(PS1="${{PS1:-}}" __conda_exe shell.posix "$@")" || \\return
+    \\eval "$ask_conda"
+}}
+conda() {{
+    case "${{1-__missing__}}" in
+        activate|deactivate) __conda_activate "$@" ;;
+        *) __conda_exe "$@" ;;
+    esac
+}}
+""",
+    "bin/conda": """\
+#!/bin/sh
+[ "$1 $2" = "shell.posix activate" ] || exit 2
+cat <<END
+PS1='(my env) '
+export PATH='$3/bin:$PATH'
+export CONDA_PREFIX='$3'
+export CONDA_SHLVL='1'
+export CONDA_DEFAULT_ENV='my env'
+. "$3/etc/conda/activate.d/compilers.sh"
+END
+""",
+}
+COMPILERS = """\
+#!/bin/bash
+function _tc_activation() {
+  local names=(cc "c++")
+  export COMPILER="${names[1]}"
+}
+_tc_activation
+"""
+
+
+@pytest.mark.parametrize("kind", ["conda", "micromamba"])
+def test_a_conda_environment_is_activated_as_conda_does_it(lab: Lab, kind: str) -> None:
+    root = f"{HOME}/miniconda3" if kind == "conda" else f"{HOME}/micromamba"
+    prefix = f"{root}/envs/my env"
+    make_venv(lab.server, prefix)
+    lab.server.run(["rm", f"{prefix}/etc"])  # the tests' own
+    for name, text in CONDA.items() if kind == "conda" else ():
+        lab.server.write(f"{root}/{name}", text.format(root=root), mode=0o755)
+    lab.server.write(f"{prefix}/conda-meta/history", "")
+    lab.server.write(f"{prefix}/etc/conda/activate.d/compilers.sh", COMPILERS)
+    lab.server.write(f"{HOME}/.profile", "")
+    site = Site(lab, path="/usr/bin:/bin")
+    server, words = site.started(NotebookWish("", JupyterWay.CONDA, ("my env",)))
+    assert words == f"{prefix}/bin/jupyter-lab"
+    data = lab.server.host_path(f"/proc/{server.pid}/environ").read_text()
+    has = dict(one.split("=", 1) for one in data.split("\0") if "=" in one)
+    assert (has["CONDA_PREFIX"], has["COMPILER"]) == (prefix, "c++")
+    assert has["PATH"].startswith(f"{prefix}/bin:")
+    assert has.get("CONDA_DEFAULT_ENV") == ("my env" if kind == "conda" else None)
+    assert lab.server.read(server.log).count("_tc_activation") == 0
+    site.stop(server)
+
+
 def test_where_only_an_interactive_shell_has_it_that_is_asked(lab: Lab) -> None:
     lab.server.write(f"{HOME}/.profile", ". ~/.bashrc\n")
     guard = "case $- in *i*) ;; *) return ;; esac\n"

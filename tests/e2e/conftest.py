@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.notebooks import Notebooks
 from tests.e2e.office import Office
 from tests.lab import Lab, Wan
 
@@ -95,6 +96,57 @@ def office(request: pytest.FixtureRequest, _shared: _Shared) -> Iterator[Office]
         office.clean()
     except BaseException:
         _shared.close()
+        raise
+
+
+class _Standing:
+    """A laboratory with a Jupyter that sshvpn has started, and that goes on; made as `_Shared`."""
+
+    def __init__(self) -> None:
+        self.notebooks: Notebooks | None = None
+
+    def get(self) -> Notebooks:
+        if self.notebooks is None:
+            self.notebooks = Notebooks(Office(Lab()))
+            self.notebooks.open()
+            self.notebooks.office.sshvpn("down")
+            self.notebooks.office.lab.checkpoint()
+        return self.notebooks
+
+    def close(self) -> None:
+        if self.notebooks is not None:
+            self.notebooks.end()
+            self.notebooks.office.lab.close()
+        self.notebooks = None
+
+
+@pytest.fixture(scope="session")
+def _standing() -> Iterator[_Standing]:
+    standing = _Standing()
+    yield standing
+    standing.close()
+
+
+@pytest.fixture
+def running(request: pytest.FixtureRequest, _standing: _Standing) -> Iterator[Notebooks]:
+    """Return a shared laboratory where Jupyter runs already, for a test that only uses it.
+
+    It was started without --lan, and nothing leads to it.
+    """
+    notebooks = _standing.get()
+    lab = notebooks.office.lab
+    request.node.stash[_LABS] = [lab]
+    yield notebooks
+    if request.node.stash.get(_FAILED, False):
+        _standing.close()
+        return
+    try:
+        notebooks.office.sshvpn("down", "--all")
+        notebooks.end_kernels()
+        lab.check()
+        notebooks.office.clean()
+    except BaseException:
+        _standing.close()
         raise
 
 

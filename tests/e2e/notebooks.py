@@ -1,7 +1,8 @@
 """What the tests of `sshvpn notebook` have in common: a server with a real Jupyter, and browsers.
 
 The server's Jupyter is in a virtual environment that is made there, in alice's home directory;
-what is installed in it is this project's own, so that it is made in a moment.
+what is installed in it is this project's own, so that it is made in a moment. Notebook 6, which
+that one excludes, is installed once, outside of the repository (`python -m tests.e2e.notebooks`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import shutil
 import signal
 import sys
 import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.e2e.office import HOME, Office, Result
 from tests.lab import LabMachine
+from tests.lab.cache import install, made
 
 HERE: Final = Path(__file__).parents[1] / "lab"
 VENV: Final = "my venv"
 STATE: Final = f"{HOME}/.local/state/sshvpn/notebooks"
 RUNTIME: Final = f"{HOME}/.local/share/jupyter/runtime"
-SCRIPT: Final = "#!{python}\nimport sys\nfrom jupyterlab.labapp import main\nsys.exit(main())\n"
+SCRIPT: Final = "#!{python}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
+CLASSIC: Final = ("notebook<7",)
+"""Which has nbclassic among what it needs."""
 TIMEOUT: Final = 90
 
 
@@ -30,18 +36,43 @@ PATH_LINE: Final = f'PATH="$HOME/{VENV}/bin:$PATH"; export PATH\n'
 """What puts the environment on the PATH, for a POSIX shell."""
 
 
-def make_venv(machine: LabMachine, place: str, user: str = "alice") -> None:
+@dataclass(frozen=True)
+class Packages:
+    """Python packages that are installed: their directory, what has share/ and etc/, commands."""
+
+    library: str
+    prefix: str
+    commands: Mapping[str, str]
+
+
+PROJECT: Final = Packages(
+    sysconfig.get_path("purelib"), sys.prefix, {"jupyter-lab": "jupyterlab.labapp"}
+)
+
+
+def classic() -> Packages:
+    """Return Notebook 6 and nbclassic, installed now where they are not there."""
+    path = made("notebook6", (CLASSIC, sys.version), lambda root: install(root, CLASSIC))
+    names = {"jupyter-notebook": "notebook", "jupyter-nbclassic": "nbclassic"}
+    commands = {command: f"{name}.notebookapp" for command, name in names.items()}
+    return Packages(str(path), str(path), commands)
+
+
+def make_venv(
+    machine: LabMachine, place: str, user: str = "alice", packages: Packages = PROJECT
+) -> None:
     """Make a virtual environment with Jupyter on MACHINE, in the directory PLACE, as USER."""
     python = [sys.executable, "-m", "venv", "--without-pip", "--symlinks", place]
     machine.run(python, user=user)
     (library,) = machine.host_path(f"{place}/lib").iterdir()
-    (library / "site-packages" / "project.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    (library / "site-packages" / "project.pth").write_text(f"{packages.library}\n")
     for shared in ("share", "etc"):
-        machine.run(["ln", "-s", f"{sys.prefix}/{shared}", f"{place}/{shared}"], user=user)
+        machine.run(["ln", "-s", f"{packages.prefix}/{shared}", f"{place}/{shared}"], user=user)
     # A path with a space is no interpreter's in a #! line.
     interpreter = sys.executable if " " in place else f"{place}/bin/python"
-    script = SCRIPT.format(python=interpreter)
-    machine.write(f"{place}/bin/jupyter-lab", script, owner=user, mode=0o755)
+    for command, module in packages.commands.items():
+        script = SCRIPT.format(python=interpreter, module=module)
+        machine.write(f"{place}/bin/{command}", script, owner=user, mode=0o755)
 
 
 class Notebooks:
@@ -67,6 +98,18 @@ class Notebooks:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+    def end_kernels(self) -> None:
+        """End the kernels of the one Jupyter that runs, which goes on."""
+        (server,) = self.server.host_path(RUNTIME).glob("jpserver-*.json")
+        record = json.loads(server.read_text())
+        api, token = (
+            f"{record['url']}api/kernels",
+            ("-H", f"Authorization: token {record['token']}"),
+        )
+        for kernel in json.loads(self.office.fetch(api, *token, machine=self.server)):
+            url = f"{api}/{kernel['id']}"
+            self.office.fetch(url, "-X", "DELETE", *token, machine=self.server)
 
     # -- what a person types, and sees ---------------------------------------------------------
 
@@ -99,8 +142,15 @@ class Notebooks:
         self, url: str, code: str, kernel: str | None = None, *, machine: LabMachine | None = None
     ) -> tuple[str, str]:
         """Run CODE in KERNEL (or a new one) of URL; return text and kernel."""
+        return self.execute_at(machine or self.office.gateway, url, code, kernel)
+
+    @classmethod
+    def execute_at(
+        cls, machine: LabMachine, url: str, code: str, kernel: str | None = None
+    ) -> tuple[str, str]:
+        """Do so from MACHINE."""
         order = {"url": bare(url), "token": token_of(url), "code": code, "kernel": kernel}
-        said = self._helper(machine or self.office.gateway, "_kernel.py", order)
+        said = cls._helper(machine, "_kernel.py", order)
         return said["text"], said["kernel"]
 
     def browse(
@@ -144,3 +194,7 @@ def token_of(url: str) -> str:
 def bare(url: str) -> str:
     """Return URL without its token."""
     return url.partition("?")[0]
+
+
+if __name__ == "__main__":
+    classic()

@@ -8,6 +8,7 @@ lan2 ──eth0 ── lan1 ┘                       127.0.0.1:8888
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.lab
 NAME = "server.local"
 GATEWAY = {"192.168.77.1", "fd77::1"}
 PAGE = Found("server 8888", NAME, "192.168.77.1", 8888)
+PORTAL = Found("server", NAME, "192.168.77.1", 7748)
 LAN_SIDE = "sshvpn.lan.main"
 
 _ASK = """
@@ -190,7 +192,7 @@ def test_with_no_announce_nothing_is_said(vpn: Vpn) -> None:
 def test_down_withdraws_it_at_once(vpn: Vpn) -> None:
     avahi = Avahi(vpn.lab.lan, "tablet")
     vpn.up("server", "--lan", "--publish", "8888", "--portal")
-    wait_browsed(avahi, PAGE, Found("server", NAME, "192.168.77.1", 7748))
+    wait_browsed(avahi, PAGE, PORTAL)
     vpn.down()
     # What is said good-bye to lives for one second more (RFC 6762, 10.1).
     wait_until(lambda: not avahi.browse() and not avahi.resolve(NAME), 6, every=0.2)
@@ -224,6 +226,24 @@ def test_a_lost_connection_changes_nothing_of_it(vpn: Vpn) -> None:
         wait_until(lambda: vpn.record()["state"] == "running", 30, every=0.1)
     assert heard[0] < 40, "it was not said again and again"
     vpn.down()
+
+
+def test_what_has_failed_is_listed_no_more_until_it_runs_again(vpn: Vpn) -> None:
+    lab = vpn.lab
+    avahi = Avahi(lab.lan, "tablet")
+    vpn.up("server", "--lan", "--publish", "8888", "--portal")
+    wait_browsed(avahi, PAGE, PORTAL)
+    lab.server.sshd.change_host_keys()
+    lab.server.sshd.kill_sessions()
+    wait_until(lambda: vpn.record()["state"] == "failed", 20, every=0.1)
+    wait_browsed(avahi, PORTAL)
+    assert avahi.resolve(NAME) == GATEWAY, "the portal tells why there is nothing"
+    lab.know(lab.server.sshd)
+    lab.gateway.kill(vpn.record()["pid"], signal.SIGHUP)
+    wait_until(lambda: vpn.record()["state"] == "running", 30, every=0.1)
+    wait_browsed(avahi, PAGE, PORTAL)
+    vpn.down()
+    wait_until(lambda: not avahi.browse() and not avahi.resolve(NAME), 6, every=0.2)
 
 
 def test_a_process_that_is_killed_comes_again(vpn: Vpn) -> None:
@@ -315,6 +335,25 @@ def test_a_name_that_is_ours_is_kept_from_who_comes_later(vpn: Vpn) -> None:
     assert vpn.record()["names"] == [NAME]
     wait_resolved(avahi, NAME, *GATEWAY)
     vpn.down()
+
+
+def test_a_services_name_that_another_has_is_left_to_it(vpn: Vpn) -> None:
+    lan = vpn.lab.lan
+    avahi = Avahi(lan, "tablet")
+    ours = PAGE._replace(instance="server 8888-2")
+
+    def of_ours() -> set[Found]:
+        """Return what is listed, but for the service of that other machine."""
+        return {one for one in avahi.browse() if one.host != theirs.host}
+
+    with avahi.publishing("server 8888", 1234) as theirs:
+        vpn.up("server", "--lan", "--publish", "8888")
+        wait_until(lambda: of_ours() == {ours}, 15, every=0.2)
+        assert theirs in avahi.browse()
+        assert vpn.record()["names"] == [NAME], "the host's name is nobody else's"
+        vpn.down()
+        wait_until(lambda: not of_ours(), 6, every=0.2)
+        assert theirs in avahi.browse()
 
 
 def test_the_gateways_own_avahi_goes_on_beside_it(vpn: Vpn) -> None:

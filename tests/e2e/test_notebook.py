@@ -68,11 +68,9 @@ def test_it_starts_jupyter_and_is_here_and_kernels_live_on_without_the_connectio
     assert office.status() == []
 
 
-def test_a_browser_on_the_lan_runs_a_cell(notebooks: Notebooks) -> None:
-    office = notebooks.office
+def test_a_browser_on_the_lan_runs_a_cell(running: Notebooks) -> None:
     # Started for this machine alone: it can be shared later, without losing its kernels.
-    notebooks.open()
-    office.sshvpn("down")
+    notebooks, office = running, running.office
     said = notebooks.run("-b", "--no-browser", "--lan", "--qr", "server").stdout
     assert "it ran already" in said
     assert "plain HTTP" in said
@@ -94,8 +92,8 @@ def test_a_browser_on_the_lan_runs_a_cell(notebooks: Notebooks) -> None:
     assert {"127.0.0.1:9999", "192.168.77.1:9999"} <= set(record["listen"])
 
 
-def test_the_token_is_nowhere_where_others_can_read_it(notebooks: Notebooks) -> None:
-    office = notebooks.office
+def test_the_token_is_nowhere_where_others_can_read_it(running: Notebooks) -> None:
+    notebooks, office = running, running.office
     # A browser that tells how it was called, and what that names.
     notes = f"{HOME}/browser"
     script = f'#!/bin/sh\necho "$@" >{notes}.argv\ncp "${{1#file://}}" {notes}.page\nsleep 2\n'

@@ -85,13 +85,11 @@ def test_a_login_that_runs_no_commands_is_told(own_office: Office) -> None:
     notebooks.end()
 
 
-def test_two_of_one_name_on_two_servers_are_two(own_office: Office) -> None:
-    office = own_office
-    notebooks = Notebooks(office)
+def test_two_of_one_name_on_two_servers_are_two(running: Notebooks) -> None:
+    notebooks, office = running, running.office
     first = notebooks.open("--name", "one")
     second = notebooks.open("--name", "two")
     assert bare(first) == "http://localhost:9999/"
     assert bare(second) == "http://localhost:10000/"
     assert [record["target"] for record in office.status()] == ["127.0.0.1:8888"] * 2
     assert office.sshvpn("down", "--all").stdout.count("is down") == 2
-    notebooks.end()

@@ -230,28 +230,23 @@ def test_a_profile_has_one_and_what_is_said_at_the_end_tells_where(own_office: O
 
 
 def test_a_notebook_is_opened_from_it_with_a_token_only_where_that_is_said(
-    own_office: Office,
+    running: Notebooks,
 ) -> None:
-    notebooks = Notebooks(own_office)
-    office = notebooks.office
-    try:
-        said = notebooks.run("-b", "--no-browser", "--lan", "--portal", "server").stdout
-        assert re.search(f"^  portal +{PORTAL}$", said, re.MULTILINE), said
-        page = fetch(office.lab.lan, PORTAL)
-        assert "Jupyter" in page
-        assert "token" not in page
-        assert token_of(url_in(said)) not in page
-        office.sshvpn("down")
-        words = ("-b", "--no-browser", "--lan", "--portal", "--portal-tokens", "server")
-        token = token_of(url_in(notebooks.run(*words).stdout))
-        page = fetch(office.lab.lan, PORTAL)
-        assert f'href="http://192.168.77.1:9999/?token={token}"' in page
-        assert not [line for line in office.gateway.processes().values() if token in line]
-        told = "without --portal"
-        assert told in office.refused(2, "notebook", "-b", "--lan", "--portal-tokens", "server")
-    finally:
-        office.sshvpn("down", "--all", check=False)
-        notebooks.end()
+    notebooks, office = running, running.office
+    said = notebooks.run("-b", "--no-browser", "--lan", "--portal", "server").stdout
+    assert re.search(f"^  portal +{PORTAL}$", said, re.MULTILINE), said
+    page = fetch(office.lab.lan, PORTAL)
+    assert "Jupyter" in page
+    assert "token" not in page
+    assert token_of(url_in(said)) not in page
+    office.sshvpn("down")
+    words = ("-b", "--no-browser", "--lan", "--portal", "--portal-tokens", "server")
+    token = token_of(url_in(notebooks.run(*words).stdout))
+    page = fetch(office.lab.lan, PORTAL)
+    assert f'href="http://192.168.77.1:9999/?token={token}"' in page
+    assert not [line for line in office.gateway.processes().values() if token in line]
+    told = "without --portal"
+    assert told in office.refused(2, "notebook", "-b", "--lan", "--portal-tokens", "server")
 
 
 # -- the recipe --------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ have them on Linux.
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tests.lab.firewalls import bus, start
@@ -59,6 +61,17 @@ class Avahi:
         said = re.findall(r"Host name is (\S+)\.local|startup complete. Host name is (\S+)\.local",
                           self.log())  # fmt: skip
         return "".join(said[-1])
+
+    @contextlib.contextmanager
+    def publishing(self, instance: str, port: int) -> Iterator[Found]:
+        """Let its machine have the web service INSTANCE at PORT, until the end of the block."""
+        child = self.machine.popen(["avahi-publish", "-s", instance, "_http._tcp", str(port)])
+        theirs = Found(instance, f"{self.host_name}.local", self.machine.address, port)
+        try:
+            wait_until(lambda: theirs in self.browse(), what=f"{self.browse()}", every=0.1)
+            yield theirs
+        finally:
+            child.end()
 
     def resolve(self, name: str) -> set[str]:
         """Return the addresses of NAME, of both families, that it finds within seconds."""

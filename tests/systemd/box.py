@@ -46,11 +46,15 @@ Result = subprocess.CompletedProcess[str]
 
 
 class Box:
-    """A booted Debian with alice, in the network of `machine`. Close it."""
+    """A booted Debian with alice, in the network of `machine`. Close it.
 
-    def __init__(self, machine: LabMachine) -> None:
+    SHOWN are directories of this machine that it can read.
+    """
+
+    def __init__(self, machine: LabMachine, shown: Sequence[str] = ()) -> None:
         """Prepare its files and boot it."""
         self._machine = machine
+        self._shown = shown
         self._layer = pathlib.Path(tempfile.mkdtemp(prefix="sshvpn-box-", dir="/var/tmp"))
         self._lower = tree.layers()
         for name in ("upper", "work", "root"):
@@ -93,6 +97,7 @@ class Box:
             "--register=no", "--keep-unit", "--capability=CAP_NET_ADMIN", "--bind=/dev/net/tun",
             f"--network-namespace-path=/proc/{self._machine.pid}/ns/net", "--machine=box",
             "--resolv-conf=off", "--link-journal=no",
+            *(f"--bind-ro={path}" for path in self._shown),
         ]  # fmt: skip
         groups = [root / self._layer.name for root in _CGROUPS if (root / "cgroup.procs").exists()]
         for group in groups:

@@ -112,7 +112,17 @@ def test_its_key_is_limited_to_its_port(forwards: Site) -> None:
     forwards.box.sshvpn("disable", "web")
 
 
-def test_a_notebook_is_a_service_too_and_its_owner_is_shown_the_url(site: Site) -> None:
+def shown_url(site: Site) -> str:
+    """Return the URL that the owner of the notebook is shown, while the service has it."""
+    said = site.box.sshvpn("notebook", "web", "--no-browser")
+    assert said.stderr == "web is up already\n"
+    (url,) = [line.split()[1] for line in said.stdout.splitlines() if "here " in line]
+    return url
+
+
+def test_a_notebook_is_a_service_too_that_a_reboot_brings_back_with_the_same_url(
+    site: Site,
+) -> None:
     linger(site)
     site.box.write(
         f"{HOME}/.config/sshvpn/config.toml", '[notebooks.web]\nhost = "server"\n', "alice", 0o600
@@ -122,11 +132,15 @@ def test_a_notebook_is_a_service_too_and_its_owner_is_shown_the_url(site: Site) 
     server.write("/root/.profile", path, "root")
     site.box.sshvpn("enable", "web")
     wait_until(lambda: reaches_api(site), 60, every=0.2)
-    said = site.box.sshvpn("notebook", "web", "--no-browser")
-    assert said.stderr == "web is up already\n"
-    (url,) = [line.split()[1] for line in said.stdout.splitlines() if "here " in line]
+    url = shown_url(site)
     status = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}"]
     api = url.replace("/?", "/api/status?")
+    assert site.lab.gateway.run([*status, api]).stdout == "200"
+    site.box.reboot()
+    wait_until(lambda: reaches_api(site), 60, every=0.2)
+    assert site.box.run(["loginctl", "list-sessions", "--no-legend"], user="root").stdout == ""
+    assert show(site, "ActiveState") == "active"
+    assert shown_url(site) == url
     assert site.lab.gateway.run([*status, api]).stdout == "200"
     assert url.partition("token=")[2] not in site.box.sshvpn("logs", "web").stdout
     site.box.sshvpn("disable", "web")

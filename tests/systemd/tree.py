@@ -1,6 +1,5 @@
-"""The Debian that is booted: made once by debootstrap, kept below /var/cache, never written to.
+"""The Debian that is booted: made once by debootstrap, kept in the cache, never written to.
 
-A change of what belongs to it gives another directory, so an old one is not taken for the new.
 Run as a program it makes the tree, which takes a minute: `make test-systemd` and `make test` do
 so before the tests, whose time is bounded.
 """
@@ -8,26 +7,23 @@ so before the tests, whose time is bounded.
 from __future__ import annotations
 
 import compileall
-import fcntl
-import hashlib
 import os
 import pathlib
 import py_compile
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from typing import Final
 
 from sshvpn.config.toml import loads
+from tests.lab.cache import install, made, run
 from tests.lab.machine import ALICE, CHECKOUT
 
-CACHE: Final = pathlib.Path(os.environ.get("SSHVPN_TEST_CACHE", "/var/cache/sshvpn-tests"))
 PREFIX: Final = "opt/sshvpn"
 """Where the program is installed in it: root's, as `enable` wants it."""
 PACKAGES: Final = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd",  # what is tested against
     "python3", "openssh-client", "sudo", "nftables", "iproute2", "procps",  # what sshvpn needs
+    "openssh-server", "dbus-user-session", "polkitd",  # a server that people log in to
 )  # fmt: skip
 _BY_HASH: Final = py_compile.PycInvalidationMode.UNCHECKED_HASH
 _MIRRORS: Final = {
@@ -38,27 +34,10 @@ _MIRRORS: Final = {
 
 def layers() -> list[pathlib.Path]:
     """Return the tree and, above it, the Python libraries; made now where they are not there."""
-    CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        system = _os_release()
-        base = _made("debian", (PACKAGES, system), lambda root: _make_base(root, system))
-        python = (_dependencies(), base.name)
-        return [_made("python", python, lambda root: _make_python(root, base)), base]
-
-
-def _made(kind: str, ingredients: object, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
-    key = hashlib.sha256(repr(ingredients).encode()).hexdigest()[:12]
-    path = CACHE / f"{kind}-{key}"
-    if not path.is_dir():
-        for old in CACHE.glob(f"{kind}-*"):
-            shutil.rmtree(old)
-        sys.stderr.write(f"* for the tests of services: making {path}, once\n")
-        begun = path.with_suffix(".begun")
-        begun.mkdir()
-        make(begun)
-        begun.rename(path)
-    return path
+    system = _os_release()
+    base = made("debian", (PACKAGES, system), lambda root: _make_base(root, system))
+    python = (_dependencies(), base.name)
+    return [made("python", python, lambda root: _make_python(root, base)), base]
 
 
 def _make_base(root: pathlib.Path, system: dict[str, str]) -> None:
@@ -66,19 +45,21 @@ def _make_base(root: pathlib.Path, system: dict[str, str]) -> None:
     quick = root / "etc/dpkg/dpkg.cfg.d"
     quick.mkdir(parents=True)
     (quick / "quick").write_text("force-unsafe-io\n")
-    _run(
+    run(
         "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}",
         system["VERSION_CODENAME"], str(root), _mirror(system["ID"]),
     )  # fmt: skip
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
-    _run("chroot", str(root), "useradd", "-m", "-u", str(ALICE.uid), "-s", ALICE.shell,
+    run("chroot", str(root), "useradd", "-m", "-u", str(ALICE.uid), "-s", ALICE.shell,
          "-p", ALICE.password, ALICE.name)  # fmt: skip
     sudoers = root / "etc/sudoers.d/alice"
     sudoers.write_text("alice ALL=(ALL) ALL\n")
     sudoers.chmod(0o440)
+    # It is started by the tests that log in; the machine around may have one of its own.
+    run("chroot", str(root), "systemctl", "disable", "ssh.service", "ssh.socket")
     # A virtual environment of root's; its libraries are a layer above this one.
-    _run("chroot", str(root), "python3", "-m", "venv", "--without-pip", f"/{PREFIX}")
+    run("chroot", str(root), "python3", "-m", "venv", "--without-pip", f"/{PREFIX}")
     command = root / "usr/local/bin/sshvpn"
     command.write_text(f"#!/{PREFIX}/bin/python\nfrom sshvpn.__main__ import main\nmain()\n")
     command.chmod(0o755)
@@ -95,11 +76,7 @@ def _make_python(root: pathlib.Path, base: pathlib.Path) -> None:
     version = packages.parent.name.removeprefix("python")
     other = ["--python-version", version, "--only-binary=:all:"]
     same = version == f"{sys.version_info.major}.{sys.version_info.minor}"
-    _run(
-        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-        "--root-user-action=ignore", "--target", str(root / packages), *([] if same else other),
-        *_dependencies(),
-    )  # fmt: skip
+    install(root / packages, _dependencies(), *([] if same else other))
 
 
 def install_program(base: pathlib.Path, layer: pathlib.Path) -> None:
@@ -131,15 +108,6 @@ def _os_release() -> dict[str, str]:
     lines = pathlib.Path("/etc/os-release").read_text().splitlines()
     pairs = dict(line.split("=", 1) for line in lines if "=" in line)
     return {key: pairs[key].strip('"') for key in ("ID", "VERSION_CODENAME")}
-
-
-def _run(*argv: str) -> None:
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    done = subprocess.run(
-        argv, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{argv}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,19 @@ conda_prefix() { # NAME: sets prefix and root
   [ -n "$prefix" ] && [ -d "$prefix/bin" ]
 }
 
+# ROOT PREFIX COMMAND...: as conda does it, or as micromamba, which has no such file.
+activate='
+if [ -r "$1/etc/profile.d/conda.sh" ]; then
+  . "$1/etc/profile.d/conda.sh" && conda activate "$2"
+else
+  for script in "$2"/etc/conda/activate.d/*.sh; do [ ! -r "$script" ] || . "$script"; done
+fi
+export CONDA_PREFIX="$2" PATH="$2/bin:$PATH"
+shift 2
+exec "$@"'
+
 in_prefix() { # PREFIX: sets program
-  for name in jupyter-lab jupyter-notebook; do
+  for name in jupyter-lab jupyter-notebook jupyter-nbclassic; do
     program=$1/bin/$name
     [ ! -x "$program" ] || return 0
   done
@@ -73,15 +84,14 @@ stage() {
   conda)
     conda_prefix "$1" || fail "no_conda_env $1"
     in_prefix "$prefix" || fail "none_in conda install -n $1 jupyterlab"
-    if [ -r "$root/etc/profile.d/conda.sh" ]; then
-      . "$root/etc/profile.d/conda.sh" && conda activate "$prefix"
-    fi >/dev/null 2>&1
-    export CONDA_PREFIX="$prefix" PATH="$prefix/bin:$PATH"
-    set -- "$program"
+    say "took $program"
+    # What activates it is written for bash, and ends other shells (an array, "function").
+    launch "$(command -v bash || echo /bin/sh)" -c "$activate" conda "$root" "$prefix" "$program"
+    return
     ;;
   *)
     set --
-    for name in jupyter-lab jupyter-notebook; do
+    for name in jupyter-lab jupyter-notebook jupyter-nbclassic; do
       ! program=$(command -v "$name") || { set -- "$program" && break; }
     done
     if [ $# -eq 0 ] && program=$(command -v jupyter); then

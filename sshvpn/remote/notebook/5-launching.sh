@@ -18,7 +18,8 @@ launch() { # WORD...: with the options that are ours
   fi
   [ "$user" != 0 ] || set -- "$@" --allow-root
   if command -v setsid >/dev/null; then set -- setsid "$@"; fi
-  if outlives_logout; then set -- systemd-run --user --scope --quiet --collect -- "$@"; fi
+  choose_scope
+  [ -z "$scope" ] || set -- systemd-run --user --scope --quiet --collect -- "$@"
   log=$state/$$.log
   (umask 077 && : >"$log") || fail "no_state $log"
   (
@@ -41,29 +42,56 @@ launch() { # WORD...: with the options that are ours
   start_of "$pid"
   (umask 077 && printf '%s %s %s\n' "$start" "$kind" "$log" >"$state/$pid")
   tidy
-  hide_page "${found%.json}-open.html"
+  hide "$found"
   tell "$found"
 }
 
 # Jupyter writes a page with the token for a browser there, whether it opens one or not, right
-# after the other file; only the directory keeps others from it.
-hide_page() { # FILE
+# after the other file; only the directory keeps others from it, and from Notebook 6's both.
+hide() { # FILE
   tries=10
-  while [ ! -e "$1" ] && [ "$tries" -gt 0 ]; do
+  while [ ! -e "${1%.json}-open.html" ] && [ "$tries" -gt 0 ]; do
     tries=$((tries - 1))
     nap
   done
-  chmod 600 "$1"
+  chmod 600 "$1" "${1%.json}-open.html"
 } 2>/dev/null
 
-# With lingering the user's own systemd lives on after the logout, and what is in a scope of it
-# too, where systemd-logind kills the rest (logind.conf(5), KillUserProcesses).
-outlives_logout() {
-  [ -e "/var/lib/systemd/linger/$(id -un)" ] && command -v systemd-run >/dev/null &&
+# systemd-logind may end all that a login has started when that ends. What is in a scope of the
+# user's own systemd it leaves alone; that one lives while the user is logged in, and with
+# lingering for ever.
+choose_scope() { # sets scope, and says for how long Jupyter will live, where that is not for long
+  scope=
+  lingers=
+  [ ! -e "/var/lib/systemd/linger/$(id -un)" ] || lingers=yes
+  kills=
+  ! logind_kills || kills=yes
+  [ -n "$lingers$kills" ] || return 0
+  ! has_scopes || scope=yes
+  case $kills:$scope:$lingers in
+  yes:yes:) say "ends last_logout" ;;
+  yes::*) say "ends logout" ;;
+  esac
+}
+
+has_scopes() {
+  command -v systemd-run >/dev/null &&
     : "${XDG_RUNTIME_DIR:=/run/user/$user}" && export XDG_RUNTIME_DIR &&
     [ -S "$XDG_RUNTIME_DIR/systemd/private" ] &&
     systemd-run --user --scope --quiet --collect -- true
 } >/dev/null 2>&1
+
+logind_kills() { # logind.conf(5): KillUserProcesses, KillOnlyUsers, KillExcludeUsers
+  grep -q '/session-[^/]*[.]scope' /proc/self/cgroup && command -v loginctl >/dev/null &&
+    settings=$(loginctl show-session -p KillUserProcesses -p KillOnlyUsers -p KillExcludeUsers) ||
+    return 1
+  name=$(id -un)
+  but=$(printf '%s\n' "$settings" | sed -n 's/^KillExcludeUsers=//p')
+  case " ${but:-root} " in *" $name "*) return 1 ;; esac
+  only=$(printf '%s\n' "$settings" | sed -n 's/^KillOnlyUsers=//p')
+  case $nl$settings$nl in *"${nl}KillUserProcesses=yes$nl"*) ;; *) [ -n "$only" ] || return 1 ;; esac
+  case " ${only:-$name} " in *" $name "*) ;; *) return 1 ;; esac
+} 2>/dev/null
 
 find_started() { # sets pid and found; by its number, now and then by its session
   if [ -z "$own_dirs" ]; then

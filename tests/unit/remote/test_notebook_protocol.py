@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from sshvpn.model import JupyterWay, NotebookWish
 from sshvpn.remote import notebook_protocol as protocol, notebook_script
-from sshvpn.remote.notebook_protocol import Ended, Hello, LogLine, Problem, Reader, Server
+from sshvpn.remote.notebook_protocol import Ended, Ends, Hello, LogLine, Problem, Reader, Server
 from sshvpn.remote.protocol import MalformedLineError
 
 NONCE = "0123456789abcdef"
@@ -62,12 +62,23 @@ def test_what_jupyter_tells_of_itself_is_read() -> None:
         ({"token": "", "password": True}, "is_open", False),
         ({"secure": True}, "has_tls", True),
         ({"sock": "/run/j.sock"}, "socket", "/run/j.sock"),
+        ({"version": "2.21.1"}, "is_classic", False),
+        ({"version": None}, "is_classic", True),
     ],
 )
 def test_each_of_its_words_is_taken_for_what_it_is(
     changed: dict[str, Any], field: str, value: object
 ) -> None:
     assert getattr(server(**changed), field) == value
+
+
+def test_for_how_long_it_lives_is_read() -> None:
+    assert read("ends logout", "ends last_logout") == [
+        Ends(is_with_last=False),
+        Ends(is_with_last=True),
+    ]
+    with pytest.raises(MalformedLineError):
+        read("ends tomorrow")
 
 
 def test_what_is_not_its_file_is_no_server() -> None:
