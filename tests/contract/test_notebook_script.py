@@ -269,6 +269,22 @@ def test_a_conda_environment_is_activated_as_conda_does_it(lab: Lab, kind: str) 
     site.stop(server)
 
 
+@pytest.mark.parametrize("kind", ["jupyter lab", "python3 -m jupyterlab"])
+def test_without_a_command_of_its_own_the_other_ways_to_start_it_are_found(
+    lab: Lab, kind: str
+) -> None:
+    program = f"{HOME}/bin/{kind.partition(' ')[0]}"
+    # jupyter looks for its subcommands beside itself, so it is one of an environment.
+    begins = "-m jupyter" if kind == "jupyter lab" else ""
+    script = f'#!/bin/sh\nexec "{HOME}/{VENV}/bin/python" {begins} "$@"\n'
+    lab.server.write(program, script, mode=0o755)
+    lab.server.write(f"{HOME}/.profile", 'PATH="$HOME/bin:$PATH"; export PATH\n')
+    site = Site(lab)
+    server, words = site.started()
+    assert words == kind.replace(kind.partition(" ")[0], program, 1)
+    site.stop(server)
+
+
 def test_where_only_an_interactive_shell_has_it_that_is_asked(lab: Lab) -> None:
     lab.server.write(f"{HOME}/.profile", ". ~/.bashrc\n")
     guard = "case $- in *i*) ;; *) return ;; esac\n"

@@ -28,4 +28,7 @@ def test_the_demonstration_runs_to_its_end(tmp_path: Path) -> None:
         "Every machine is as it was before",
     ):
         assert words in told, told
+    picture = (tmp_path / "notebook.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 20_000, "a blank page is smaller"
     assert "README.md says how" in told.splitlines()[-1], told

@@ -19,7 +19,7 @@ from tests.e2e.office import INTERRUPTED, Office, exit_code
 from tests.e2e.vpn import Vpn, fetch
 from tests.lab import Lab, LabMachine, wait_until
 from tests.lab.machine import CHECKOUT
-from tests.lab.visit import DESKTOP, PHONE, Browser
+from tests.lab.visit import DESKTOP, PHONE, TABLET, Browser
 
 pytestmark = pytest.mark.lab
 
@@ -80,7 +80,7 @@ def state(browser: Browser) -> str:
 # -- what is seen ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize("size", [PHONE, TABLET, DESKTOP], ids=["phone", "tablet", "desktop"])
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 def test_it_fits_and_reads_on_every_screen(
     standing: tuple[Vpn, Browser], size: tuple[int, int], *, is_dark: bool

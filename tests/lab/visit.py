@@ -11,6 +11,7 @@ from typing import Any, Final
 from tests.lab.machine import CHECKOUT, LabError, Machine, read_line
 
 PHONE: Final = (390, 844)
+TABLET: Final = (820, 1180)
 DESKTOP: Final = (1280, 800)
 _STARTS_WITHIN_S = 60
 
@@ -30,7 +31,7 @@ class Browser:
         """Load URL on a screen of SIZE, and return the page's title."""
         width, height = size
         order = {"open": url, "width": width, "height": height,
-                 "is_phone": size == PHONE, "is_dark": is_dark}  # fmt: skip
+                 "is_phone": size in (PHONE, TABLET), "is_dark": is_dark}  # fmt: skip
         return str(self._do(order))
 
     def script(self, code: str) -> Any:
