@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -171,6 +172,13 @@ def new_token() -> str:
     return secrets.token_hex(24)
 
 
+def _typed(host: str, *words: str) -> str:
+    """Return the line that runs ``words`` at ``host``, to be typed here: two shells read it."""
+    command = shlex.join(words)
+    is_plain = command == " ".join(words)
+    return f"ssh {host} {command if is_plain else shlex.quote(command)}"
+
+
 def _mortal(ends: Ends, host: str) -> str:
     why = f"systemd-logind at {host} ends what is left running (KillUserProcesses=yes)"
     if ends.is_with_last:
@@ -208,12 +216,18 @@ def _error(problem: Problem, host: str, last_words: str = "") -> SshvpnError:  #
         case "none_in":
             return SshvpnError(
                 f"there is no Jupyter in what was named at {host}",
-                f"install it: ssh {host} {text}",
+                f"install it: {_typed(host, text, '-m', 'pip', 'install', 'jupyterlab')}",
+            )
+        case "none_in_conda":
+            return SshvpnError(
+                f"there is no Jupyter in the environment {text} at {host}",
+                f"install it there: conda install -p {shlex.quote(text)} jupyterlab",
             )
         case "no_venv":
             return SshvpnError(
                 f"{text} at {host} is no virtual environment: it has no bin/python",
-                f"make it: ssh {host} python3 -m venv {text}, then install jupyterlab in it",
+                f"make it: {_typed(host, 'python3', '-m', 'venv', text)}, then install jupyterlab "
+                "in it",
             )
         case "no_conda_env":
             return SshvpnError(
@@ -233,6 +247,6 @@ def _error(problem: Problem, host: str, last_words: str = "") -> SshvpnError:  #
             why = f": {last_words}" if last_words else ""
             return SshvpnError(
                 f"Jupyter ended at {host} while it started{why}",
-                f"its whole log: ssh {host} cat {text}",
+                f"its whole log: {_typed(host, 'cat', text)}",
             )
     return SshvpnError(f"Jupyter at {host}: {problem.code} {text}")

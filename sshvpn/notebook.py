@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -244,7 +245,7 @@ class NotebookSession(ForwardSession):
             f"{place.host}",
             f"start it there with --{option}=True, or end it (and its kernels) "
             f"and let sshvpn start it: sshvpn notebook stop {self.profile.host} --dir "
-            f"{server.directory}",
+            f"{shlex.quote(server.directory)}",
         )
 
     # What is told -----------------------------------------------------------------------

@@ -172,6 +172,7 @@ def test_in_any_sh_it_starts_finds_and_ends_a_server_with_few_tools(lab: Lab, sh
 def test_each_way_takes_the_jupyter_that_it_names(lab: Lab) -> None:
     lab.server.write(f"{HOME}/.profile", "")
     make_venv(lab.server, f"{HOME}/conda/envs/my env")
+    lab.server.write(f"{HOME}/conda/envs/empty/bin/python", "")
     lab.server.write(f"{HOME}/.conda/environments.txt", f"{HOME}/conda\n{HOME}/conda/envs/my env\n")
     lab.server.write(f"{HOME}/work/x", "")
     site = Site(lab)
@@ -192,6 +193,7 @@ def test_each_way_takes_the_jupyter_that_it_names(lab: Lab) -> None:
         (JupyterWay.VENV, "nowhere", "no_venv"),
         (JupyterWay.CONDA, "nowhere", "no_conda_env"),
         (JupyterWay.CONDA, ".*", "no_conda_env"),
+        (JupyterWay.CONDA, "~/conda/envs/empty", "none_in_conda"),
         (JupyterWay.PYTHON, "nowhere", "no_command"),
         (JupyterWay.PYTHON, sys.base_prefix + "/bin/python3", "none_in"),
         (JupyterWay.COMMAND, "$(touch /tmp/was-evaluated)", "no_command"),
@@ -263,6 +265,7 @@ def test_a_conda_environment_is_activated_as_conda_does_it(lab: Lab, kind: str) 
     data = lab.server.host_path(f"/proc/{server.pid}/environ").read_text()
     has = dict(one.split("=", 1) for one in data.split("\0") if "=" in one)
     assert (has["CONDA_PREFIX"], has["COMPILER"]) == (prefix, "c++")
+    assert has["PATH"].split(":").count(f"{prefix}/bin") == 1
     assert has["PATH"].startswith(f"{prefix}/bin:")
     assert has.get("CONDA_DEFAULT_ENV") == ("my env" if kind == "conda" else None)
     assert lab.server.read(server.log).count("_tc_activation") == 0

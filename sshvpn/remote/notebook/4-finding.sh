@@ -32,12 +32,10 @@ conda_prefix() { # NAME: sets prefix and root
 
 # ROOT PREFIX COMMAND...: as conda does it, or as micromamba, which has no such file.
 activate='
-if [ -r "$1/etc/profile.d/conda.sh" ]; then
-  . "$1/etc/profile.d/conda.sh" && conda activate "$2"
-else
+if ! { [ -r "$1/etc/profile.d/conda.sh" ] && . "$1/etc/profile.d/conda.sh" && conda activate "$2"; }; then
+  export CONDA_PREFIX="$2" PATH="$2/bin:$PATH"
   for script in "$2"/etc/conda/activate.d/*.sh; do [ ! -r "$script" ] || . "$script"; done
 fi
-export CONDA_PREFIX="$2" PATH="$2/bin:$PATH"
 shift 2
 exec "$@"'
 
@@ -72,18 +70,18 @@ stage() {
     [ -x "$path" ] || fail "no_command $path"
     if has_module "$path" jupyterlab; then set -- "$path" -m jupyterlab
     elif has_module "$path" notebook; then set -- "$path" -m notebook
-    else fail "none_in $path -m pip install jupyterlab"; fi
+    else fail "none_in $path"; fi
     ;;
   venv)
     expanded "$1"
     [ -x "$path/bin/python" ] || fail "no_venv $path"
-    in_prefix "$path" || fail "none_in $path/bin/python -m pip install jupyterlab"
+    in_prefix "$path" || fail "none_in $path/bin/python"
     export VIRTUAL_ENV="$path" PATH="$path/bin:$PATH"
     set -- "$program"
     ;;
   conda)
     conda_prefix "$1" || fail "no_conda_env $1"
-    in_prefix "$prefix" || fail "none_in conda install -n $1 jupyterlab"
+    in_prefix "$prefix" || fail "none_in_conda $prefix"
     say "took $program"
     # What activates it is written for bash, and ends other shells (an array, "function").
     launch "$(command -v bash || echo /bin/sh)" -c "$activate" conda "$root" "$prefix" "$program"
