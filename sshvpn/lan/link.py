@@ -42,12 +42,16 @@ _TELL_AGAIN_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A service that is to be found: ``_http._tcp`` and such. ``host`` is the name it is at."""
+    """A service that is to be found: ``_http._tcp`` and such. ``host`` is the name it is at.
+
+    ``path`` is that of its page, where it is one.
+    """
 
     instance: str
     kind: str
     host: str
     port: int
+    path: str = "/"
 
     @property
     def full_name(self) -> str:
@@ -186,7 +190,7 @@ class Link:
             service.full_name,
             port=service.port,
             server=service.host,
-            properties={"path": "/"} if "http" in service.kind else {},
+            properties={"path": service.path} if "http" in service.kind else {},
             parsed_addresses=list(self.names[service.host]),
         )
         try:

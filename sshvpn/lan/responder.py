@@ -109,17 +109,8 @@ class Responder:
         self._changed()
 
     def _services(self, adapter: Adapter) -> Iterator[Announced]:
-        presence, label = self._presence, self.label
-        if presence is None or label is None:
-            return
-        host = f"{label}{GATEWAY if adapter.appears_as else ''}.local."
-        if self._portal_port is not None:
-            yield Announced(label, KINDS["http"], host, self._portal_port)
-        for service in presence.services:
-            kind = KINDS.get(service.scheme)
-            ports = {place.port for place in service.places if place.address in adapter.hosts}
-            for port in sorted(ports) if kind is not None and not presence.is_over else ():
-                yield Announced(f"{label} {port}", str(kind), host, port)
+        if self._presence is not None and self.label is not None:
+            yield from services_on(adapter, self._presence, self.label, self._portal_port)
 
     # Conflicts --------------------------------------------------------------------------
 
@@ -158,3 +149,20 @@ def names_on(adapter: Adapter, label: str) -> dict[str, tuple[str, ...]]:
         f"{label}.local.": (adapter.appears_as,),
         f"{label}{GATEWAY}.local.": adapter.hosts,
     }
+
+
+def services_on(
+    adapter: Adapter, presence: Presence, label: str, portal_port: int | None
+) -> Iterator[Announced]:
+    """Yield what is to be found on ``adapter``: the portal, if there is one, and the services.
+
+    Each is at this machine's name there; what has failed leaves the portal alone.
+    """
+    host = f"{label}{GATEWAY if adapter.appears_as else ''}.local."
+    if portal_port is not None:
+        yield Announced(label, KINDS["http"], host, portal_port)
+    for service in presence.services:
+        kind = KINDS.get(service.scheme)
+        ports = {place.port for place in service.places if place.address in adapter.hosts}
+        for port in sorted(ports) if kind is not None and not presence.is_over else ():
+            yield Announced(f"{label} {port}", str(kind), host, port, service.path)
