@@ -25,7 +25,7 @@ from benchmarks import ways
 from benchmarks.office import HERE, LOAD_PORT, PLAIN_PYTHON, SAME_CIPHER, Office
 from benchmarks.table import Row, paired
 from tests.lab import LabMachine
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 DIRECTIONS = {"push": "to the server", "pull": "from the server"}
 COUNT_PORT = 7100

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.lab import Child, Lab, LabMachine
-from tests.lab.machine import read_line, wait_until
+from tests.lab.process import read_line, wait_until
 
 HERE = Path(__file__).resolve().parent
 PLAIN_PYTHON = (sys.executable, "-I", "-S")

@@ -13,7 +13,7 @@ from benchmarks.idle import memory_mb, use_of
 from benchmarks.office import Office
 from benchmarks.table import Row
 from benchmarks.ways import prepare
-from tests.lab.machine import ALICE
+from tests.lab.contents import ALICE
 
 SETTLE_S = 10.0
 WATCH_S = 60.0

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from benchmarks.office import Office
 from tests.lab import Child, LabMachine, wait_until
-from tests.lab.machine import ALICE, CommandError
+from tests.lab.contents import ALICE
+from tests.lab.process import CommandError
 
 PEER_UNIT = 9
 PEER_NET = "10.83.0"

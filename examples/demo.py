@@ -32,7 +32,7 @@ from examples.telling import (
     show_output,
 )
 from tests.lab import ALICE_PASSWORD, Child, CommandError, Lab, LabMachine, Service, wait_until
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 OFFICE: Final = """\
       the office's network                 the internet

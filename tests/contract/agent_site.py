@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sshvpn.remote import agent_script, protocol
+from sshvpn.remote.protocol import Facts, RemoteEnd
 from tests.lab import Child, Lab, LabMachine, wait_until
-from tests.lab.machine import read_line
+from tests.lab.dump import difference
+from tests.lab.process import read_line
 
 LABEL: Final = "3e8_0123456789"
 DEVICE: Final = "tun7"
@@ -19,7 +23,39 @@ TOOLS: Final = (
     "cat", "dd", "grep", "id", "ip", "ln", "mkdir", "mv", "readlink", "rm", "sed", "sleep",
     "sort", "uname",
 )  # fmt: skip
-
+END = RemoteEnd(
+    addresses=(ipaddress.ip_interface("10.83.0.2/30"), ipaddress.ip_interface("fd83::2/64")),
+    mtu=1400,
+    routes=(ipaddress.ip_network("192.168.77.0/24"), ipaddress.ip_network("fd77::/64")),
+    masquerade=(ipaddress.ip_network("10.83.0.0/30"), ipaddress.ip_network("fd83::/64")),
+    forward=("inner0",),
+    loose=("inner0",),
+    published=(
+        protocol.Publication("10.83.0.2", 8888, "127.0.0.1", 8888),
+        protocol.Publication("fd83::2", 8888, "fd20::10", 80),
+    ),
+)
+# iptables leaves the tables that it made, empty; a server that uses it has them.
+USE_TABLES = """
+for program in iptables ip6tables; do
+  for place in raw/PREROUTING mangle/FORWARD mangle/POSTROUTING nat/PREROUTING nat/POSTROUTING \\
+    filter/FORWARD filter/INPUT; do
+    for what in -A -D; do $program -t ${place%/*} $what ${place#*/} -j ACCEPT; done
+  done
+done
+"""
+DOCKER = """
+iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN
+iptables -I FORWARD -j DOCKER-USER
+ip6tables -P FORWARD DROP; ip6tables -P INPUT DROP
+"""
+FIREWALLD = """
+table inet firewalld {
+  chain filter_INPUT { type filter hook input priority 10; policy accept; reject; }
+  chain filter_FORWARD { type filter hook forward priority 10; policy accept; reject; }
+}
+table inet guard { chain gate { type filter hook forward priority 0; policy drop; } }
+"""
 
 M = TypeVar("M", bound=protocol.Message)
 
@@ -196,3 +232,31 @@ def processes_gone(lab: Lab) -> None:
         lambda: not any("sshvpn-agent" in line for line in lab.server.processes().values()),
         what="an agent still runs",
     )
+
+
+@contextmanager
+def office() -> Iterator[Lab]:
+    """Build a laboratory whose server has a tun; at the end it must be as it was."""
+    with Lab() as made:
+        make_tun(made.server)
+        made.server.run(["sh", "-ec", USE_TABLES], user="root")
+        made.checkpoint()
+        yield made
+        made.check()
+
+
+def serve(lab: Lab, setting: str = "dash-nft", **options: object) -> tuple[Agent, Facts]:
+    """Start the agent on the server of LAB; return it, and what it found."""
+    agent = start(lab.server, SETTINGS[setting], **options)  # type: ignore[arg-type]
+    return agent, agent.expect(Facts)
+
+
+def assert_same(before: str, after: str) -> None:
+    """Fail with what differs between two dumps of the server."""
+    problems = difference(before, after, "server")
+    assert not problems, problems
+
+
+def setting_of(lab: Lab, name: str) -> str:
+    """Return what stands in /proc/sys/net/NAME of the server of LAB."""
+    return lab.server.run(["cat", f"/proc/sys/net/{name}"], user="root").stdout.strip()

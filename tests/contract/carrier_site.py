@@ -14,7 +14,8 @@ import pytest
 from sshvpn.plan import marks
 from tests.contract.gateway import machine_python
 from tests.lab import Lab, LabMachine
-from tests.lab.machine import CHECKOUT, read_line
+from tests.lab.machine import CHECKOUT
+from tests.lab.process import read_line
 
 HOSTS = "/home/alice/hosts.json"
 BOBS_TUN = "tun8"

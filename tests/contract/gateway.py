@@ -25,7 +25,8 @@ from sshvpn.plan.request import (
 from sshvpn.plan.state import Appearance, Gate, Lan, NetworkState, Published
 from sshvpn.plan.steps import Step
 from tests.lab import ALICE_PASSWORD, LabMachine
-from tests.lab.machine import CHECKOUT, read_line
+from tests.lab.machine import CHECKOUT
+from tests.lab.process import read_line
 
 ALICE = marks.label_of(1000, "office")
 FOREIGN_PREFIX = "10.66.0.0/16"

@@ -18,8 +18,18 @@ import pytest
 
 from sshvpn.remote.protocol import Beat, Changed, Facts, beat
 from tests.contract import agent_site
-from tests.contract.agent_site import DEVICE, LABEL, SETTINGS, Agent, start
-from tests.contract.test_agent import DOCKER, END, FIREWALLD, USE_TABLES, assert_same
+from tests.contract.agent_site import (
+    DEVICE,
+    DOCKER,
+    END,
+    FIREWALLD,
+    LABEL,
+    SETTINGS,
+    USE_TABLES,
+    Agent,
+    assert_same,
+    start,
+)
 from tests.lab import LabMachine
 
 OTHER = dataclasses.replace(

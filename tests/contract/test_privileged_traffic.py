@@ -20,7 +20,7 @@ from sshvpn.plan.state import Appearance, Gate, Lan
 from tests.contract.gateway import ALICE, Driver
 from tests.contract.test_privileged import same
 from tests.lab import ALICE_PASSWORD, Child, Lab, LabMachine
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 pytestmark = pytest.mark.lab
 

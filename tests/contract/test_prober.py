@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.prober_site import ASK, ask, firewall
 from tests.lab import Lab, LabMachine, Wan, wait_until
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 pytestmark = pytest.mark.lab
 

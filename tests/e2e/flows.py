@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tests.lab import Child, LabMachine
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 _TRANSFER: Final = """
 import hashlib, json, random, select, socket, struct, sys, threading, time

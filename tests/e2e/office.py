@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.lab import Child, Lab, LabMachine, Service, Terminal, wait_until
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 HOME: Final = "/home/alice"
 RUNTIME: Final = "/run/user/1000/sshvpn"

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.notebooks import RUNTIME, STATE, VENV, Notebooks, bare, token_of, url_in
 from tests.e2e.office import HOME, INTERRUPTED, Office, tell_end
 from tests.lab import wait_until
-from tests.lab.machine import read_line
+from tests.lab.process import read_line
 
 WHO = "import platform; print(platform.node())"
 

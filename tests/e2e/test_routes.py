@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from tests.lab import Child, Lab, wait_until
-from tests.lab.machine import ROOT_PATH, read_line
+from tests.lab.machine import ROOT_PATH
+from tests.lab.process import read_line
 
 SESSION = """
 import asyncio, json, sys

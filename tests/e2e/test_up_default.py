@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.test_up_faults import ssh_pids
 from tests.e2e.vpn import Vpn, answers_ping, counted
 from tests.lab import WORLD, WORLD6, Lab, LabMachine, wait_until
-from tests.lab.machine import ALICE
+from tests.lab.contents import ALICE
 
 pytestmark = pytest.mark.lab
 

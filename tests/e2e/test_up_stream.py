@@ -17,7 +17,8 @@ import pytest
 from tests.e2e.office import Office
 from tests.e2e.vpn import INNER_HOSTS, SHARED, Vpn, answers_ping
 from tests.lab import Lab, LabMachine, wait_until
-from tests.lab.machine import ALICE, read_line
+from tests.lab.contents import ALICE
+from tests.lab.process import read_line
 
 WIRE = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_wire.py"))]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from tests.lab import Lab, LabMachine, wait_until
-from tests.lab.machine import ALICE
+from tests.lab.contents import ALICE
 
 INNER: Final = ("10.20.0.0/24", "fd20::/64")
 SHARED: Final = (

@@ -34,19 +34,13 @@ Machines are namespaces that have no name anywhere, so laboratories do not see e
 they end with the process that made them, even when it is killed.
 """
 
+from tests.lab.contents import ALICE_PASSWORD
 from tests.lab.lab import AGENT_SOCKET, Lab
-from tests.lab.labmachine import LabMachine, alices_key
-from tests.lab.machine import (
-    ALICE_PASSWORD,
-    Child,
-    CommandError,
-    LabError,
-    Machine,
-    Service,
-    Terminal,
-    wait_until,
-)
+from tests.lab.labmachine import LabMachine, Service, alices_key
+from tests.lab.machine import Machine
+from tests.lab.process import Child, CommandError, LabError, wait_until
 from tests.lab.sshd import PASSPHRASE, KeyPair, Sshd, key_pair
+from tests.lab.terminal import Terminal
 from tests.lab.topology import WORLD, WORLD6
 from tests.lab.wan import Wan
 

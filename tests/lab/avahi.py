@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from tests.lab.firewalls import bus, start
 from tests.lab.labmachine import LabMachine
-from tests.lab.machine import wait_until
+from tests.lab.process import wait_until
 
 _CONFIG: Final = """\
 [server]

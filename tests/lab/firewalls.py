@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.lab.labmachine import LabMachine
-from tests.lab.machine import CommandError, wait_until
+from tests.lab.process import CommandError, wait_until
 
 SSH_PORTS: Final = (22, 2222)
 _IPTABLES_TABLES: Final = {

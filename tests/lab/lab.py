@@ -16,10 +16,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from tests.lab.contents import ALICE
 from tests.lab.labmachine import LabMachine, alices_key
-from tests.lab.machine import ALICE, LabError, Terminal
+from tests.lab.process import LabError
 from tests.lab.snapshot import Snapshot, dumps_of
 from tests.lab.sshd import PASSPHRASE, Sshd
+from tests.lab.terminal import Terminal
 from tests.lab.topology import (
     HOME,
     HOSTS,

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.lab.machine import Child, LabError, Machine, wait_until
+from tests.lab.machine import Machine
+from tests.lab.process import Child, LabError, wait_until
 
 KEY_TYPES: Final = ("ed25519", "ecdsa", "rsa")
 PASSPHRASE: Final = "correct horse"

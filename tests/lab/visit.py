@@ -8,7 +8,8 @@ import sys
 from types import TracebackType
 from typing import Any, Final
 
-from tests.lab.machine import CHECKOUT, LabError, Machine, read_line
+from tests.lab.machine import CHECKOUT, Machine
+from tests.lab.process import LabError, read_line
 
 PHONE: Final = (390, 844)
 TABLET: Final = (820, 1180)

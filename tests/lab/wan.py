@@ -20,7 +20,8 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from tests.lab.machine import _NO_COVERAGE, HERE, LabError, Machine, read_line
+from tests.lab.machine import HERE, NO_COVERAGE, Machine
+from tests.lab.process import LabError, read_line
 
 TAPS: Final = ("emu-gw", "emu-net")
 
@@ -49,7 +50,7 @@ class Emulator:
         """Start the relay in MACHINE; its two devices (TAPS) exist when this returns."""
         self._child = machine.popen(
             [sys.executable, "-I", "-S", str(HERE / "_relay.py"), *TAPS],
-            user="root", env=_NO_COVERAGE, stdin=subprocess.PIPE,
+            user="root", env=NO_COVERAGE, stdin=subprocess.PIPE,
         )  # fmt: skip
         self.set(wan)
 

@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from tests.lab.machine import LabError, Machine
+from tests.lab.machine import Machine
+from tests.lab.process import LabError
 from tests.lab.topology import SWITCHES, Adapter, Cable, Plug
 
 _DAD_OFF: Final = ("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad", "ip link set lo up")

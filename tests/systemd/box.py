@@ -28,7 +28,8 @@ import pexpect
 
 from sshvpn.system.process import dies_with_parent
 from tests.lab import ALICE_PASSWORD, LabMachine, alices_key, wait_until
-from tests.lab.machine import ALICE, CommandError, LabError
+from tests.lab.contents import ALICE
+from tests.lab.process import CommandError, LabError
 from tests.systemd import tree
 
 BOOT_S: Final = 60

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.vpn import Vpn
 from tests.lab import Lab, key_pair
-from tests.lab.machine import ALICE
+from tests.lab.contents import ALICE
 from tests.systemd.box import Box
 
 PROGRAMS = ("systemd-nspawn", "debootstrap", "unshare", "setpriv")

@@ -11,7 +11,7 @@ import signal
 import pytest
 
 from tests.lab import WORLD, wait_until
-from tests.lab.machine import ALICE
+from tests.lab.contents import ALICE
 from tests.systemd.conftest import Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import wait_until
-from tests.lab.machine import ALICE
+from tests.lab.contents import ALICE
 from tests.systemd.conftest import Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]

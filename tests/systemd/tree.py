@@ -16,7 +16,8 @@ from typing import Final
 
 from sshvpn.config.toml import loads
 from tests.lab.cache import install, made, run
-from tests.lab.machine import ALICE, CHECKOUT
+from tests.lab.contents import ALICE
+from tests.lab.machine import CHECKOUT
 
 PREFIX: Final = "opt/sshvpn"
 """Where the program is installed in it: root's, as `enable` wants it."""
