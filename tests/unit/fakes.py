@@ -150,17 +150,17 @@ class FakeTrust:
 class FakePrompter:
     """Answers with the next of ``answers``; None when there is none left."""
 
-    def __init__(self, *answers: str) -> None:
+    def __init__(self, *answers: str | None) -> None:
         self.answers = list(answers)
-        self.prompts: list[str] = []
+        self.asked: list[tuple[str, bool]] = []
+        self.told: list[str] = []
 
     def is_there(self) -> bool:
         return True
 
     async def ask(self, prompt: str, *, echo: bool) -> str | None:
-        del echo
-        self.prompts.append(prompt)
+        self.asked.append((prompt, echo))
         return self.answers.pop(0) if self.answers else None
 
     async def tell(self, text: str) -> None:
-        self.prompts.append(text)
+        self.told.append(text)

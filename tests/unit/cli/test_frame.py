@@ -11,7 +11,7 @@ from rich.style import Style
 
 from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Rates, Room, frame, plain
 from sshvpn.cli.words import human_bytes
-from tests.unit.cli.records import tunnel, waiting_tunnel
+from tests.unit.cli.records import forward, tunnel, waiting_tunnel
 
 START = datetime(2024, 11, 23, 14, 2, tzinfo=timezone.utc).astimezone()
 NOW = START.timestamp() + 60
@@ -22,24 +22,8 @@ SINCE = f"{START:%H:%M}"
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    return {
-        "name": "gpu-box",
-        "uid": 1000,
-        "host": "gpu-box",
-        "engine": "openssh",
-        "direction": "local",
-        "spec": "9999:8888",
-        "state": "running",
-        "listen": ["127.0.0.1:9999"],
-        "target": "localhost:8888",
-        "url": "http://localhost:9999/",
-        "since": START.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "reconnects": 0,
-        "retry_at": None,
-        "pid": 4711,
-        "last_error": None,
-        **changes,
-    }
+    since = START.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return forward(**{"since": since, "pid": 4711, **changes})
 
 
 def shown(

@@ -9,23 +9,7 @@ import pytest
 
 from sshvpn.errors import HostKeyUnknownError, LoginNeededError
 from sshvpn.system.ssh.askpass import AskpassServer
-
-
-class Person:
-    def __init__(self, *answers: str | None) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, bool]] = []
-        self.told: list[str] = []
-
-    def is_there(self) -> bool:
-        return True
-
-    async def ask(self, prompt: str, *, echo: bool) -> str | None:
-        self.asked.append((prompt, echo))
-        return self.answers.pop(0)
-
-    async def tell(self, text: str) -> None:
-        self.told.append(text)
+from tests.unit.fakes import FakePrompter
 
 
 async def run(server: AskpassServer, prompt: str, kind: str = "") -> tuple[int | None, str]:
@@ -39,7 +23,7 @@ async def run(server: AskpassServer, prompt: str, kind: str = "") -> tuple[int |
 
 
 def test_what_is_typed_reaches_ssh(tmp_path: Path) -> None:
-    person = Person("tulip\u00e9 4", "yes")
+    person = FakePrompter("tulip\u00e9 4", "yes")
 
     async def story() -> None:
         async with AskpassServer(tmp_path / "ask", person) as server:
@@ -54,7 +38,7 @@ def test_what_is_typed_reaches_ssh(tmp_path: Path) -> None:
 
 
 def test_what_a_server_says_is_shown_line_by_line_and_harmless(tmp_path: Path) -> None:
-    person = Person("x")
+    person = FakePrompter("x")
 
     async def story() -> None:
         async with AskpassServer(tmp_path / "ask", person) as server:
@@ -65,7 +49,7 @@ def test_what_a_server_says_is_shown_line_by_line_and_harmless(tmp_path: Path) -
 
 
 def test_a_confirmation_is_yes_or_nothing(tmp_path: Path) -> None:
-    person = Person("", "yes", "no")
+    person = FakePrompter("", "yes", "no")
 
     async def story() -> None:
         async with AskpassServer(tmp_path / "ask", person) as server:
@@ -76,7 +60,7 @@ def test_a_confirmation_is_yes_or_nothing(tmp_path: Path) -> None:
 
 
 def test_a_notice_is_told_until_ssh_ends_it(tmp_path: Path) -> None:
-    person = Person()
+    person = FakePrompter()
 
     async def story() -> None:
         async with AskpassServer(tmp_path / "ask", person) as server:
@@ -90,9 +74,9 @@ def test_a_notice_is_told_until_ssh_ends_it(tmp_path: Path) -> None:
     assert person.told == ["Touch your key"]
 
 
-@pytest.mark.parametrize("prompter", [None, Person(None)], ids=["nobody", "gave up"])
+@pytest.mark.parametrize("prompter", [None, FakePrompter(None)], ids=["nobody", "gave up"])
 def test_a_question_without_an_answer_gives_ssh_none_and_ends_the_login(
-    tmp_path: Path, prompter: Person | None
+    tmp_path: Path, prompter: FakePrompter | None
 ) -> None:
     async def story() -> None:
         async with AskpassServer(tmp_path / "ask", prompter) as server:

@@ -23,26 +23,8 @@ from sshvpn.system.sshtunnel.keys import Keyring
 from sshvpn.system.sshtunnel.login import Asker, LogIn, check_host_key
 from sshvpn.system.sshtunnel.settings import Settings, settings_of
 from sshvpn.system.sshtunnel.transport import Transport, algorithms
+from tests.unit.fakes import FakePrompter
 from tests.unit.system.sshtunnel.ssh_server import HOST_KEY, Policy, RunningServer
-
-
-class Person:
-    """Answers from a list, in order; gives up when it is empty."""
-
-    def __init__(self, *answers: str) -> None:
-        self._answers = list(answers)
-        self.asked: list[tuple[str, bool]] = []
-        self.told: list[str] = []
-
-    def is_there(self) -> bool:
-        return True
-
-    async def ask(self, prompt: str, *, echo: bool) -> str | None:
-        self.asked.append((prompt, echo))
-        return self._answers.pop(0) if self._answers else None
-
-    async def tell(self, text: str) -> None:
-        self.told.append(text)
 
 
 @pytest.fixture
@@ -74,7 +56,7 @@ def serve() -> Iterator[Callable[[Policy], RunningServer]]:
 def log_in(
     server: RunningServer,
     settings: Settings,
-    person: Person | None,
+    person: FakePrompter | None,
     *,
     missing: str | None = None,
     check: bool = False,
@@ -106,20 +88,20 @@ Serve = Callable[[Policy], RunningServer]
 
 
 def test_a_password_is_asked_for_unseen(serve: Serve, settings: Settings) -> None:
-    person = Person("tulip")
+    person = FakePrompter("tulip")
     log_in(serve(Policy(["password"])), settings, person)
     assert person.asked == [("alice@box.example's password: ", False)]
 
 
 def test_a_wrong_password_may_be_typed_again(serve: Serve, settings: Settings) -> None:
-    person, policy = Person("rose", "tulip"), Policy(["password"])
+    person, policy = FakePrompter("rose", "tulip"), Policy(["password"])
     log_in(serve(policy), settings, person)
     assert policy.seen == ["password wrong", "password right"]
     assert person.told == ["Permission denied, please try again."]
 
 
 def test_after_three_wrong_passwords_it_is_refused(serve: Serve, settings: Settings) -> None:
-    person = Person("a", "b", "c", "tulip")
+    person = FakePrompter("a", "b", "c", "tulip")
     with pytest.raises(AuthenticationError) as caught:
         log_in(serve(Policy(["password"])), settings, person)
     assert len(person.asked) == 3
@@ -129,17 +111,17 @@ def test_after_three_wrong_passwords_it_is_refused(serve: Serve, settings: Setti
 def test_questions_of_the_server_are_asked_and_made_printable(
     serve: Serve, settings: Settings
 ) -> None:
-    person = Person("123456")
+    person = FakePrompter("123456")
     log_in(serve(Policy(["keyboard-interactive"])), settings, person)
     assert person.asked == [("(alice@box.example) Code: ", False)]
     evil = Policy(["keyboard-interactive"], questions={"\x1b[2JCode: ": "1"})
-    person = Person("1")
+    person = FakePrompter("1")
     log_in(serve(evil), settings, person)
     assert "\x1b" not in person.asked[0][0]
 
 
 def test_a_second_factor_follows_the_password(serve: Serve, settings: Settings) -> None:
-    person = Person("tulip", "123456")
+    person = FakePrompter("tulip", "123456")
     policy = Policy(["password", "keyboard-interactive"])
     log_in(serve(policy), settings, person)
     assert policy.seen == ["password right", "keyboard-interactive right"]
@@ -151,7 +133,7 @@ def test_a_second_factor_follows_the_key(serve: Serve, settings: Settings, tmp_p
     key.write_private_key_file(str(file))
     with_key = dataclasses.replace(settings, identity_files=(str(file),))
     policy = Policy(["publickey", "keyboard-interactive"], key=key)
-    person = Person("123456")
+    person = FakePrompter("123456")
     log_in(serve(policy), with_key, person)
     assert len(person.asked) == 1
 
@@ -159,7 +141,7 @@ def test_a_second_factor_follows_the_key(serve: Serve, settings: Settings, tmp_p
 def test_an_answer_that_is_not_given_ends_the_login(serve: Serve, settings: Settings) -> None:
     for steps in (["password"], ["keyboard-interactive"]):
         with pytest.raises(LoginNeededError):
-            log_in(serve(Policy(steps)), settings, Person())
+            log_in(serve(Policy(steps)), settings, FakePrompter())
 
 
 @pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
@@ -183,7 +165,7 @@ def test_a_key_that_is_refused_where_an_earlier_login_had_help_needs_a_login(
 
 def test_methods_that_ssh_config_leaves_out_are_not_used(serve: Serve, settings: Settings) -> None:
     only_keys = dataclasses.replace(settings, methods=("publickey",))
-    person = Person("tulip")
+    person = FakePrompter("tulip")
     with pytest.raises(AuthenticationError):
         log_in(serve(Policy(["password"])), only_keys, person)
     assert person.asked == []
@@ -191,11 +173,11 @@ def test_methods_that_ssh_config_leaves_out_are_not_used(serve: Serve, settings:
 
 def test_a_fingerprint_that_is_typed_is_as_good_as_yes(serve: Serve, settings: Settings) -> None:
     shown = knownhosts.fingerprint(HOST_KEY.asbytes())
-    person = Person("what?", shown, "tulip")
+    person = FakePrompter("what?", shown, "tulip")
     log_in(serve(Policy(["password"])), settings, person, check=True)
     assert shown in person.asked[0][0]
     assert "[box.example]:2222" in Path(settings.user_known_hosts[0]).read_text()
-    again = Person("tulip")
+    again = FakePrompter("tulip")
     log_in(serve(Policy(["password"])), settings, again, check=True)
     assert len(again.asked) == 1
 
@@ -205,7 +187,7 @@ def test_where_known_hosts_cannot_be_written_the_login_goes_on_and_says_so(
 ) -> None:
     nowhere = dataclasses.replace(settings, user_known_hosts=(f"{tmp_path}/key/known_hosts",))
     (tmp_path / "key").write_text("a file is no directory")
-    person = Person("yes", "tulip")
+    person = FakePrompter("yes", "tulip")
     log_in(serve(Policy(["password"])), nowhere, person, check=True)
     assert "was not written" in person.told[0]
 
@@ -215,14 +197,14 @@ def test_nothing_is_offered_to_a_host_that_is_not_accepted(
 ) -> None:
     policy = Policy(["password"])
     with pytest.raises(HostKeyUnknownError):
-        log_in(serve(policy), settings, Person("no", "tulip"), check=True)
+        log_in(serve(policy), settings, FakePrompter("no", "tulip"), check=True)
     assert policy.seen == []
 
 
 def test_a_server_that_ends_during_the_login_is_told_by_its_end(
     serve: Serve, settings: Settings
 ) -> None:
-    class Leaving(Person):
+    class Leaving(FakePrompter):
         async def ask(self, prompt: str, *, echo: bool) -> str | None:
             server.close()
             return await super().ask(prompt, echo=echo)
