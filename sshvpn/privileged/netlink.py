@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,12 +20,8 @@ from sshvpn.plan import marks
 from sshvpn.plan.request import KnownAddress, KnownRoute
 from sshvpn.plan.state import Address, Link, PolicyRule, ProxyNeighbour, Route
 from sshvpn.privileged.proxies import proxy_neighbours
+from sshvpn.privileged.tun import create_tun
 
-# linux/if_tun.h
-_TUNSETIFF = 0x400454CA
-_TUNSETPERSIST = 0x400454CB
-_TUNSETOWNER = 0x400454CC
-_IFF_TUN, _IFF_NO_PI, _IFF_TUN_EXCL, _IFF_MULTI_QUEUE = 0x0001, 0x1000, 0x8000, 0x0100
 # linux/if.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
 _IFF_UP = 0x1
 _UNICAST, _LOCAL, _UNREACHABLE = 1, 2, 7
@@ -64,7 +58,7 @@ class Netlink:
         """Make the device, down; all or nothing. Raises TakenError where the name is taken."""
         if self._index(marks.ssh_device_name(link.unit)) is not None:
             raise TakenError(f"the device name {marks.ssh_device_name(link.unit)} is taken")
-        _create_tun(link)
+        create_tun(link)
         bare = Link(link.unit, "", link.owner, mtu=0, is_up=False, ssh_name=False)
         down = Link(link.unit, link.label, link.owner, link.mtu, is_up=False)
         try:
@@ -329,29 +323,6 @@ class Netlink:
 def adapters() -> list[str]:
     """Return the names of all adapters."""
     return [name for _, name in socket.if_nameindex()]
-
-
-def _create_tun(link: Link) -> None:
-    # By ioctl: netlink and `ip link` cannot make one without packet information, and making one
-    # again would succeed in silence but for IFF_TUN_EXCL.
-    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_MULTI_QUEUE if link.has_queues else 0)
-    request = struct.pack("16sH22x", link.name.encode(), flags)
-    try:
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(descriptor, _TUNSETIFF, request)
-            fcntl.ioctl(descriptor, _TUNSETOWNER, link.owner)
-            fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise TakenError(f"the device {link.name} is there already") from error
-        if error.errno in (errno.EPERM, errno.EACCES):
-            raise PrivilegeError(f"may not make a tun device: {error.strerror}") from error
-        raise SshvpnError(
-            f"cannot make a tun device: {error.strerror}", "is the module there? modprobe tun"
-        ) from error
 
 
 def _family(text: str) -> int:
