@@ -15,7 +15,7 @@ import click
 from sshvpn import control
 from sshvpn.cli.attach import Ended
 from sshvpn.cli.completers import complete_enabled, complete_host
-from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.cli.forward_request import ForwardWords, build_profile
 from sshvpn.cli.restart import profile_now
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError

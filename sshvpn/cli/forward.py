@@ -9,11 +9,11 @@ import click
 
 from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_for, wait_told
 from sshvpn.cli.completers import complete_host
+from sshvpn.cli.forward_request import ForwardWords, build_profile
 from sshvpn.cli.front import ForwardExtras, flush, make_front
 from sshvpn.cli.hosts import START_WITHIN_S, checked_keepalive, checked_timeout
 from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
 from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options, verbose_option
-from sshvpn.cli.request import ForwardWords, build_profile
 from sshvpn.cli.told import told
 from sshvpn.cli.tunnel_view import aligned
 from sshvpn.control import AlreadyUpError

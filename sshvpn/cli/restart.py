@@ -14,9 +14,9 @@ import click
 from sshvpn import control
 from sshvpn.cli.attach import QUIET, restart as ask_for_restart
 from sshvpn.cli.completers import complete_name
+from sshvpn.cli.forward_request import ForwardWords, build_profile
 from sshvpn.cli.main import tell
 from sshvpn.cli.notebook_request import NotebookWords, build_profile as build_notebook
-from sshvpn.cli.request import ForwardWords, build_profile
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.cli.typed import words_of
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError

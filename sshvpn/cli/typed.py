@@ -13,8 +13,8 @@ from sshvpn.cli.lan_options import TypedWishes
 from sshvpn.model import EngineName, JupyterWay, SshOptions, Transport
 
 if TYPE_CHECKING:
+    from sshvpn.cli.forward_request import ForwardWords
     from sshvpn.cli.notebook_request import NotebookWords
-    from sshvpn.cli.request import ForwardWords
     from sshvpn.cli.tunnel_request import TunnelWords
 
 W = TypeVar("W", "ForwardWords", "NotebookWords", "TunnelWords")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.cli.forward_request import ForwardWords, build_profile
 from sshvpn.errors import UsageError
 from sshvpn.model import ForwardProfile, SshOptions
 from tests.unit.cli.conftest import Begin

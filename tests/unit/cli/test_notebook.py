@@ -9,9 +9,9 @@ import click
 import pytest
 
 from sshvpn.cli import main
+from sshvpn.cli.forward_request import ForwardWords, build_profile as build_forward
 from sshvpn.cli.notebook_request import NotebookWords, build_profile
 from sshvpn.cli.notebook_view import told, with_token
-from sshvpn.cli.request import ForwardWords, build_profile as build_forward
 from sshvpn.cli.typed import words_of
 from sshvpn.config import load, parse, render
 from sshvpn.config.from_profile import of_profile

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sshvpn.cli.request import ForwardWords, build_profile
+from sshvpn.cli.forward_request import ForwardWords, build_profile
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.cli.typed import keep, words_of
 from sshvpn.model import EngineName, SshOptions, Transport
