@@ -14,8 +14,8 @@ import pytest
 from tests.e2e.notebooks import PROJECT, SCRIPT, Notebooks, url_in
 from tests.e2e.office import Office
 from tests.lab import Lab, wait_until
+from tests.lab.contents import ALICE
 from tests.lab.labmachine import alices_key
-from tests.lab.machine import ALICE
 from tests.systemd.box import Box
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
