@@ -1,8 +1,9 @@
 """The background process of ``forward -b`` and ``up``: ``python -m sshvpn.background NAME``.
 
-Its standard input is the socket of the command that started it: the first line is the profile,
-for a tunnel a line follows that brings the helper's socket, then both speak the control protocol.
-The name on its command line is for people who read ps(1).
+Its standard input is the socket of the command that started it. The first line is the session's
+kind, and what that needs is loaded while the command still reads its own words; the second is the
+profile; for a tunnel a line follows that brings the helper's socket; then both speak the control
+protocol. The name on its command line is for people who read ps(1).
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ def main() -> int:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    request = json.loads(_first_line(launcher))
+    from sshvpn.wiring import sessions
+
+    sessions.load(_line(launcher).decode().strip())
+    if not (line := _line(launcher)):  # there was nothing to run after all
+        return 0
+    request = json.loads(line)
     from sshvpn.model import TunnelProfile
     from sshvpn.runner import Launcher
     from sshvpn.wire import profile_from_json
@@ -43,7 +49,7 @@ def main() -> int:
         return error.exit_code
 
 
-def _first_line(launcher: socket.socket) -> bytes:
+def _line(launcher: socket.socket) -> bytes:
     # Byte by byte, so that nothing behind the line is taken from the protocol.
     line = b""
     while not line.endswith(b"\n"):

@@ -6,6 +6,7 @@ contract suite runs over both. Nothing here does anything.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the command line passes by here too: plans take a while to import
@@ -151,9 +152,12 @@ class LocalEnd(Protocol):
     When this process ends, however it does, all that it put into the kernel goes.
     """
 
-    @property
-    def unit(self) -> int:
-        """The tunnel's unit, allotted to it for as long as it lives (sshvpn.plan.marks)."""
+    async def open(self) -> int:
+        """Return the tunnel's unit (sshvpn.plan.marks), its own for as long as it lives.
+
+        What an earlier one has left is swept. It comes before all else, and again is fine. Raises
+        TakenError where the tunnel is up.
+        """
         ...
 
     async def facts(self) -> Facts:
@@ -292,12 +296,17 @@ class TunnelCarrier(Protocol):
         ...
 
     async def connect(
-        self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
+        self,
+        profile: TunnelProfile,
+        label: str,
+        device: asyncio.Future[int],
+        prompter: Prompter | None,
     ) -> TunnelConnection:
         """Log in, and return the connection once the agent has told what it found.
 
-        The device of ``unit`` is there. Without ``prompter`` nobody is asked. Raises an
-        SshvpnError whose class says whether to retry. Cancelled: nothing is left.
+        ``device`` is done, with its unit, when this machine's device is there; what it has no
+        need of is done meanwhile. Without ``prompter`` nobody is asked. Raises an SshvpnError
+        whose class says whether to retry. Cancelled: nothing is left.
         """
         ...
 

@@ -48,14 +48,21 @@ def session_id(profile: ForwardProfile | TunnelProfile) -> str:
     Forwards that were just typed are named after their host, so that one host may have
     several: their SPECs tell them apart, and where they are to listen.
     """
-    import hashlib
-
     from sshvpn.model import TunnelProfile
 
     if isinstance(profile, TunnelProfile):
-        words = ["tunnel", profile.name]
-    else:
-        words = ["forward", profile.name, *profile.identity]
+        return tunnel_id(profile.name)
+    return _hash("forward", profile.name, *profile.identity)
+
+
+def tunnel_id(name: str) -> str:
+    """Return the label of what the tunnel NAME runs as."""
+    return _hash("tunnel", name)
+
+
+def _hash(*words: str) -> str:
+    import hashlib
+
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 

@@ -59,6 +59,7 @@ async def rehearse(
 async def _look(
     profile: TunnelProfile, identity: Identity, outside: Surroundings, prompter: Prompter | None
 ) -> Site:
+    unit = await outside.local.open()
     remote = await outside.carrier.look(profile, identity.remote_label, prompter)
     sharing = outside.sharing
     shared: Sequence[InterfaceAddress] = ()
@@ -69,7 +70,7 @@ async def _look(
     return Site(
         profile=profile,
         label=identity.label,
-        unit=outside.local.unit,
+        unit=unit,
         owner=identity.owner,
         local=await outside.local.facts(),
         remote=_with_device(profile, remote),

@@ -1,27 +1,20 @@
-"""``sshvpn up``: the VPN to a host, in the background or (for service managers) the foreground."""
+"""``sshvpn up``: its options, and what is begun before all that it needs is loaded."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from sshvpn import __version__
-from sshvpn.cli.attach import CHANGE, QUIET, Snapshot, follow_start, join, wait_for, wait_told
 from sshvpn.cli.completers import complete_hosts
-from sshvpn.cli.front import flush, make_front
-from sshvpn.cli.hosts import START_WITHIN_S, checked_keepalive, checked_timeout
 from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
-from sshvpn.cli.main import tell
 from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options
-from sshvpn.cli.reach import reach
-from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
-from sshvpn.control import AlreadyUpError
-from sshvpn.errors import SshvpnError, TakenError, UsageError
-from sshvpn.model import SshOptions, Transport, TunnelProfile
-from sshvpn.wiring import lan, places, privilege, tunnels
+from sshvpn.errors import UsageError
+from sshvpn.model import SshOptions, Transport
+from sshvpn.wiring import privilege, tunnels
 
 FC = TypeVar("FC", bound=Callable[..., Any])
 
@@ -152,151 +145,16 @@ def _later(*names: str, **attributes: Any) -> Callable[[FC], FC]:
 @ssh_options
 @click.pass_context
 def up(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given: Any) -> None:
-    """Build the profiles, and run each in a process of its own, or the one here."""
-    hosts, verbose = given["hosts"], given["verbose"]
-    transport, is_foreground = given["transport"], given["foreground"]
+    """Let what will be needed load beside this, and do what was asked for."""
+    hosts, is_foreground = given["hosts"], given["foreground"]
     if is_foreground and len(hosts) > 1:
         raise UsageError("--foreground is for one HOST", "start one for each")
-    words = TunnelWords(
-        **{key: given[key] for key in _AS_TYPED},
-        transport=None if transport is None else Transport(transport),
-        timeout_s=checked_timeout(given["timeout_s"]),
-        keepalive_s=checked_keepalive(given["keepalive_s"]),
-        default_timeout_s=None if is_foreground else START_WITHIN_S,
-        ssh=ssh,
-        wishes=wishes,
-    )
     # Before the configuration is read: under sudo that is the caller's.
     privilege.leave_root(max(len(hosts), 1))
-    profiles = build_profiles(words)
-    if given["dry_run"]:
-        for profile in profiles:
-            click.echo("\n".join(tunnels.dry_run(profile)))
-    elif is_foreground:
-        context.exit(_run_foreground(profiles[0], verbose=verbose))
-    else:
-        context.exit(_run_background(profiles, verbose=verbose))
+    begun = None
+    if hosts and not (is_foreground or given["dry_run"]):
+        begun = tunnels.begin_tunnel(given["name"] or hosts[0])
+    with begun or contextlib.nullcontext():
+        from sshvpn.cli import up_start
 
-
-_AS_TYPED = (
-    "hosts",
-    "name",
-    "routes",
-    "exclude",
-    "lan",
-    "lan_interfaces",
-    "lan_address",
-    "publish",
-    "nat",
-    "streams",
-    "mtu",
-    "address",
-    "metrics",
-)
-
-
-# In the foreground ---------------------------------------------------------------------------
-
-
-class _Reach:
-    """Says once how all is reachable. Implements front.Extras."""
-
-    def __init__(self) -> None:
-        self._is_done = False
-
-    def is_due(self, snapshot: Mapping[str, Any]) -> bool:
-        return not self._is_done and snapshot["state"] == "running"
-
-    def once_running(self, snapshot: Mapping[str, Any]) -> None:
-        if self.is_due(snapshot):
-            self._is_done = True
-            _show(snapshot)
-
-
-def _run_foreground(profile: TunnelProfile, *, verbose: bool) -> int:
-    hidden = ("debug",) if verbose else ("debug", CHANGE)
-    try:
-        return tunnels.run_tunnel(
-            profile,
-            lambda: make_front(profile.name, _Reach(), verbose=verbose, hidden=hidden),
-            verbose=verbose,
-        )
-    except AlreadyUpError as error:
-        raise TakenError(
-            f"{profile.name} is up already", f"see: sshvpn status; end it: {_down(profile)}"
-        ) from error
-
-
-# In the background ---------------------------------------------------------------------------
-
-
-def _run_background(profiles: Sequence[TunnelProfile], *, verbose: bool) -> int:
-    """Start all, then wait for each; return the exit code of the first that failed.
-
-    They are started one after the other: sudo may ask at the terminal.
-    """
-    started = [_start(profile, verbose=verbose) for profile in profiles]
-    if len(profiles) == 1:
-        _finish(profiles[0], started[0], verbose=verbose)
-        return 0
-    codes = [
-        _finish_or_tell(profile, launched, verbose=verbose)
-        for profile, launched in zip(profiles, started, strict=True)
-    ]
-    return next((code for code in codes if code), 0)
-
-
-def _start(profile: TunnelProfile, *, verbose: bool) -> socket.socket | SshvpnError:
-    try:
-        return tunnels.start_tunnel(profile, verbose=verbose)
-    except SshvpnError as error:
-        return error
-
-
-def _finish_or_tell(
-    profile: TunnelProfile, launched: socket.socket | SshvpnError, *, verbose: bool
-) -> int:
-    try:
-        _finish(profile, launched, verbose=verbose)
-    except SshvpnError as error:
-        return tell(error, profile.name)
-    return 0
-
-
-def _finish(
-    profile: TunnelProfile, launched: socket.socket | SshvpnError, *, verbose: bool
-) -> None:
-    """Return when it runs and all is said. Raises what stopped it."""
-    hidden = ("debug",) if verbose else QUIET
-    if isinstance(launched, SshvpnError) and not isinstance(launched, AlreadyUpError):
-        raise launched
-    snapshot = None
-    if isinstance(launched, socket.socket):
-        snapshot = follow_start(launched, hidden)
-    if snapshot is not None:
-        click.echo(f"{profile.name} is up")
-    else:
-        snapshot = _join(profile, hidden)
-        click.echo(f"{profile.name} is up already", err=True)
-    _show(wait_told(profile, places.session_path(profile), snapshot))
-
-
-def _join(profile: TunnelProfile, hidden: Sequence[str]) -> Snapshot:
-    others = TakenError(f"{profile.name} is up with other wishes", f"first: {_down(profile)}")
-    snapshot = join(profile, others, hidden)
-    if not profile.lan_trusts:
-        return snapshot
-    lan.trust_lan(profile)
-    # It finds by itself that it may share now.
-    directory = places.session_path(profile)
-    return wait_for(profile.name, directory, lambda said: bool(said["records"][0]["lan"]))
-
-
-def _down(profile: TunnelProfile) -> str:
-    return f"sshvpn down {profile.name}"
-
-
-def _show(snapshot: Mapping[str, Any]) -> None:
-    for record in snapshot["records"]:
-        click.echo("\n".join(reach(record)))
-    flush()
+        context.exit(up_start.run(ssh, wishes, given, begun))

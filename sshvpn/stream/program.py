@@ -26,13 +26,13 @@ _BOOT = (
     "old=sys.version_info<(3,6);"
     'old and sys.exit(print(sys.argv[2],"error","python",sys.version.split()[0]));'
     "exec(zlib.decompress(bytes().join([os.read(0,1) for i in range(int(sys.argv[1]))])));"
-    "sys.exit(serve(*sys.argv[2:5]))"
+    "sys.exit(serve(*sys.argv[2:4]))"
 )
 
 
 @functools.cache
 def delivery() -> bytes:
-    """Return what goes first to the command's standard input; frames may follow at once."""
+    """Return what goes first to the command's standard input; ``device_line()`` follows."""
     texts = []
     for part in _PARTS:
         text = (Path(__file__).parent / f"{part}.py").read_text("utf-8")
@@ -40,13 +40,20 @@ def delivery() -> bytes:
     return zlib.compress("\n".join(texts).encode(), 9)
 
 
-def command(nonce: str, device: str, *, is_many: bool, mark: str) -> str:
+def command(nonce: str, *, is_many: bool, mark: str) -> str:
     """Return the command that ssh is given; ``delivery()`` follows on its standard input.
 
     It means the same to sh, bash, zsh, fish and csh. ``mark`` is in the process's command line,
     by which a later login knows it. Raises ValueError for values that would need quoting.
     """
-    if not (_NONCE.fullmatch(nonce) and _DEVICE.fullmatch(device) and _MARK.fullmatch(mark)):
-        raise ValueError(f"not a nonce, a device and a mark: {nonce!r}, {device!r}, {mark!r}")
-    words = [str(len(delivery())), nonce, device, "many" if is_many else "one", mark]
+    if not (_NONCE.fullmatch(nonce) and _MARK.fullmatch(mark)):
+        raise ValueError(f"not a nonce and a mark: {nonce!r}, {mark!r}")
+    words = [str(len(delivery())), nonce, "many" if is_many else "one", mark]
     return f"exec python3 -ISc '{_BOOT}' {' '.join(words)}"
+
+
+def device_line(device: str) -> bytes:
+    """Return the line that tells the server's pump its device. Raises ValueError."""
+    if not _DEVICE.fullmatch(device):
+        raise ValueError(f"not a device: {device!r}")
+    return device.encode() + b"\n"

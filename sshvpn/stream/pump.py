@@ -65,6 +65,7 @@ _BATCH = 1 << 17
 """Bytes that are handed to ssh at once, about."""
 _MOST_PIECES = 1024
 """IOV_MAX: writev(2) takes no more."""
+_LONGEST_LINE = 64
 _MOST_CONTROLS = 4096
 """Answers that wait to be sent; a peer that makes more of them does not read."""
 
@@ -341,11 +342,14 @@ def _poller(descriptors: List[Tuple[int, int]]) -> select.poll:
 # The two ends -------------------------------------------------------------------------------
 
 
-def serve(nonce: str, device: str, queues: str) -> int:
+def serve(nonce: str, queues: str) -> int:
     """Be the server's end: frames on the standard input and output; return the exit code.
 
-    QUEUES is ``many`` where the device has several.
+    A line goes before them that names the device. QUEUES is ``many`` where it has several.
     """
+    device = _line(0).decode("ascii", "replace")
+    if not device:
+        return 1
     flags = flags_of(device)
     try:
         tun = open_tun(device, is_many=queues == "many")
@@ -367,14 +371,32 @@ def pump_local(tun: int, source: int, sink: int, nonce: str) -> int:
     """Be this machine's end; what becomes of it is told in lines on the standard output.
 
     ``ready`` once packets are carried, ``account TEXT`` and ``end``, or ``error CODE TEXT``,
-    at last. The end of the standard input ends it. Returns the exit code.
+    at last. It begins with a line on the standard input that names the server's device, and the
+    end of that ends it. Returns the exit code.
     """
+    device = _line(0)
+    if not device:
+        return 0
+    os.write(sink, device + b"\n")
     pump = Pump(tun, source, sink, nonce=nonce, controls=[0, _signals()])
     text = _run(pump, is_local=True)
     clear_offloads(tun)
     _tell("account " + pump.account())
     _tell("error " + text if text else "end")
     return 1 if text else 0
+
+
+def _line(descriptor: int) -> bytes:
+    """Return the next line, byte by byte: what is behind it is not ours. b"" at the end."""
+    line = b""
+    while len(line) <= _LONGEST_LINE:
+        piece = os.read(descriptor, 1)
+        if piece == b"\n":
+            return line
+        if not piece:
+            break
+        line += piece
+    return b""
 
 
 def _run(pump: Pump, *, is_local: bool = False) -> str:

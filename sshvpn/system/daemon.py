@@ -17,12 +17,14 @@ DISMISS_S = 3.0
 """How long one that is no more wanted is waited for: it may still be loading."""
 
 
-def spawn(request: dict[str, object], title: str) -> socket.socket:
-    """Start ``python -m sshvpn.background TITLE``, hand it ``request``, return the socket.
+def begin(kind: str, title: str) -> socket.socket:
+    """Start ``python -m sshvpn.background TITLE``, and return the socket to it.
 
-    The process has a session of its own, the root directory as its working directory (so that
-    no module of somebody else's is imported from there), and the socket as its standard input.
-    What it would print goes nowhere: it speaks over the socket, and into its log.
+    It loads what a session of ``kind`` needs and waits for :func:`assign`; it ends in silence
+    where the socket does before. The process has a session of its own, the root directory as its
+    working directory (so that no module of somebody else's is imported from there), and the
+    socket as its standard input. What it would print goes nowhere: it speaks over the socket,
+    and into its log.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs:
@@ -35,17 +37,22 @@ def spawn(request: dict[str, object], title: str) -> socket.socket:
             cwd="/",
             env=package_environment(),
         )
-    ours.sendall(json.dumps(request).encode() + b"\n")
+    ours.sendall(kind.encode() + b"\n")
     return ours
 
 
+def assign(begun: socket.socket, request: dict[str, object]) -> None:
+    """Hand what :func:`begin` started the session that it runs."""
+    begun.sendall(json.dumps(request).encode() + b"\n")
+
+
 def hand(launched: socket.socket, descriptor: int) -> None:
-    """Give what :func:`spawn` started a copy of ``descriptor``, for which it waits."""
+    """Give what :func:`begin` started a copy of ``descriptor``, for which it waits."""
     socket.send_fds(launched, [b"\n"], [descriptor])
 
 
 def dismiss(launched: socket.socket) -> None:
-    """Let what :func:`spawn` started end, and wait until it has, for a few seconds at most."""
+    """Let what :func:`begin` started end, and wait until it has, for a few seconds at most."""
     deadline = time.monotonic() + DISMISS_S
     with launched, contextlib.suppress(OSError):
         launched.shutdown(socket.SHUT_WR)

@@ -22,7 +22,7 @@ class Standing:
     ``received`` and ``sent`` are bytes.
     """
 
-    device: str
+    device: str | None
     site: Site | None
     addresses: TunnelAddresses | None
     services: tuple[Service, ...]

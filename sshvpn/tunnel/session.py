@@ -43,7 +43,7 @@ from sshvpn.plan import marks
 from sshvpn.plan.desired import desired
 from sshvpn.plan.diff import diff
 from sshvpn.plan.render import render
-from sshvpn.plan.request import Bypass, TunnelAddresses
+from sshvpn.plan.request import Bypass, Facts, TunnelAddresses
 from sshvpn.plan.settings import device_sysctls
 from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
 from sshvpn.remote import protocol, render as remote_render
@@ -60,6 +60,8 @@ CHANGE = 15
 """The log level of a change that is made, as a command: above DEBUG, below INFO."""
 logging.addLevelName(CHANGE, "CHANGE")
 
+MOMENTS_S = 2.0
+"""So long what was seen is trusted: what has changed since then is followed once it runs."""
 LOOK_AGAIN_S = 2.0
 """How often is looked again while a network waits for its trust."""
 
@@ -87,6 +89,14 @@ class Surroundings:
     prober: Prober
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What this machine was like, at a time of ``time.monotonic``."""
+
+    here: Facts
+    at: float
+
+
 class TunnelSession(ProfileSession[TunnelProfile]):
     """Implements session.Session for ``sshvpn up``.
 
@@ -110,6 +120,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._interfaces = outside.interfaces
         self._sharing = outside.sharing
         self._prober = outside.prober
+        self._unit: int | None = None
         self._bypass: Bypass | None = None
         self._connection: TunnelConnection | None = None
         self._site: Site | None = None
@@ -172,26 +183,28 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         if self._adopted is not None:
             self._before, adopted, self._adopted = self.profile, self._adopted, None
             self._use(adopted)
-        await self._ensure_device()
+        await self._ensure_bypass()
+        # None of them needs another one's result, but where the transport does.
+        is_new = self._state.link is None
+        making = asyncio.create_task(self._ensure_device())
+        seeing = asyncio.create_task(self._see_here(making)) if is_new else None
         looking = asyncio.create_task(self._first_look())
         tuning: asyncio.Task[TcpPath] | None = None
         try:
-            self._connection = await self._carrier.connect(
-                self.profile, self._identity.remote_label, self._local.unit, prompter
-            )
+            self._connection = await self._connected(making, prompter)
             tuning = asyncio.create_task(self._connection.tune(self.profile, self._local.pace))
             await looking
             if self._may_share and not self._has_run:
                 await self._sharing.settle(prompter, trusts=self.profile.lan_trusts)
             # They never go into the tunnel, whatever the routes say.
             self._peers = tuple(await self._carrier.peers(self.profile))
-            await self._reconcile(Gate.PROBING)
+            await self._reconcile(Gate.PROBING, await seeing if seeing else None)
             assert self._addresses is not None  # noqa: S101 (they were just given)
             await self._life.prove(self._addresses)
             self._note_path(await tuning)
             await self._reconcile(Gate.OPEN, as_seen=True)
         except BaseException:
-            begun = [task for task in (looking, tuning) if task is not None]
+            begun = [task for task in (making, seeing, looking, tuning) if task is not None]
             for task in begun:
                 task.cancel()
             await asyncio.gather(*begun, return_exceptions=True)
@@ -200,6 +213,29 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._has_run = True
         self._before = None
         self._tasks = [asyncio.create_task(self._follow(self._connection))]
+
+    async def _see_here(self, device: asyncio.Task[int]) -> _Seen:
+        await asyncio.shield(device)
+        return _Seen(await self._local.facts(), time.monotonic())
+
+    async def _connected(
+        self, device: asyncio.Task[int], prompter: Prompter | None
+    ) -> TunnelConnection:
+        """Log in while the device is made. Raises what stopped either of them."""
+        connecting = asyncio.create_task(
+            self._carrier.connect(self.profile, self._identity.remote_label, device, prompter)
+        )
+        try:
+            await asyncio.wait({connecting, device}, return_when=asyncio.FIRST_EXCEPTION)
+            if device.done():
+                device.result()
+            return await connecting
+        except BaseException:
+            connecting.cancel()
+            (made,) = await asyncio.gather(connecting, return_exceptions=True)
+            if not isinstance(made, BaseException):
+                await made.close()
+            raise
 
     def _note_path(self, path: TcpPath) -> None:
         before, self._path = self._path, path
@@ -283,29 +319,40 @@ class TunnelSession(ProfileSession[TunnelProfile]):
 
     def traffic(self) -> Traffic:
         """Return the device's own counters: they go on over reconnects."""
-        counters = self._interfaces.counters(marks.device_name(self._local.unit))
+        device = self._device
+        counters = None if device is None else self._interfaces.counters(device)
         received, sent = counters or (None, None)
         return Traffic(received, sent, connections=None, rtt_s=self._life.rtt_s)
 
     # This machine's end -----------------------------------------------------------------
 
-    async def _ensure_device(self) -> None:
-        """Make the device that ssh opens: it has no addresses yet."""
+    @property
+    def _device(self) -> str | None:
+        return None if self._unit is None else marks.device_name(self._unit)
+
+    async def _ensure_bypass(self) -> None:
+        """Let ssh, which is this process's child, go around a default route."""
         if self.profile.has_default and self._bypass is None:
+            await self._local.open()
             self._bypass = await self._local.bypass()
+
+    async def _ensure_device(self) -> int:
+        """Make the device that packets go through, and return its unit: no addresses yet."""
+        unit = self._unit = await self._local.open()
         if self._state.link is None:
             mtu = self.profile.mtu or self._carrier.default_mtu
             link = Link(
-                self._local.unit,
+                unit,
                 self._identity.label,
                 self._identity.owner,
                 mtu,
                 has_queues=self.profile.has_queues,
             )
-            own = device_sysctls(self._local.unit, await self._local.facts())
+            own = device_sysctls(unit, await self._local.facts())
             # An end that was just opened has nothing that would have to be read.
             now, self._is_fresh = nothing(self._identity.label) if self._is_fresh else None, False
             await self._apply(NetworkState(self._identity.label, link=link, sysctls=own), now)
+        return unit
 
     async def _apply(self, wanted: NetworkState, now: NetworkState | None = None) -> None:
         steps = diff(now or await self._local.read(), wanted)
@@ -326,19 +373,24 @@ class TunnelSession(ProfileSession[TunnelProfile]):
 
     # Both ends --------------------------------------------------------------------------
 
-    async def _reconcile(self, gate: Gate | None = None, *, as_seen: bool = False) -> bool:
+    async def _reconcile(
+        self, gate: Gate | None = None, seen: _Seen | None = None, *, as_seen: bool = False
+    ) -> bool:
         """Make both ends what they shall be now; return whether anything had to change.
 
-        ``as_seen`` trusts what was seen the last time, which must be moments ago.
+        ``seen`` is this machine when the device was just made, and is trusted if that was moments
+        ago; so is with ``as_seen`` all that was seen the last time.
         """
         async with self._one_at_a_time:
             connection = self._connection
             if connection is None:
                 return False
             gate = gate or self._gate
+            if seen is not None and time.monotonic() - seen.at > MOMENTS_S:
+                seen = None
             last = self._site if as_seen else None
-            site = last or await self._look(connection)
-            now = self._state if last else None
+            site = last or await self._look(connection, seen.here if seen else None)
+            now = self._state if last or seen else None
             addresses = self._addresses_for(site)
             services = ends.services_of(site)
             before = (self._state, self._remote_end, tuple(self._listeners.open))
@@ -369,7 +421,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             for line in command.splitlines():
                 log.log(CHANGE, "[remote] %s", line)
 
-    async def _look(self, connection: TunnelConnection) -> Site:
+    async def _look(self, connection: TunnelConnection, here: Facts | None = None) -> Site:
         shared: Sequence[InterfaceAddress] = ()
         if self._may_share:
             shared, news = await asyncio.to_thread(self._sharing.look)
@@ -377,9 +429,9 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         return Site(
             profile=self.profile,
             label=self._identity.label,
-            unit=self._local.unit,
+            unit=await self._local.open(),
             owner=self._identity.owner,
-            local=await self._local.facts(),
+            local=here or await self._local.facts(),
             remote=connection.facts,
             shared=tuple(shared),
             peers=self._peers,
@@ -471,7 +523,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         """Return the record of ``status --json``, without what the supervisor adds."""
         traffic = self.traffic()
         standing = Standing(
-            device=marks.device_name(self._local.unit),
+            device=self._device,
             site=self._site,
             addresses=self._addresses,
             services=self._services,

@@ -68,4 +68,8 @@ def start_background(profile: ForwardProfile, *, verbose: bool = False) -> socke
     It is a control socket that is attached from the start (docs/control-protocol.md): closing
     it before the first ``running`` undoes everything.
     """
-    return sessions.spawn(profile, verbose=verbose)
+    from sshvpn.system import daemon
+
+    begun = daemon.begin("forward", profile.name)
+    sessions.assign(begun, profile, verbose=verbose)
+    return begun

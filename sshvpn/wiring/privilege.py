@@ -23,11 +23,12 @@ def leave_root(tunnels: int) -> None:
     To be called before anything of that user is read.
     """
     from sshvpn.system.privilege.actor import become_caller, caller
-    from sshvpn.system.privilege.helper import Helper
 
     uid = caller()
     if uid is None:
         return
+    from sshvpn.system.privilege.helper import Helper
+
     _helpers.extend(Helper.start(at_terminal=False, uid=uid) for _ in range(tunnels))
     become_caller()
 

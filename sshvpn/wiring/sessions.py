@@ -77,8 +77,24 @@ def _make_exporter(profile: Profile) -> Exporter | None:
     return Exporter(profile.metrics)
 
 
-def spawn(profile: Profile, *, verbose: bool) -> socket.socket:
-    """Start a process of its own that runs ``profile``; return the control socket to it."""
+def load(kind: str) -> None:
+    """Import what a session of ``kind`` needs, as far as that is known before its profile."""
+    from sshvpn import runner, wire
+    from sshvpn.system.systemd import journal, sd_notify
+
+    del runner, wire, journal, sd_notify
+    if kind == "tunnel":
+        from sshvpn import sharing
+        from sshvpn.system.network import interfaces, prober, way
+        from sshvpn.system.privilege import local_end
+        from sshvpn.system.tunnel import auto
+        from sshvpn.tunnel import session
+
+        del sharing, interfaces, prober, way, local_end, auto, session
+
+
+def assign(begun: socket.socket, profile: Profile, *, verbose: bool) -> None:
+    """Let a process that loads already (sshvpn.system.daemon) run ``profile``."""
     from sshvpn.system import daemon
     from sshvpn.wire import profile_to_json
 
@@ -87,4 +103,4 @@ def spawn(profile: Profile, *, verbose: bool) -> socket.socket:
         "can_answer": terminal.prompter() is not None,
         "verbose": verbose,
     }
-    return daemon.spawn(request, profile.name)
+    daemon.assign(begun, request)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshvpn.control import AlreadyUpError, is_alive
+from sshvpn.control import AlreadyUpError, is_alive, tunnel_id
 from sshvpn.system import paths
 from sshvpn.wiring import sessions, terminal
 from sshvpn.wiring.lan import check_portal
 from sshvpn.wiring.outside import make_interfaces, make_trust_store
-from sshvpn.wiring.places import SessionDirOf, session_path
+from sshvpn.wiring.places import SessionDirOf, runtimes, session_path
 from sshvpn.wiring.privilege import start_helper, start_helper_again
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
-    """Return a session for ``profile``; ``local`` is this machine's end, open."""
+    """Return a session for ``profile``; ``local`` is this machine's end."""
     from sshvpn.tunnel.session import TunnelSession
 
     return TunnelSession(profile, identity_of(profile), _surroundings(profile, directory, local))
@@ -83,15 +83,16 @@ def run_tunnel(
     ``helper`` is the socket of a privileged helper that was started before; without one it is
     started here. Raises AlreadyUpError, PrivilegeError, and what stopped the first start.
     """
+    from sshvpn.system.imports import leave_out_unused
     from sshvpn.system.privilege.helper import Helper
     from sshvpn.system.privilege.local_end import HelperEnd
 
+    leave_out_unused()
     with SessionDirOf(profile) as directory:
 
         async def make() -> TunnelSession:
             own = Helper.from_socket(helper) if helper else start_helper()
-            label = identity_of(profile).label
-            local = await HelperEnd.open(own, label, start_helper_again)
+            local = HelperEnd(own, identity_of(profile).label, start_helper_again)
             session = make_tunnel(profile, directory.path, local)
             try:
                 await session.check()
@@ -104,19 +105,34 @@ def run_tunnel(
         return sessions.run(make, profile, directory, make_front, launcher, verbose=verbose)
 
 
-def start_tunnel(profile: TunnelProfile, *, verbose: bool = False) -> socket.socket:
+def begin_tunnel(name: str) -> socket.socket | None:
+    """Let the process of :func:`start_tunnel` load already, before it is known what it will run.
+
+    None where that tunnel is up. Close the socket where nothing shall run.
+    """
+    from sshvpn.system import daemon
+
+    if any(is_alive(base / f"tunnel-{tunnel_id(name)}") for base in runtimes()):
+        return None
+    return daemon.begin("tunnel", name)
+
+
+def start_tunnel(
+    profile: TunnelProfile, begun: socket.socket | None = None, *, verbose: bool = False
+) -> socket.socket:
     """Start a process of its own that runs ``profile``, as :func:`start_background` does.
 
-    While it loads, the privileged helper is started here, where sudo may ask at the terminal;
-    it begins when it gets the helper. Raises AlreadyUpError without asking anybody, and
-    PrivilegeError; interrupted, nothing is left.
+    ``begun`` is what :func:`begin_tunnel` gave for this name. While it loads, the privileged
+    helper is started here, where sudo may ask at the terminal; it begins when it gets the helper.
+    Raises AlreadyUpError without asking anybody, and PrivilegeError; interrupted, nothing is left.
     """
     from sshvpn.system import daemon
 
     if is_alive(session_path(profile)):
         raise AlreadyUpError(session_path(profile))
-    launched = sessions.spawn(profile, verbose=verbose)
+    launched = begun or daemon.begin("tunnel", profile.name)
     try:
+        sessions.assign(launched, profile, verbose=verbose)
         with start_helper().detach() as helper:
             daemon.hand(launched, helper.fileno())
     except BaseException:
@@ -126,18 +142,9 @@ def start_tunnel(profile: TunnelProfile, *, verbose: bool = False) -> socket.soc
 
 
 def take_helper(launcher: socket.socket) -> socket.socket | None:
-    """Return the helper's socket once :func:`start_tunnel` has it; None where it gave up.
-
-    What :func:`run_tunnel` needs is imported meanwhile: sudo may be asking just now.
-    """
-    from sshvpn import runner, sharing
+    """Return the helper's socket once :func:`start_tunnel` has it; None where it gave up."""
     from sshvpn.system import daemon
-    from sshvpn.system.network import interfaces, prober, way
-    from sshvpn.system.privilege import helper, local_end
-    from sshvpn.system.tunnel import w
-    from sshvpn.tunnel import session
 
-    del runner, sharing, session, interfaces, prober, way, helper, local_end, w
     descriptor = daemon.take(launcher)
     return None if descriptor is None else socket.socket(fileno=descriptor)
 
@@ -153,8 +160,7 @@ def dry_run(profile: TunnelProfile) -> list[str]:
     from sshvpn.system.privilege.local_end import HelperEnd
 
     async def main() -> list[str]:
-        label = identity_of(profile).label
-        local = await HelperEnd.open(start_helper(), label, start_helper_again)
+        local = HelperEnd(start_helper(), identity_of(profile).label, start_helper_again)
         try:
             outside = _surroundings(profile, None, local)
             return await rehearse(profile, identity_of(profile), outside, terminal.prompter())

@@ -52,8 +52,10 @@ class Site:
         **words: Any,
     ) -> dict[str, Any] | None:
         self.person = Person(**answers) if answers is not None else None
+        device = asyncio.get_running_loop().create_future()
+        device.set_result(unit)
         self.connection = await asyncio.wait_for(
-            self.carrier.connect(profile(**words), LABEL, unit, self.person), timeout
+            self.carrier.connect(profile(**words), LABEL, device, self.person), timeout
         )
         return shown(self.connection.facts)
 

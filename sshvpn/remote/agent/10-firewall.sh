@@ -36,6 +36,8 @@ restore() { # PROGRAM RULES: each table in one transaction
 }
 
 deletions_of() { # SAVED: sets deletions, what takes every rule away that bears our label
+  deletions=
+  case $1 in *"sshvpn_$label"*) ;; *) return ;; esac
   deletions=$(printf '%s\n' "$1" | sed -n -e '/^\*/p' -e '/^COMMIT/p' \
     -e "/--comment \"\{0,1\}sshvpn_$label\"\{0,1\} /s/^-A /-D /p")
   case $deletions in *-D\ *) ;; *) deletions= ;; esac

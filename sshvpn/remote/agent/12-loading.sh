@@ -33,7 +33,7 @@ install_tables() { # by iptables, and the accepts in chains of others
       saved=$("$program-save")
       deletions_of "$saved"
       new=
-      if [ "$program" = "$own" ]; then new=$(sections "$own_rules"); fi
+      [ "$program" != "$own" ] || [ -z "$own_rules" ] || new=$(sections "$own_rules")
       [ -z "$needs_accepts" ] || add_accepts
       run firewall_failed restore "$program" "$deletions${deletions:+$nl}$new"
     done

@@ -138,7 +138,7 @@ hello() {
   none) say "rights none $rights_code $rights_reason" ;;
   *) say "rights $rights" ;;
   esac
-  say "system $(uname -s) $(uname -r)"
+  say "system $(uname -sr)"
   case $(ip -V 2>&1) in *iproute2*) ip_kind=iproute2 ;; *) ip_kind=busybox ;; esac
   say "tools ip=$ip_kind firewall=$firewall"
   say_device

@@ -9,6 +9,9 @@
 sudo asks where the person sits, and ends at once: the helper leaves it, and only the socket holds
 it. It tears the tunnel's local end down when the socket ends, so nothing here needs to be called
 for that: it is enough that the process that has the socket ends.
+
+What steps and states look like is imported where one is sent: who starts a helper for another
+process sends none.
 """
 
 from __future__ import annotations
@@ -17,12 +20,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sshvpn.plan.codec import from_record, to_record
-from sshvpn.plan.request import Facts
-from sshvpn.plan.state import NetworkState
-from sshvpn.plan.steps import Step
 from sshvpn.privileged.guard import SWEPT
 from sshvpn.system.privilege.root_process import (
     HelperGoneError,
@@ -32,6 +31,11 @@ from sshvpn.system.privilege.root_process import (
     start_as_root,
 )
 from sshvpn.system.privilege.sudo import PROMPT
+
+if TYPE_CHECKING:
+    from sshvpn.plan.request import Facts
+    from sshvpn.plan.state import NetworkState
+    from sshvpn.plan.steps import Step
 
 __all__ = ["Helper", "HelperGoneError"]
 
@@ -96,16 +100,24 @@ class Helper:
 
     def facts(self) -> Facts:
         """Return what this machine is like."""
+        from sshvpn.plan.codec import from_record
+        from sshvpn.plan.request import Facts
+
         facts: Facts = from_record(Facts, self._ask(op="facts")["facts"])
         return facts
 
     def read(self) -> NetworkState:
         """Return what the tunnel has in the kernel now."""
+        from sshvpn.plan.codec import from_record
+        from sshvpn.plan.state import NetworkState
+
         state: NetworkState = from_record(NetworkState, self._ask(op="read")["state"])
         return state
 
     def apply(self, steps: Sequence[Step]) -> None:
         """Make the steps, all or none. Raises an SshvpnError that names the one that failed."""
+        from sshvpn.plan.codec import to_record
+
         if steps:
             self._ask(op="apply", steps=[to_record(step) for step in steps])
 

@@ -45,15 +45,13 @@ class HelperEnd:
     which takes that over; where it raises, :meth:`wait_gone` returns.
     """
 
-    def __init__(
-        self, helper: Helper, label: str, unit: int, thread: ThreadPoolExecutor, start: Starter
-    ) -> None:
+    def __init__(self, helper: Helper, label: str, start: Starter) -> None:
         self._helper = helper
         self._label = label
-        self._unit = unit
+        self._unit: int | None = None
         self._own_group: str | None = None
         self._is_enclosed = False
-        self._thread = thread
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="helper")
         self._start = start
         self._started_at = float("-inf")
         self._hang_up = HangUp(helper.fileno(), self._take_over_soon)
@@ -62,17 +60,10 @@ class HelperEnd:
         self._nudge, self._nudged = socket.socketpair()
         self._nudged.settimeout(0)
 
-    @classmethod
-    async def open(cls, helper: Helper, label: str, start: Starter) -> HelperEnd:
-        """Begin with the tunnel ``label``. Raises TakenError where it is up."""
-        thread = ThreadPoolExecutor(1, thread_name_prefix="helper")
-        loop = asyncio.get_running_loop()
-        unit = await loop.run_in_executor(thread, helper.open, label)
-        return cls(helper, label, unit, thread, start)
-
-    @property
-    def unit(self) -> int:
-        """The tunnel's unit."""
+    async def open(self) -> int:
+        """Begin, and return the tunnel's unit; again is fine. Raises TakenError where it is up."""
+        if self._unit is None:
+            self._unit = await self._ask(lambda helper: helper.open(self._label))
         return self._unit
 
     async def facts(self) -> Facts:
@@ -105,7 +96,7 @@ class HelperEnd:
         uid = os.getuid()
         service = cgroup.of_service()
         if service is not None:
-            return BypassCgroup(service, marks.bypass_mark(self._unit))
+            return BypassCgroup(service, marks.bypass_mark(await self.open()))
         try:
             # Where systemd has given the user a part of the tree, the helper may not change it.
             path = self._own_group = cgroup.enclose(self._label, os.getpid(), uid)
@@ -118,7 +109,7 @@ class HelperEnd:
                     raise
                 log.warning("%s: all that this user sends goes around the tunnel", error)
                 return BypassUser(uid)
-        return BypassCgroup(path, marks.bypass_mark(self._unit))
+        return BypassCgroup(path, marks.bypass_mark(await self.open()))
 
     async def pace(self, sock: socket.socket, name: str) -> None:
         """Let a TCP socket be paced by the congestion control ``name``."""

@@ -5,6 +5,7 @@ What went with a server is remembered, and tried first.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,13 +49,16 @@ class AutoCarrier:
 
     async def check(self, profile: TunnelProfile) -> None:
         """Raise UsageError for what neither can honour."""
-        await self._stream.check(profile)
+        self._stream.refuse(profile)
         self._possible = (self._stream, self._w)
         try:
-            await self._w.check(profile)
+            self._w.refuse(profile)
         except UsageError as error:
             self._possible = (self._stream,)
             log.debug("not by ssh -w: %s", error)
+        config = await self._stream.resolved(profile)
+        for carrier in self._possible:
+            carrier.use(config)
 
     async def peers(self, profile: TunnelProfile) -> Sequence[str]:
         """See boundary.TunnelCarrier."""
@@ -69,7 +73,11 @@ class AutoCarrier:
         await self._now.wait_login_possible()
 
     async def connect(
-        self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
+        self,
+        profile: TunnelProfile,
+        label: str,
+        device: asyncio.Future[int],
+        prompter: Prompter | None,
     ) -> OpensshTunnel:
         """Log in by one of them; see boundary.TunnelCarrier."""
         host = f"stream {await self._stream.login_name(profile)}"
@@ -79,7 +87,7 @@ class AutoCarrier:
         refusals: list[TunnelRefusedError] = []
         for self._now in order:
             try:
-                made = await self._now.connect(profile, label, unit, prompter)
+                made = await self._now.connect(profile, label, device, prompter)
             except TunnelRefusedError as error:
                 refusals.append(error)
                 continue

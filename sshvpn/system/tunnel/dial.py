@@ -26,18 +26,18 @@ KEEP_FORWARDS = ("-o", "ClearAllForwardings=no")
 class TunnelDial:
     """Implements logins.Dial.
 
-    ``config`` is what ``ssh -G`` resolved with KEEP_FORWARDS, ``unit`` the N of ``-w N``,
-    ``directory`` a private one, or None for temporary ones. ``was_answered`` tells whether
-    somebody answered a question of one of the logins.
+    ``config`` is what ``ssh -G`` resolved with KEEP_FORWARDS, ``directory`` a private one, or
+    None for temporary ones. ``unit`` is the N of ``-w N``, to be set before a tunnel is made.
+    ``was_answered`` tells whether somebody answered a question of one of the logins.
     """
 
     profile: TunnelProfile
     config: Config
     label: str
-    unit: int
     prompter: Prompter | None
     directory: Path | None
     timings: Timings
+    unit: int = field(default=0, init=False)
     was_answered: bool = field(default=False, init=False)
 
     async def command(self, mode: Mode) -> AgentLogin:
@@ -48,25 +48,17 @@ class TunnelDial:
         ssh, destination = self.profile.ssh, self.profile.destination
         return await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
 
-    async def stream(self, mode: Mode, device: str | None) -> tuple[AgentLogin, Facts]:
+    async def stream(self, mode: Mode, device: str | None) -> AgentLogin:
         """Log in without a tunnel, with an agent that has a device: DEVICE, or one of its own.
 
-        The caller closes it. Raises NoAgentError where there is none, and what the agent says.
+        The caller hears its facts, and closes it.
         """
         login = self._login(mode, "mux", device)
         words = command_words(
             self.config, login.process.control, may_prompt=self.prompter is not None
         )
         ssh, destination = self.profile.ssh, self.profile.destination
-        await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
-        try:
-            facts = await login.facts()
-            _check_device(facts)
-        except BaseException:
-            await login.leave()
-            raise
-        login.process.settle()
-        return login, facts
+        return await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
 
     async def pump(self, control: str, command: str, stdin: int, stdout: int) -> SshProcess:
         """Log in once more, to run COMMAND with these descriptors. The caller closes it."""
@@ -95,7 +87,8 @@ class TunnelDial:
         await self._log_in(login, (*words, *self._users_words(login.process.directory)))
         try:
             facts = await (login.facts() if needs_agent else login.facts_unless_limited())
-            _check_device(facts)
+            if facts is not None:
+                device_of(facts)
         except BaseException:
             await login.close()
             raise
@@ -136,10 +129,11 @@ class TunnelDial:
         return ("-F", str(file), "--", destination.host)
 
 
-def _check_device(facts: Facts | None) -> None:
-    """Raise TunnelRefusedError where the agent has found no device for its session."""
-    if facts is not None and facts.device is None:
+def device_of(facts: Facts) -> str:
+    """Return the device of the agent's session; raises TunnelRefusedError where it has none."""
+    if facts.device is None:
         raise TunnelRefusedError(
             "the server's session has no tun device, though ssh has a tunnel",
             "see whether that login's start-up files take SSH_TUNNEL away",
         )
+    return facts.device.name

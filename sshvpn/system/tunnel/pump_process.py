@@ -1,7 +1,7 @@
 """The pump on this machine: a process of its own that is handed its descriptors, and no right.
 
-It is told to end by the end of its standard input, and tells in lines what becomes of it
-(sshvpn.stream.pump.pump_local).
+It is told the server's device in the one line of its standard input, whose end is its own, and
+tells in lines what becomes of it (sshvpn.stream.pump.pump_local).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import sshvpn
 from sshvpn.errors import printable
+from sshvpn.stream import program
 from sshvpn.system.process import ChildLines, confined
 
 log = logging.getLogger("sshvpn.stream")
@@ -52,7 +53,10 @@ class PumpProcess:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, tun: int, source: int, sink: int, nonce: str) -> None:
-        """Start it on these descriptors, which it inherits; they stay the caller's to close."""
+        """Start it on these descriptors, which it inherits; they stay the caller's to close.
+
+        It carries packets once :meth:`name_peer` has told it of the other end.
+        """
         words = [_PACKAGE, *map(str, (tun, source, sink)), nonce]
         control, self._control = os.pipe()
         try:
@@ -72,6 +76,11 @@ class PumpProcess:
         self._said.release()
         self._cried.release()
         self._watching = asyncio.create_task(self._watch())
+
+    def name_peer(self, device: str) -> None:
+        """Let it tell the other pump which device is its own."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and tells why
+            os.write(self._control, program.device_line(device))
 
     @property
     def pid(self) -> int | None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 
 from sshvpn.errors import ConnectionLostError, SshvpnError
 from sshvpn.model import TcpPath, Tuning, TunnelProfile
 from sshvpn.plan import marks
-from sshvpn.remote.protocol import Facts, Mode, TcpOptions
+from sshvpn.remote.protocol import Mode, TcpOptions
 from sshvpn.system.openssh import tcp_path
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.process import ChildLines
 from sshvpn.system.tunnel.agent_login import AgentLogin
-from sshvpn.system.tunnel.dial import TunnelDial
-from sshvpn.system.tunnel.stream_link import Session, StreamLink, StreamRefusedError
+from sshvpn.system.tunnel.dial import TunnelDial, device_of
+from sshvpn.system.tunnel.stream_link import Session, Starter, StreamLink, StreamRefusedError
 from sshvpn.system.tunnel.w import OpensshCarrier, OpensshTunnel, check_ssh_and_mtu
 
 _LAST_WORDS_S = 1.0
@@ -34,19 +35,20 @@ class StreamCarrier(OpensshCarrier):
     is_guarded = False
     has_stood = False
 
-    async def check(self, profile: TunnelProfile) -> None:
+    def refuse(self, profile: TunnelProfile) -> None:
         """Raise UsageError where there is no ssh, or what is asked for cannot be."""
         check_ssh_and_mtu(profile)
-        self.use(await self._resolved(profile))
 
-    async def _open(self, profile: TunnelProfile, dial: TunnelDial, unit: int) -> OpensshTunnel:
+    async def _open(
+        self, profile: TunnelProfile, dial: TunnelDial, device: asyncio.Future[int]
+    ) -> OpensshTunnel:
         count = profile.streams or 1
         mode = Mode.STREAM if count == 1 else Mode.STREAMS
-        login, facts = await dial.stream(mode, profile.remote_device)
-        options = tcp_path.options_for(dial.config)
-        made = StreamTunnel(login, facts, options, self._remote_sockets)
+        login = await dial.stream(mode, profile.remote_device)
+        made = StreamTunnel(login, tcp_path.options_for(dial.config), self._remote_sockets)
         try:
-            await made.open_streams(dial, marks.device_name(unit), count)
+            local = marks.device_name(await asyncio.shield(device))
+            await made.open_streams(dial, local, count)
         except StreamRefusedError as error:
             await made.close()
             if self.has_stood:  # it could, and time may mend why it cannot just now
@@ -62,30 +64,50 @@ class StreamCarrier(OpensshCarrier):
 class StreamTunnel(OpensshTunnel):
     """One or more connections that carry packets; implements boundary.TunnelConnection."""
 
-    def __init__(
-        self, login: AgentLogin, facts: Facts, options: TcpOptions, remote_sockets: set[str]
-    ) -> None:
-        super().__init__(login, facts, options, remote_sockets)
+    def __init__(self, login: AgentLogin, options: TcpOptions, remote_sockets: set[str]) -> None:
+        super().__init__(login, None, options, remote_sockets)
         self._links: list[StreamLink] = []
         self._others: list[SshProcess] = []
-        self._remote = facts.device.name if facts.device else ""
 
     async def open_streams(self, dial: TunnelDial, local: str, count: int) -> None:
-        """Return once all carry packets. Raises StreamRefusedError, or why one has broken."""
-        for number in range(count):
-            mark = f"sshvpn-agent:{dial.label}"
-            link = StreamLink(local, self._remote, is_many=count > 1, mark=mark)
-            self._links.append(link)
-            try:
-                await link.open(
-                    lambda source, sink, link=link, number=number: (  # type: ignore[misc]
-                        self._more(dial, link, number, source, sink)
-                        if number
-                        else self._session(link, source, sink)
-                    )
-                )
-            except SshvpnError as error:
-                raise await self._explained(error) from error
+        """Return once all carry packets. Raises what the agent says, or why one has broken.
+
+        The first one's pumps load while the agent still looks around, and makes the device.
+        """
+        links = [
+            StreamLink(local, is_many=count > 1, mark=f"sshvpn-agent:{dial.label}")
+            for _ in range(count)
+        ]
+        telling = asyncio.create_task(self._hear_facts())
+        try:
+            for number, link in enumerate(links):
+                self._links.append(link)
+                await self._explaining(link.begin(self._starter(dial, link, number)))
+                await self._explaining(link.carry(await telling))
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _hear_facts(self) -> str:
+        """Return the device that the agent tells of, with all else that it found."""
+        self._facts = await self._login.facts()
+        device = device_of(self._facts)
+        self._login.process.settle()
+        return device
+
+    def _starter(self, dial: TunnelDial, link: StreamLink, number: int) -> Starter:
+        async def start(source: int, sink: int) -> Session:
+            if number:
+                return await self._more(dial, link, number, source, sink)
+            return await self._session(link, source, sink)
+
+        return start
+
+    async def _explaining(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except SshvpnError as error:
+            raise await self._explained(error) from error
 
     async def _explained(self, error: SshvpnError) -> SshvpnError:
         """Return why ssh has ended, where that is the reason; else ERROR."""

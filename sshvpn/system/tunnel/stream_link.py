@@ -43,25 +43,28 @@ class Session:
     status: Callable[[], int | None] = lambda: None
 
 
+Starter = Callable[[int, int], Awaitable[Session]]
+"""Runs the command on the server, with these as standard input and output of its session."""
+
+
 class StreamLink:
-    """Carries packets between the tun ``local`` here and ``remote`` at the server.
+    """Carries packets between the tun ``local`` here and one at the server.
 
     ``mark`` is in the remote process's command line. Close it; twice is fine.
     """
 
-    def __init__(self, local: str, remote: str, *, is_many: bool, mark: str) -> None:
+    def __init__(self, local: str, *, is_many: bool, mark: str) -> None:
         self._local = local
         self._is_many = is_many
         self._nonce = secrets.token_hex(16)
-        self.command = program.command(self._nonce, remote, is_many=is_many, mark=mark)
+        self.command = program.command(self._nonce, is_many=is_many, mark=mark)
         self._pump = PumpProcess()
         self._session: Session | None = None
 
-    async def open(self, start: Callable[[int, int], Awaitable[Session]]) -> None:
-        """Return once packets are carried.
+    async def begin(self, start: Starter) -> None:
+        """Start both pumps: they load. The device here is there, the server's need not be yet.
 
-        ``start`` runs ``command`` on the server, with these descriptors as standard input and
-        output of its session. Raises StreamRefusedError, or why the stream has broken.
+        Raises StreamRefusedError, or why the stream has broken.
         """
         tun = await _open_tun(self._local, is_many=self._is_many)
         descriptors = [tun, *os.pipe(), *os.pipe()]
@@ -76,6 +79,11 @@ class StreamLink:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def carry(self, remote: str) -> None:
+        """Return once packets are carried to the server's tun ``remote``. Raises as begin()."""
+        assert self._session is not None  # noqa: S101 (it has begun)
+        self._pump.name_peer(remote)
         await self._wait_ready(self._session)
 
     async def _wait_ready(self, session: Session) -> None:

@@ -63,6 +63,11 @@ class OpensshCarrier:
 
     async def check(self, profile: TunnelProfile) -> None:
         """Raise UsageError where there is no ssh, or what is asked for cannot be."""
+        self.refuse(profile)
+        self.use(await self.resolved(profile))
+
+    def refuse(self, profile: TunnelProfile) -> None:
+        """Raise UsageError as :meth:`check`, which asks ssh for its configuration besides."""
         check_ssh_and_mtu(profile)
         if profile.streams not in (None, 1):
             raise UsageError("--streams is of the transport stream", "leave it out")
@@ -72,7 +77,6 @@ class OpensshCarrier:
                 f"remote_device {device}: ssh opens devices called tun and a number",
                 f"on the server, as root: ip link property add dev {device} altname tun8",
             )
-        self.use(await self._resolved(profile))
 
     def use(self, config: Config) -> None:
         """Take CONFIG for the next login: ssh's configuration was just asked for."""
@@ -80,7 +84,7 @@ class OpensshCarrier:
 
     async def login_name(self, profile: TunnelProfile) -> str:
         """Return ``USER@HOST:PORT`` of the login, as it is remembered."""
-        config = self._checked or self._config or await self._resolved(profile)
+        config = self._checked or self._config or await self.resolved(profile)
         return f"{config['user'][0]}@{config['hostname'][0]}:{config['port'][0]}"
 
     async def peers(self, profile: TunnelProfile) -> Sequence[str]:
@@ -90,7 +94,7 @@ class OpensshCarrier:
         be a proxy's.
         """
         try:
-            config = self._config or await self._resolved(profile)
+            config = self._config or await self.resolved(profile)
         except SshvpnError:
             return ()
         found = await peers_of(config, profile.ssh)
@@ -98,12 +102,16 @@ class OpensshCarrier:
         return tuple(dict.fromkeys([*found, *prefixes_of([now] if now else [])]))
 
     async def connect(
-        self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
+        self,
+        profile: TunnelProfile,
+        label: str,
+        device: asyncio.Future[int],
+        prompter: Prompter | None,
     ) -> OpensshTunnel:
         """Log in; see boundary.TunnelCarrier."""
-        dial = await self._dial(profile, label, unit, prompter)
+        dial = await self._dial(profile, label, prompter)
         try:
-            connection = await self._open(profile, dial, unit)
+            connection = await self._open(profile, dial, device)
         except AuthenticationError as error:
             raise await self._logins.explained(error, prompter) from error
         try:
@@ -114,16 +122,18 @@ class OpensshCarrier:
         self._connection = connection
         return connection
 
-    async def _open(self, profile: TunnelProfile, dial: TunnelDial, unit: int) -> OpensshTunnel:
+    async def _open(
+        self, profile: TunnelProfile, dial: TunnelDial, device: asyncio.Future[int]
+    ) -> OpensshTunnel:
         """Return what carries packets, once it does."""
-        del unit  # ssh opens it by the dial's
+        dial.unit = marks.ssh_unit(await asyncio.shield(device))
         login, facts = await self._ways.connect(profile, dial.config, dial)
         options = tcp_path.options_for(dial.config)
         return OpensshTunnel(login, facts, options, self._remote_sockets)
 
     async def look(self, profile: TunnelProfile, label: str, prompter: Prompter | None) -> Facts:
         """Return what the server is like; nothing is changed there. Raises as connect()."""
-        dial = await self._dial(profile, label, 0, prompter)
+        dial = await self._dial(profile, label, prompter)
         try:
             login = await dial.command(Mode.LOOK)
         except AuthenticationError as error:
@@ -134,14 +144,14 @@ class OpensshCarrier:
             await login.leave()
 
     async def _dial(
-        self, profile: TunnelProfile, label: str, unit: int, prompter: Prompter | None
+        self, profile: TunnelProfile, label: str, prompter: Prompter | None
     ) -> TunnelDial:
-        config, self._checked = self._checked or await self._resolved(profile), None
+        config, self._checked = self._checked or await self.resolved(profile), None
         self._config = config
-        device = marks.ssh_unit(unit)
-        return TunnelDial(profile, config, label, device, prompter, self._directory, self._timings)
+        return TunnelDial(profile, config, label, prompter, self._directory, self._timings)
 
-    async def _resolved(self, profile: TunnelProfile) -> Config:
+    async def resolved(self, profile: TunnelProfile) -> Config:
+        """Return ssh's configuration for PROFILE. Raises an SshvpnError."""
         return await resolve(profile.destination, profile.ssh, KEEP_FORWARDS)
 
     async def wait_login_possible(self) -> None:

@@ -49,10 +49,21 @@ class Launches:
     def __init__(self) -> None:
         self.scripts: dict[str, Script | SshvpnError] = {}
         self.profiles: list[TunnelProfile] = []
+        self.begun: list[tuple[str, socket.socket]] = []
+        self.handed: list[bool] = []
 
-    def start(self, profile: TunnelProfile, *, verbose: bool = False) -> socket.socket:
+    def begin(self, name: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        self.begun.append((name, ours))
+        return ours
+
+    def start(
+        self, profile: TunnelProfile, begun: socket.socket | None, *, verbose: bool = False
+    ) -> socket.socket:
         del verbose
         self.profiles.append(profile)
+        self.handed.append(begun is not None)
         script = self.scripts.get(profile.name, [snapshot(name=profile.name)])
         if isinstance(script, SshvpnError):
             raise script
@@ -66,6 +77,7 @@ class Launches:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     found = Launches()
+    monkeypatch.setattr(tunnels, "begin_tunnel", found.begin)
     monkeypatch.setattr(tunnels, "start_tunnel", found.start)
     monkeypatch.setattr(privilege, "leave_root", lambda _tunnels: None)
     monkeypatch.setattr(terminal, "prompter", lambda: None)
@@ -94,6 +106,22 @@ def test_it_returns_when_it_runs_and_says_how_all_is_reachable(launches: Launche
     assert launches.profiles[0].timeout_s == 12.0
     run("gpu")
     assert launches.profiles[1].timeout_s == 30.0
+
+
+def test_the_first_one_loads_while_its_words_are_still_read(launches: Launches) -> None:
+    run("gpu", "other")
+    run("gpu", "--name", "box")
+    assert [name for name, _ in launches.begun] == ["gpu", "box"]
+    assert launches.handed == [True, False, True]
+
+
+@pytest.mark.parametrize("words", [("gpu", "--mtu", "7"), ("gpu", "gpu")])
+def test_what_loads_already_ends_where_nothing_runs(
+    launches: Launches, words: tuple[str, ...]
+) -> None:
+    refused(*words)
+    assert [begun.fileno() for _, begun in launches.begun] == [-1]
+    assert launches.profiles == []
 
 
 NOTICES = [
@@ -277,7 +305,7 @@ def test_a_dry_run_prints_what_would_be_done(
     lines = ["[local] ip tuntap add sshvpn0 mode tun", "[remote] ip link set tun0 up"]
     monkeypatch.setattr(tunnels, "dry_run", lambda _profile: lines, raising=False)
     assert run("gpu", "--dry-run").stdout == "\n".join(lines) + "\n"
-    assert launches.profiles == []
+    assert launches.profiles == [] == launches.begun
 
 
 # The foreground ----------------------------------------------------------------------------

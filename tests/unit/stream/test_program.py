@@ -13,7 +13,8 @@ from sshvpn.stream import program
 from sshvpn.stream.program import OLDEST_PYTHON
 
 NONCE = "0123456789abcdef" * 2
-COMMAND = program.command(NONCE, "sshvpnr5600", is_many=False, mark="sshvpn-agent:3e8_1")
+DEVICE = program.device_line("sshvpnr5600")
+COMMAND = program.command(NONCE, is_many=False, mark="sshvpn-agent:3e8_1")
 
 
 def delivered() -> str:
@@ -50,13 +51,19 @@ def test_the_command_is_read_alike_by_every_shell() -> None:
     assert before == "exec python3 -ISc "
     assert not set(boot) & set("\\!\n`")
     assert "$" not in COMMAND
-    assert after.split()[1:] == [NONCE, "sshvpnr5600", "one", "sshvpn-agent:3e8_1"]
+    assert after.split()[1:] == [NONCE, "one", "sshvpn-agent:3e8_1"]
 
 
-@pytest.mark.parametrize("device", ["", "..", "a b", "-x", "x" * 16, "x'y", "$(id)"])
-def test_what_would_need_quoting_is_refused(device: str) -> None:
+@pytest.mark.parametrize("mark", ["", "a b", "x'y", "$(id)", "x\n"])
+def test_what_would_need_quoting_is_refused(mark: str) -> None:
     with pytest.raises(ValueError, match="not a nonce"):
-        program.command(NONCE, device, is_many=False, mark="x")
+        program.command(NONCE, is_many=False, mark=mark)
+
+
+@pytest.mark.parametrize("device", ["", "..", "a b", "-x", "x" * 16, "x'y", "$(id)", "x\n"])
+def test_what_is_no_device_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match="not a device"):
+        program.device_line(device)
 
 
 def served(script: bytes, boot: str = "") -> subprocess.CompletedProcess[bytes]:
@@ -67,11 +74,17 @@ def served(script: bytes, boot: str = "") -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_device_that_is_not_there_is_told_in_one_line() -> None:
-    done = served(program.delivery())
+    done = served(program.delivery() + DEVICE)
     assert done.returncode == 1
     said = done.stdout.decode().strip()
     assert said.startswith((f"{NONCE} error no_device ", f"{NONCE} error no_tun "))
     assert not done.stderr
+
+
+@pytest.mark.parametrize("line", [b"", DEVICE[:-1], b"\n", b"x" * 1000 + b"\n"])
+def test_without_a_device_it_ends_in_silence(line: bytes) -> None:
+    done = served(program.delivery() + line)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
 def test_an_old_python_says_so_before_it_reads_anything() -> None:
