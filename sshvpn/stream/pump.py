@@ -377,7 +377,8 @@ def pump_local(tun: int, source: int, sink: int, nonce: str) -> int:
     device = _line(0)
     if not device:
         return 0
-    os.write(sink, device + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # what came of it is told by the other pipe
+        os.write(sink, device + b"\n")
     pump = Pump(tun, source, sink, nonce=nonce, controls=[0, _signals()])
     text = _run(pump, is_local=True)
     clear_offloads(tun)
