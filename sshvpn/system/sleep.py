@@ -1,22 +1,36 @@
-"""Tells that this machine has slept: by its clocks, since nothing else is the same everywhere.
+"""Tells that this machine has slept: the kernel wakes who waits for that, and its clocks prove it.
 
-CLOCK_MONOTONIC stands still while a machine is suspended and CLOCK_BOOTTIME does not
-(clock_gettime(2)). Where a virtual machine, or this process, was stopped and let go on, both
-have leapt; connections have aged all the same.
+A timer of the wall clock that is never due is cancelled when that clock is set, as it is after
+each suspension (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET): nobody has to look. That it was a
+sleep, and nobody who set the clock, is told by CLOCK_MONOTONIC, which stands still while a machine
+is suspended, and CLOCK_BOOTTIME, which does not (clock_gettime(2)). Where a virtual machine, or
+this process, was stopped and let go on, both have leapt, and nobody is told: so the clocks are read
+every few seconds, too. Connections have aged all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-TICK_S = 1.0
+TICK_S = 4.0
+"""With what is late below: what stops for 9 s is noticed, as soon as it goes on. That is as long as
+silence is put up with anyway."""
 _SUSPENDED_S = 0.5
 """By so much the clocks may part without a sleep: they are not read in the same instant."""
 _STOPPED_S = 5.0
 """A tick that comes so late was not only held up by other work."""
+
+_CLOCK_REALTIME = 0
+_TFD_NONBLOCK, _TFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
+_TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
+_NEVER_S = (1 << 31) - 1
+"""The year 2038 of a 32-bit clock; when it is due it is set anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ def read_clocks() -> Clocks:
 def slept_s(before: Clocks, now: Clocks, tick_s: float = TICK_S) -> float:
     """Return how long the machine, or this process, stood still between two readings.
 
-    0 where it did not. The second was meant to be ``tick_s`` after the first.
+    0 where it did not. The second was meant to be ``tick_s`` after the first, at the latest.
     """
     passed = now.boot - before.boot
     suspended = passed - (now.monotonic - before.monotonic)
@@ -52,13 +66,54 @@ async def awakenings(
 ) -> AsyncGenerator[float, None]:
     """Yield, after each time that the machine stood still, for how many seconds it did.
 
-    Within ``tick_s`` after it goes on.
+    After a suspension at once, else within ``tick_s`` after it goes on.
     """
-    before = read()
-    while True:
-        await asyncio.sleep(tick_s)
-        now = read()
-        stood_s = slept_s(before, now, tick_s)
-        before = now
-        if stood_s:
-            yield stood_s
+    with contextlib.closing(ClockAlarm()) as alarm:
+        before = read()
+        while True:
+            await alarm.wait(tick_s)
+            now = read()
+            stood_s = slept_s(before, now, tick_s)
+            before = now
+            if stood_s:
+                yield stood_s
+
+
+class ClockAlarm:
+    """Tells in the running loop when the wall clock has been set. Close it.
+
+    Where the kernel has no such timer nothing is ever told.
+    """
+
+    def __init__(self) -> None:
+        self._set = asyncio.Event()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.timerfd_create(_CLOCK_REALTIME, _TFD_NONBLOCK | _TFD_CLOEXEC)
+        if self._fd >= 0:
+            self._arm()
+            asyncio.get_running_loop().add_reader(self._fd, self._hear)
+
+    def close(self) -> None:
+        """Tell nothing more. Twice is fine."""
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for so long, and return whether the clock has been set meanwhile."""
+        self._set.clear()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._set.wait(), timeout_s)
+        return self._set.is_set()
+
+    def _arm(self) -> None:
+        flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        never = (ctypes.c_long * 4)(0, 0, _NEVER_S, 0)  # struct itimerspec
+        self._libc.timerfd_settime(self._fd, flags, never, None)
+
+    def _hear(self) -> None:
+        with contextlib.suppress(OSError):  # ECANCELED is what it says
+            os.read(self._fd, 8)
+        self._arm()
+        self._set.set()

@@ -27,6 +27,8 @@ _SYS_PIDFD_GETFD = 438
 
 _TCP_ESTABLISHED = 1
 _TCP_INFO_STATE = 0
+_TCP_INFO_LAST_DATA_RECEIVED, _TCP_INFO_LAST_ACK_RECEIVED = 52, 56
+"""Where tcpi_last_data_recv and tcpi_last_ack_recv stand there: milliseconds ago."""
 _TCP_INFO_RTT = 68
 """Where tcpi_rtt stands in struct tcp_info (linux/tcp.h): microseconds, smoothed; 0: unknown."""
 _TCP_INFO_BYTES = 120
@@ -138,6 +140,10 @@ class TransportSocket:
         """Return what was carried so far, or None when the connection is gone. Never blocks."""
         return self._ask(counters_of)
 
+    def silence_s(self) -> float | None:
+        """Return for how long its peer has not been heard; None when the connection is gone."""
+        return self._ask(silence_of)
+
     def peer(self) -> str | None:
         """Return the address at its other end, or None when the connection is gone."""
         return self._ask(lambda sock: str(sock.getpeername()[0]))
@@ -170,6 +176,17 @@ def counters_of(sock: socket.socket) -> TcpCounters:
     acked, received = struct.unpack_from("=QQ", info, _TCP_INFO_BYTES)
     (rtt_us,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
     return TcpCounters(rx_bytes=received, tx_bytes=acked, rtt_s=rtt_us / 1e6 if rtt_us else None)
+
+
+def silence_of(sock: socket.socket) -> float:
+    """Return for how many seconds ``sock`` has got neither data nor an acknowledgement.
+
+    By the kernel's own clock, which a process that was stopped has not missed. Raises OSError.
+    """
+    info = _tcp_info(sock)
+    (data_ms,) = struct.unpack_from("=I", info, _TCP_INFO_LAST_DATA_RECEIVED)
+    (ack_ms,) = struct.unpack_from("=I", info, _TCP_INFO_LAST_ACK_RECEIVED)
+    return float(min(data_ms, ack_ms) / 1000)
 
 
 def is_listening(sock: socket.socket) -> bool:

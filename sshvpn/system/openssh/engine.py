@@ -154,7 +154,7 @@ class Connection:
     async def wait_closed(self) -> SshvpnError:
         """Wait for ssh to end, or to be heard no more, and return why."""
         ended = asyncio.create_task(self._process.wait_ended())
-        silent = asyncio.create_task(wait_silent(self._process.counters, self._patience_s))
+        silent = asyncio.create_task(wait_silent(self._process.silence_s, self._patience_s))
         racing: set[asyncio.Task[SshvpnError]] = {ended, silent}
         try:
             done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)

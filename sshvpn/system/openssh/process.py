@@ -175,6 +175,10 @@ class SshProcess:
         """Return what ssh's TCP connection has carried, None where it cannot be told."""
         return self._transport.counters() if self._transport else None
 
+    def silence_s(self) -> float | None:
+        """Return for how long ssh's TCP connection has heard nothing, None if it cannot be told."""
+        return self._transport.silence_s() if self._transport else None
+
     async def wait_ended(self) -> SshvpnError:
         """Wait for ssh to end, and return why it did."""
         assert self._process is not None  # noqa: S101 (only what was started is waited for)
