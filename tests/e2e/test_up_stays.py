@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.e2e.outage import tell
 from tests.e2e.test_up_default import DEFAULT, far_away
 from tests.e2e.test_up_faults import ssh_pids
 from tests.e2e.vpn import SHARED, Vpn
@@ -30,6 +31,7 @@ REMOVALS = {
     "all routes": "ip route flush proto 83; ip -6 route flush proto 83",
     "address": f"ip address delete {FIRST_ADDRESS} dev sshvpn0",
     "all addresses": "ip address flush dev sshvpn0",
+    "neighbour": "ip neigh delete proxy 192.168.77.50 dev lan0",
     "table": f"nft delete table inet {TABLE}",
     "chain": f"nft flush chain inet {TABLE} forward",
     "ruleset": "nft flush ruleset",
@@ -70,8 +72,8 @@ def test_what_is_removed_comes_back_and_the_connection_stays(vpn: Vpn) -> None:
     with vpn.lab.unchanged():
         vpn.up(*SHARED, "--lan-address", "192.168.77.50")
         ssh = ssh_pids(vpn)
-        for script in REMOVALS.values():
-            comes_back(vpn.lab.gateway, script)
+        for what, script in REMOVALS.items():
+            tell(f"{what} removed: back after {comes_back(vpn.lab.gateway, script):.2f} s")
         assert vpn.unreachable(vpn.everything()) == []
         assert ssh_pids(vpn) == ssh
         assert vpn.record()["reconnects"] == 0
@@ -85,7 +87,7 @@ def test_a_rule_that_is_removed_comes_back(lab: Lab) -> None:
         delete = (
             f"ip {family} rule delete priority $(ip {family} rule | grep -o '^53[0-9]*' | tail -1)"
         )
-        comes_back(lab.gateway, delete)
+        tell(f"rule {family} removed: back after {comes_back(lab.gateway, delete):.2f} s")
     vpn.down()
 
 

@@ -15,9 +15,10 @@ from typing import TypeVar
 from sshvpn.errors import PrivilegeError, SshvpnError
 from sshvpn.plan import marks
 from sshvpn.plan.request import Bypass, BypassCgroup, BypassUser, Facts
-from sshvpn.plan.state import NetworkState
-from sshvpn.plan.steps import Step
+from sshvpn.plan.state import NetworkState, ProxyNeighbour
+from sshvpn.plan.steps import AddNeighbour, DeleteNeighbour, Step
 from sshvpn.privileged import cgroup
+from sshvpn.privileged.proxies import proxy_neighbours
 from sshvpn.system.network.monitor import HangUp, changes, rtnetlink
 from sshvpn.system.privilege.helper import Helper
 
@@ -29,6 +30,8 @@ _CHANGES = 1 << 7 | 1 << 18 | 1 << 23 | 1 << 24
 """RTNLGRP_IPV4_RULE, IPV6_RULE, IPV4_NETCONF, IPV6_NETCONF (linux/rtnetlink.h)."""
 _COALESCE_S = 0.2
 """A firewall that is loaded anew changes some hundred times."""
+_LOOK_EVERY_S = 0.5
+"""How often is looked for proxy neighbours, where there shall be any: nobody tells of them."""
 _LIVES_S = 5.0
 """A helper that is killed sooner than this will be so again: no other one is started."""
 
@@ -56,7 +59,10 @@ class HelperEnd:
         self._started_at = float("-inf")
         self._hang_up = HangUp(helper.fileno(), self._take_over_soon)
         self._taking_over: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._gone: asyncio.Future[SshvpnError] = asyncio.get_running_loop().create_future()
+        self._neighbours: set[ProxyNeighbour] = set()
+        self._has_neighbours = asyncio.Event()
         self._nudge, self._nudged = socket.socketpair()
         self._nudged.settimeout(0)
 
@@ -77,19 +83,43 @@ class HelperEnd:
     async def apply(self, steps: Sequence[Step]) -> None:
         """Make the steps, all or none."""
         await self._ask(lambda helper: helper.apply(steps))
+        for step in steps:
+            match step:
+                case AddNeighbour(neighbour):
+                    self._neighbours.add(neighbour)
+                case DeleteNeighbour(neighbour):
+                    self._neighbours.discard(neighbour)
+        if self._neighbours:
+            self._has_neighbours.set()
 
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced).
 
         Also when another helper has taken over: nobody put anything back meanwhile.
 
-        Not heard are iptables-legacy, proxy neighbours, and accept_ra of an adapter: the kernel
-        tells nobody.
+        Not heard are iptables-legacy, and accept_ra of an adapter: the kernel tells nobody.
         """
         watched = await self._ask(Helper.watch)
-        with watched as firewall, rtnetlink(_CHANGES) as others:
-            async for _ in changes([firewall, others, self._nudged], _COALESCE_S):
-                yield None
+        looking = asyncio.create_task(self._look_for_neighbours())
+        try:
+            with watched as firewall, rtnetlink(_CHANGES) as others:
+                async for _ in changes([firewall, others, self._nudged], _COALESCE_S):
+                    yield None
+        finally:
+            looking.cancel()
+
+    async def _look_for_neighbours(self) -> None:
+        before: set[ProxyNeighbour] = set()
+        while True:
+            await self._has_neighbours.wait()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            missing = self._neighbours.difference(proxy_neighbours())
+            # Once: what cannot be put back (its adapter has gone) is not tried all the time.
+            if missing - before:
+                self._nudge.send(b"\n")
+            before = missing
+            if not self._neighbours:
+                self._has_neighbours.clear()
 
     async def bypass(self) -> Bypass:
         """Let this process and what it starts go around a default route, and return how."""
@@ -117,6 +147,7 @@ class HelperEnd:
 
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""
+        self._is_closed = True
         self._hang_up.close()
         # After a take-over that has begun: the thread does one thing after the other.
         failed = await self._ask(Helper.close)
@@ -142,6 +173,8 @@ class HelperEnd:
             log.warning("the privileged helper was killed")
             if not self._gone.done():
                 self._gone.set_result(error)
+            return
+        if self._is_closed:
             return
         log.warning("the privileged helper was killed; another one has taken over what stands")
         self._hang_up = HangUp(self._helper.fileno(), self._take_over_soon)
