@@ -27,7 +27,7 @@ from tests.e2e.outage import (
     is_within,
     measure,
 )
-from tests.e2e.vpn import DATAGRAMS, SHARED, Vpn, counted
+from tests.e2e.vpn import DATAGRAMS, SHARED, Vpn, counted, masters
 from tests.lab import Lab, LabMachine, wait_until
 
 ECHO: Final = 7
@@ -68,7 +68,7 @@ def ticker(standing: Vpn) -> Iterator[Ticker]:
 
 def ssh_pid(vpn: Vpn) -> int:
     """Return the process of the one ssh that carries the tunnel."""
-    (pid,) = [pid for pid, line in vpn.lab.gateway.processes().items() if "ssh -w" in line]
+    (pid,) = masters(vpn.lab.gateway)
     return pid
 
 
