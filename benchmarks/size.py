@@ -1,4 +1,4 @@
-"""What idle tunnels cost their gateway: one, and fifty at once; each with its helper, ssh apart.
+"""What idle tunnels cost: one, and fifty at once; each with its helper and guard, ssh apart.
 
 Fifty go to one server under fifty names, as aliases of it in ssh_config.
 """
@@ -20,7 +20,8 @@ WATCH_S = 60.0
 MANY = 50
 ONE_CPU_PERCENT, ONE_MB = 0.2, 50
 MANY_CPU_PERCENT, EACH_MB = 4.0, 40
-_HELPER = "privileged/main.py"
+_ROOTS = ("privileged/main.py", "privileged/guard.py")
+"""The helper, and the shell that guards it."""
 
 
 def measure(office: Office) -> list[Row]:
@@ -60,12 +61,13 @@ def _watched(office: Office, names: list[str]) -> tuple[float, float, float]:
 
 
 def _processes(office: Office, count: int) -> list[Path]:
-    """Return the directories in /proc of all supervisors and helpers."""
+    """Return the directories in /proc of all supervisors, helpers and guards."""
     gateway = office.lab.gateway
     tunnels = json.loads(office.lab.sshvpn("status", "--json").stdout)["tunnels"]
     pids = [int(tunnel["pid"]) for tunnel in tunnels if tunnel["state"] == "running"]
-    helpers = [pid for pid, line in gateway.processes().items() if _HELPER in line]
-    assert len(pids) == len(helpers) == count, (len(pids), len(helpers))
+    running = gateway.processes().items()
+    helpers = [pid for pid, line in running if any(word in line for word in _ROOTS)]
+    assert (len(pids), len(helpers)) == (count, 2 * count), (len(pids), len(helpers))
     return [gateway.host_path(f"/proc/{pid}") for pid in (*pids, *helpers)]
 
 
@@ -82,7 +84,7 @@ def _rows(
             ok=percent < cpu,
         ),
         Row(
-            f"{what}: PSS each, supervisor and helper",
+            f"{what}: PSS each, supervisor, helper and guard",
             f"{each:.1f} MB",
             bound=f"< {megabytes} MB",
             ok=each < megabytes,
