@@ -31,7 +31,7 @@ from sshvpn.boundary import (
     TunnelConnection,
 )
 from sshvpn.ends import Service, Site
-from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
+from sshvpn.errors import PrivilegeError, SshvpnError, UsageError
 from sshvpn.model import (
     InterfaceAddress,
     TcpPath,
@@ -50,6 +50,7 @@ from sshvpn.remote import protocol, render as remote_render
 from sshvpn.session import ProfileSession
 from sshvpn.sharing import LanSharing, tell_untrusted
 from sshvpn.tunnel.change import refuse_change, rehearse_change
+from sshvpn.tunnel.first_look import first_look, refuse_taken_ports
 from sshvpn.tunnel.life import TunnelLife
 from sshvpn.tunnel.listeners import SshListeners
 from sshvpn.tunnel.record import Standing, record
@@ -449,38 +450,12 @@ class TunnelSession(ProfileSession[TunnelProfile]):
     # What is published ------------------------------------------------------------------
 
     async def _first_look(self) -> None:
-        """Look at the LAN while ssh logs in: its router, and who has the remote host's address.
-
-        Raises TakenError, and UsageError for an address that is in none of its networks.
-        """
-        if self._has_run or not self._may_share:
-            return
-        here = await asyncio.to_thread(self._sharing.addresses)
-        address = self.profile.lan_address
-        if address is None:
-            await asyncio.to_thread(self._sharing.look)
-            return
-        interface = ends.interface_of(address, here)
-        if interface is None:
-            networks = ", ".join(dict.fromkeys(one.network for one in here)) or "there is none"
-            raise UsageError(
-                f"--lan-address {address} is in no network of the LAN",
-                f"name a free address of one: {networks}",
-            )
-        holder = await self._prober.holder_of(interface, address)
-        if holder is not None:
-            raise TakenError(
-                f"{address} is in use on {interface}, by {holder}", "name a free address of the LAN"
-            )
+        if self._may_share and not self._has_run:
+            await first_look(self.profile.lan_address, self._sharing, self._prober)
 
     def _refuse_taken_ports(self, site: Site, services: Sequence[Service]) -> None:
-        """Raise TakenError where a published port would hide a service of this machine."""
-        if self._has_run:
-            return
-        for service in services:
-            for here in ends.listen_addresses(service.spec, site.shared):
-                if service.port is not None and isinstance(service.spec.listen, int):
-                    self._prober.check_free(here.address, service.spec.listen)
+        if not self._has_run:
+            refuse_taken_ports(site, services, self._prober)
 
     # Life -------------------------------------------------------------------------------
 
