@@ -16,6 +16,7 @@ from typing import Any
 
 from sshvpn.boundary import Connection, ForwardEngine, Interfaces, Prompter, TrustStore
 from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
+from sshvpn.following import follow
 from sshvpn.listeners import (
     Addresses,
     follows_adapters,
@@ -326,28 +327,24 @@ class ForwardSession(ProfileSession[ForwardProfile]):
 
     async def _follow(self, connection: Connection) -> None:
         """Reconcile after every change of an adapter, and while something is missing."""
-        changed = asyncio.Event()
-        watcher = asyncio.create_task(self._watch(changed))
-        try:
-            while True:
-                missing = bool(self._failed or self._sharing.untrusted)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), RETRY_LISTENERS_S if missing else None)
-                changed.clear()
-                try:
-                    if await self._reconcile(connection):
-                        self.on_change()
-                except SshvpnError as error:  # the connection goes: wait_lost tells why
-                    log.debug("listeners not followed: %s", error)
-                    return
-        finally:
-            watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watcher
 
-    async def _watch(self, changed: asyncio.Event) -> None:
-        async for _ in self._interfaces.changes():
-            changed.set()
+        async def reconcile() -> bool:
+            try:
+                if await self._reconcile(connection):
+                    self.on_change()
+            except SshvpnError as error:  # the connection goes: wait_lost tells why
+                log.debug("listeners not followed: %s", error)
+                return False
+            return True
+
+        await follow(
+            self._interfaces.changes(),
+            reconcile=reconcile,
+            look_again_s=lambda: (
+                RETRY_LISTENERS_S if self._failed or self._sharing.untrusted else None
+            ),
+            log=log,
+        )
 
     # What is told -----------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from sshvpn.boundary import (
 )
 from sshvpn.ends import Service, Site
 from sshvpn.errors import PrivilegeError, SshvpnError, UsageError
+from sshvpn.following import follow
 from sshvpn.model import (
     InterfaceAddress,
     TcpPath,
@@ -464,33 +465,28 @@ class TunnelSession(ProfileSession[TunnelProfile]):
 
     async def _follow(self, connection: TunnelConnection) -> None:
         """Reconcile after every change of an adapter, an address, a route or the firewall."""
-        changed = asyncio.Event()
-        changed.set()  # whatever has changed since the last look
-        watchers = [
-            asyncio.create_task(_note(self._interfaces.changes(), changed)),
-            asyncio.create_task(_note(self._local.changes(), changed)),
-            asyncio.create_task(self._note_remote(connection, changed)),
-        ]
-        try:
-            while True:
-                wait = LOOK_AGAIN_S if self._sharing.untrusted else None
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), wait)
-                changed.clear()
-                try:
-                    if await self._reconcile():
-                        self.on_change()
-                except SshvpnError as error:
-                    log.warning("%s", error)
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+        await follow(
+            self._interfaces.changes(),
+            self._local.changes(),
+            self._remote_changes(connection),
+            reconcile=self._reconcile_again,
+            look_again_s=lambda: LOOK_AGAIN_S if self._sharing.untrusted else None,
+            log=log,
+            at_once=True,  # whatever has changed since the last look
+        )
 
-    async def _note_remote(self, connection: TunnelConnection, changed: asyncio.Event) -> None:
+    async def _reconcile_again(self) -> bool:
+        try:
+            if await self._reconcile():
+                self.on_change()
+        except SshvpnError as error:
+            log.warning("%s", error)
+        return True
+
+    async def _remote_changes(self, connection: TunnelConnection) -> AsyncIterator[None]:
         async for _ in connection.changes():
             self._is_remote_stale = True
-            changed.set()
+            yield
 
     # What is told -----------------------------------------------------------------------
 
@@ -511,11 +507,3 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         )
         told = record(self.profile, self._carrier.name, standing, self._carrier.reason)
         return [{**told, "last_error": None}]
-
-
-async def _note(changes: AsyncIterator[None], changed: asyncio.Event) -> None:
-    try:
-        async for _ in changes:
-            changed.set()
-    except SshvpnError as error:
-        log.warning("changes are not followed: %s", error)

@@ -37,9 +37,9 @@ PACKAGE = Path(sshvpn.__file__).parent
 NOUNS = {"errors", "model"}
 PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "presence", "spec"}
 CAPABILITIES = PURE | {
-    "announcing", "config", "control", "ends", "forwarding", "jupyter", "notebook", "odometer",
-    "path_report", "pulse", "readiness", "rehearsal", "remote", "services", "session", "sharing",
-    "supervisor", "tunnel", "wire",
+    "announcing", "config", "control", "ends", "following", "forwarding", "jupyter", "notebook",
+    "odometer", "path_report", "pulse", "readiness", "rehearsal", "remote", "services", "session",
+    "sharing", "supervisor", "tunnel", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -59,10 +59,11 @@ ALLOWED: Mapping[str, set[str]] = {
     "pulse": NOUNS,
     "odometer": NOUNS,
     "path_report": NOUNS,
+    "following": NOUNS,
     "session": NOUNS | {"boundary"},
     "tunnel": NOUNS
-    | {"boundary", "ends", "listeners", "path_report", "plan", "pulse", "remote", "session"}
-    | {"sharing"},
+    | {"boundary", "ends", "following", "listeners", "path_report", "plan", "pulse", "remote"}
+    | {"session", "sharing"},
     "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "tunnel"},
     "sharing": NOUNS | {"boundary"},
     "presence": NOUNS,
@@ -71,7 +72,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "control": NOUNS | {"boundary"},
     "supervisor": NOUNS | {"boundary", "lifecycle", "session"},
     "forwarding": NOUNS
-    | {"boundary", "lifecycle", "listeners", "odometer", "path_report", "session"}
+    | {"boundary", "following", "lifecycle", "listeners", "odometer", "path_report", "session"}
     | {"sharing"},
     "jupyter": NOUNS | {"boundary", "remote"},
     "notebook": NOUNS | {"boundary", "forwarding", "jupyter", "remote"},
@@ -135,6 +136,7 @@ REASONS = {
     "plan": "it is pure: what is asked for and what is there in, steps out; root reads it too",
     "config": "it reads one file; what it means is decided above",
     "control": "status must start fast, and a session must not know who asks it",
+    "following": "it is the same loop whatever is followed, and whatever is compared",
     "session": "it is what a supervisor and the kinds of session agree on, and knows neither",
     "supervisor": "it runs commands of the lifecycle through boundary, whatever the engine",
     "forwarding": "it must run over both engines and over fakes alike",
