@@ -13,11 +13,9 @@ from sshvpn.cli.lan_options import TypedWishes
 from sshvpn.model import EngineName, JupyterWay, SshOptions, Transport
 
 if TYPE_CHECKING:
-    from sshvpn.cli.forward_request import ForwardWords
-    from sshvpn.cli.notebook_request import NotebookWords
-    from sshvpn.cli.tunnel_request import TunnelWords
+    from _typeshed import DataclassInstance
 
-W = TypeVar("W", "ForwardWords", "NotebookWords", "TunnelWords")
+W = TypeVar("W", bound="DataclassInstance")
 
 _KINDS: dict[str, Any] = {
     "ssh": lambda plain: SshOptions(**{key: _frozen(value) for key, value in plain.items()}),
@@ -28,7 +26,7 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def keep(words: ForwardWords | NotebookWords | TunnelWords) -> str:
+def keep(words: DataclassInstance) -> str:
     """Return ``words`` as the text that :func:`words_of` takes."""
     return json.dumps(asdict(words))
 

@@ -27,7 +27,7 @@ TUNNEL = TunnelWords(
 
 @pytest.mark.parametrize("words", [FORWARD, TUNNEL])
 def test_words_are_what_they_were(words: ForwardWords | TunnelWords) -> None:
-    assert words_of(type(words), keep(words)) == words  # type: ignore[type-var]
+    assert words_of(type(words), keep(words)) == words
 
 
 def test_a_profile_is_made_again_of_its_words() -> None:
