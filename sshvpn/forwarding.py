@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,10 +58,7 @@ class _Opened:
 
 
 class ForwardSession(ProfileSession[ForwardProfile]):
-    """Implements session.Session for ``sshvpn forward``.
-
-    ``on_change`` is called after what listens has changed by itself.
-    """
+    """Implements session.Session for ``sshvpn forward``."""
 
     kind = "forward"
     trusting = "sshvpn forward --lan"
@@ -73,11 +70,9 @@ class ForwardSession(ProfileSession[ForwardProfile]):
         engine: ForwardEngine,
         interfaces: Interfaces,
         trust: TrustStore,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(profile)
         self.engine = engine
-        self.on_change = on_change
         self._interfaces = interfaces
         self._sharing = LanSharing(interfaces, trust)
         self._connection: Connection | None = None

@@ -20,7 +20,7 @@ from sshvpn.plan.request import BypassUser
 from sshvpn.plan.state import Gate, nothing
 from sshvpn.remote import protocol, render as remote_render
 from sshvpn.remote.facts import Device
-from sshvpn.tunnel.session import Identity, Surroundings
+from sshvpn.tunnel.surroundings import Identity, Surroundings
 
 
 async def rehearse(

@@ -104,11 +104,13 @@ class ProfileSession(ABC, Generic[P]):
     """The part of a session that is the same for all kinds: its profile, and how it changes.
 
     ``adopt`` leaves the next profile in ``_adopted``; ``bring_up`` takes it, and forgets the one
-    before only when the new one has run.
+    before only when the new one has run. ``on_change`` is called after something has changed by
+    itself.
     """
 
     def __init__(self, profile: P) -> None:
         self.profile: P = profile
+        self.on_change: Callable[[], None] = lambda: None
         self._adopted: P | None = None
         self._before: P | None = None
 

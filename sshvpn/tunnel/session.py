@@ -14,24 +14,19 @@ of the two ends is decided by sshvpn.ends and sshvpn.plan; here it is compared a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sshvpn import ends, pulse
 from sshvpn.boundary import (
-    Interfaces,
-    LocalEnd,
-    Prober,
     Prompter,
-    TunnelCarrier,
     TunnelConnection,
 )
 from sshvpn.ends import Service, Site
-from sshvpn.errors import PrivilegeError, SshvpnError, UsageError
+from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.following import follow
 from sshvpn.model import (
     InterfaceAddress,
@@ -40,70 +35,29 @@ from sshvpn.model import (
     TunnelProfile,
 )
 from sshvpn.path_report import tell_path
-from sshvpn.plan import marks
 from sshvpn.plan.desired import desired
-from sshvpn.plan.diff import diff
-from sshvpn.plan.render import render
-from sshvpn.plan.request import Bypass, Facts, TunnelAddresses
-from sshvpn.plan.settings import device_sysctls
-from sshvpn.plan.state import Firewall, Gate, Link, NetworkState, nothing
-from sshvpn.remote import protocol, render as remote_render
+from sshvpn.plan.request import Facts, TunnelAddresses
+from sshvpn.plan.state import Gate
+from sshvpn.remote import protocol
 from sshvpn.session import ProfileSession
-from sshvpn.sharing import LanSharing, tell_untrusted
+from sshvpn.sharing import tell_untrusted
 from sshvpn.tunnel.change import refuse_change, rehearse_change
 from sshvpn.tunnel.first_look import first_look, refuse_taken_ports
 from sshvpn.tunnel.life import TunnelLife
 from sshvpn.tunnel.listeners import SshListeners
+from sshvpn.tunnel.own_end import OwnEnd, Seen
 from sshvpn.tunnel.record import Standing, record
+from sshvpn.tunnel.surroundings import Identity, Surroundings
+from sshvpn.tunnel.telling import tell_remote
 
 log = logging.getLogger("sshvpn.tunnel")
 
-CHANGE = 15
-"""The log level of a change that is made, as a command: above DEBUG, below INFO."""
-logging.addLevelName(CHANGE, "CHANGE")
-
-MOMENTS_S = 2.0
-"""So long what was seen is trusted: what has changed since then is followed once it runs."""
 LOOK_AGAIN_S = 2.0
 """How often is looked again while a network waits for its trust."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which tunnel it is: ``label`` in this kernel, ``remote_label`` in the server's.
-
-    ``owner`` is the user whose ssh opens the device.
-    """
-
-    label: str
-    remote_label: str
-    owner: int
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a session needs of the outside."""
-
-    local: LocalEnd
-    carrier: TunnelCarrier
-    interfaces: Interfaces
-    sharing: LanSharing
-    prober: Prober
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What this machine was like, at a time of ``time.monotonic``."""
-
-    here: Facts
-    at: float
-
-
 class TunnelSession(ProfileSession[TunnelProfile]):
-    """Implements session.Session for ``sshvpn up``.
-
-    ``on_change`` is called after something has changed by itself.
-    """
+    """Implements session.Session for ``sshvpn up``."""
 
     kind = "tunnel"
 
@@ -112,27 +66,22 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         profile: TunnelProfile,
         identity: Identity,
         outside: Surroundings,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(profile)
-        self.on_change = on_change
         self._identity = identity
         self._local = outside.local
         self._carrier = outside.carrier
         self._interfaces = outside.interfaces
         self._sharing = outside.sharing
         self._prober = outside.prober
-        self._unit: int | None = None
-        self._bypass: Bypass | None = None
+        self._own = OwnEnd(outside.local, identity)
         self._connection: TunnelConnection | None = None
         self._site: Site | None = None
         self._addresses: TunnelAddresses | None = None
         self._services: tuple[Service, ...] = ()
         self._peers: tuple[str, ...] = ()
-        self._state = nothing(identity.label)
         self._remote_end: protocol.RemoteEnd | None = None
         self._is_remote_stale = False
-        self._is_fresh = True
         self._listeners = SshListeners()
         self._gate = Gate.AWAY
         self._path: TcpPath | None = None
@@ -182,13 +131,14 @@ class TunnelSession(ProfileSession[TunnelProfile]):
 
         Raises what stopped it; the device stays, closed.
         """
-        if self._adopted is not None:
-            self._before, adopted, self._adopted = self.profile, self._adopted, None
-            self._use(adopted)
-        await self._ensure_bypass()
+        self._take_adopted()
+        if self.profile.has_default:
+            await self._own.ensure_bypass()
         # None of them needs another one's result, but where the transport does.
-        is_new = self._state.link is None
-        making = asyncio.create_task(self._ensure_device())
+        is_new = self._own.state.link is None
+        making = asyncio.create_task(
+            self._own.ensure_device(self.profile, self._carrier.default_mtu)
+        )
         seeing = asyncio.create_task(self._see_here(making)) if is_new else None
         looking = asyncio.create_task(self._first_look())
         tuning: asyncio.Task[TcpPath] | None = None
@@ -216,9 +166,9 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._before = None
         self._tasks = [asyncio.create_task(self._follow(self._connection))]
 
-    async def _see_here(self, device: asyncio.Task[int]) -> _Seen:
+    async def _see_here(self, device: asyncio.Task[int]) -> Seen:
         await asyncio.shield(device)
-        return _Seen(await self._local.facts(), time.monotonic())
+        return await self._own.see()
 
     async def _connected(
         self, device: asyncio.Task[int], prompter: Prompter | None
@@ -281,11 +231,9 @@ class TunnelSession(ProfileSession[TunnelProfile]):
 
     async def tear_down(self) -> None:
         """Close the gate and end the connection; the device and its routes stay."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        await self._close_gate()
+        await self._end_tasks()
+        self._gate = Gate.AWAY
+        await self._own.close_gate()
         self._listeners.forget()
         self._remote_end = None
         connection, self._connection = self._connection, None
@@ -297,15 +245,18 @@ class TunnelSession(ProfileSession[TunnelProfile]):
     async def close(self) -> None:
         """Remove all. Both ends go at the same time: neither waits for the other."""
         connection, self._connection = self._connection, None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        removing = asyncio.create_task(self._remove())
+        await self._end_tasks()
+        removing = asyncio.create_task(self._own.remove())
         if connection is not None:
             await connection.close()
         await removing
         self._tell_lease(connection)
+
+    async def _end_tasks(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _tell_lease(self, connection: TunnelConnection | None) -> None:
         """Tell when the server's end goes, where it could not be told to."""
@@ -315,68 +266,17 @@ class TunnelSession(ProfileSession[TunnelProfile]):
                 "the server cannot be reached; what it has of this tunnel goes by itself by %s", end
             )
 
-    async def _remove(self) -> None:
-        for text in await self._local.close():
-            log.warning("not removed: %s", text)
-
     def traffic(self) -> Traffic:
         """Return the device's own counters: they go on over reconnects."""
-        device = self._device
+        device = self._own.device
         counters = None if device is None else self._interfaces.counters(device)
         received, sent = counters or (None, None)
         return Traffic(received, sent, connections=None, rtt_s=self._life.rtt_s)
 
-    # This machine's end -----------------------------------------------------------------
-
-    @property
-    def _device(self) -> str | None:
-        return None if self._unit is None else marks.device_name(self._unit)
-
-    async def _ensure_bypass(self) -> None:
-        """Let ssh, which is this process's child, go around a default route."""
-        if self.profile.has_default and self._bypass is None:
-            await self._local.open()
-            self._bypass = await self._local.bypass()
-
-    async def _ensure_device(self) -> int:
-        """Make the device that packets go through, and return its unit: no addresses yet."""
-        unit = self._unit = await self._local.open()
-        if self._state.link is None:
-            mtu = self.profile.mtu or self._carrier.default_mtu
-            link = Link(
-                unit,
-                self._identity.label,
-                self._identity.owner,
-                mtu,
-                has_queues=self.profile.has_queues,
-            )
-            own = device_sysctls(unit, await self._local.facts())
-            # An end that was just opened has nothing that would have to be read.
-            now, self._is_fresh = nothing(self._identity.label) if self._is_fresh else None, False
-            await self._apply(NetworkState(self._identity.label, link=link, sysctls=own), now)
-        return unit
-
-    async def _apply(self, wanted: NetworkState, now: NetworkState | None = None) -> None:
-        steps = diff(now or await self._local.read(), wanted)
-        await self._local.apply(steps)
-        for step in steps:
-            for line in render(step).splitlines():
-                log.log(CHANGE, "[local] %s", line)
-        self._state = wanted
-
-    async def _close_gate(self) -> None:
-        self._gate = Gate.AWAY
-        table = self._state.table
-        if not isinstance(table, Firewall):
-            return
-        closed = replace(self._state, table=replace(table, gate=Gate.AWAY))
-        with contextlib.suppress(PrivilegeError):  # the helper has gone, and all with it
-            await self._apply(closed)
-
     # Both ends --------------------------------------------------------------------------
 
     async def _reconcile(
-        self, gate: Gate | None = None, seen: _Seen | None = None, *, as_seen: bool = False
+        self, gate: Gate | None = None, seen: Seen | None = None, *, as_seen: bool = False
     ) -> bool:
         """Make both ends what they shall be now; return whether anything had to change.
 
@@ -388,14 +288,14 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             if connection is None:
                 return False
             gate = gate or self._gate
-            if seen is not None and time.monotonic() - seen.at > MOMENTS_S:
+            if seen is not None and not seen.is_recent:
                 seen = None
             last = self._site if as_seen else None
             site = last or await self._look(connection, seen.here if seen else None)
-            now = self._state if last or seen else None
+            now = self._own.state if last or seen else None
             addresses = self._addresses_for(site)
             services = ends.services_of(site)
-            before = (self._state, self._remote_end, tuple(self._listeners.open))
+            before = (self._own.state, self._remote_end, tuple(self._listeners.open))
             self._refuse_taken_ports(site, services)
             plan = ends.local_plan(site, addresses, services, gate)
             wanted = desired(plan, site.local)
@@ -403,25 +303,16 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             is_stale, self._is_remote_stale = self._is_remote_stale, False
             if site.can_configure and (is_stale or remote != self._remote_end):
                 # Both at once: neither end needs the other's for its own.
-                await asyncio.gather(self._apply(wanted, now), connection.configure(remote))
+                await asyncio.gather(self._own.apply(wanted, now), connection.configure(remote))
                 self._remote_end = remote
-                self._tell_remote(site, remote)
+                tell_remote(site, remote, self._identity.remote_label)
             else:
-                await self._apply(wanted, now)
+                await self._own.apply(wanted, now)
             self._site, self._addresses, self._services = site, addresses, services
             self._gate = gate
             if gate is Gate.OPEN:
                 await self._listeners.reconcile(connection, site, services)
-            return before != (self._state, self._remote_end, tuple(self._listeners.open))
-
-    def _tell_remote(self, site: Site, end: protocol.RemoteEnd) -> None:
-        facts = site.remote
-        if facts is None or facts.device is None or not log.isEnabledFor(CHANGE):
-            return
-        label = self._identity.remote_label
-        for command in remote_render.render(end, facts, label, facts.device.name, None):
-            for line in command.splitlines():
-                log.log(CHANGE, "[remote] %s", line)
+            return before != (self._own.state, self._remote_end, tuple(self._listeners.open))
 
     async def _look(self, connection: TunnelConnection, here: Facts | None = None) -> Site:
         shared: Sequence[InterfaceAddress] = ()
@@ -437,7 +328,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             remote=connection.facts,
             shared=tuple(shared),
             peers=self._peers,
-            bypass=self._bypass,
+            bypass=self._own.bypass,
             default_mtu=self._carrier.default_mtu,
             is_guarded=self._carrier.is_guarded,
         )
@@ -494,11 +385,11 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         """Return the record of ``status --json``, without what the supervisor adds."""
         traffic = self.traffic()
         standing = Standing(
-            device=self._device,
+            device=self._own.device,
             site=self._site,
             addresses=self._addresses,
             services=self._services,
-            routes=frozenset(r.prefix for r in self._state.routes if r.device is not None),
+            routes=frozenset(r.prefix for r in self._own.state.routes if r.device is not None),
             listeners=self._listeners.open,
             rtt_s=self._life.rtt_s,
             received=traffic.rx_bytes,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sshvpn.boundary import LocalEnd, TunnelCarrier
     from sshvpn.model import TunnelProfile
     from sshvpn.runner import Front, Launcher
-    from sshvpn.tunnel.session import Identity, Surroundings, TunnelSession
+    from sshvpn.tunnel.session import TunnelSession
+    from sshvpn.tunnel.surroundings import Identity, Surroundings
 
 
 def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> TunnelSession:
@@ -33,7 +34,7 @@ def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> Tun
 def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
     from sshvpn.sharing import LanSharing
     from sshvpn.system.network.prober import SystemProber
-    from sshvpn.tunnel.session import Surroundings
+    from sshvpn.tunnel.surroundings import Surroundings
 
     interfaces = make_interfaces()
     return Surroundings(
@@ -63,7 +64,7 @@ def identity_of(profile: TunnelProfile) -> Identity:
     """Return by what both kernels know this user's tunnel of ``profile``."""
     from sshvpn.plan import marks
     from sshvpn.system.identity import machine_digest
-    from sshvpn.tunnel.session import Identity
+    from sshvpn.tunnel.surroundings import Identity
 
     label = marks.label_of(os.getuid(), profile.name)
     # Many gateways may have a tunnel of this name to one server.
