@@ -11,7 +11,7 @@ import re
 import zlib
 from pathlib import Path
 
-_PARTS = ("frames", "queues", "device", "pump")
+_PARTS = ("frames", "queues", "device", "pump", "process")
 _OURS = re.compile(r"^from sshvpn\.stream\.\w+ import (\([^)]*\)|.*)\n", re.MULTILINE)
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _DEVICE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")

@@ -1,7 +1,7 @@
 """The pump on this machine: a process of its own that is handed its descriptors, and no right.
 
 It is told the server's device in the one line of its standard input, whose end is its own, and
-tells in lines what becomes of it (sshvpn.stream.pump.pump_local).
+tells in lines what becomes of it (sshvpn.stream.process.pump_local).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger("sshvpn.stream")
 
 _PACKAGE = str(Path(sshvpn.__file__).parent.parent)
 _START = (
-    "import sys;sys.path.insert(0,sys.argv[1]);from sshvpn.stream.pump import pump_local;"
+    "import sys;sys.path.insert(0,sys.argv[1]);from sshvpn.stream.process import pump_local;"
     "sys.exit(pump_local(*map(int,sys.argv[2:5]),sys.argv[5]))"
 )
 _END_S = 1.0
