@@ -6,10 +6,10 @@ contract suite runs over both. Nothing here does anything.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the command line passes by here too: plans take a while to import
+    import asyncio
     import socket
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from typing import Any

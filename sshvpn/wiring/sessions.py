@@ -79,6 +79,9 @@ def _make_exporter(profile: Profile) -> Exporter | None:
 
 def load(kind: str) -> None:
     """Import what a session of ``kind`` needs, as far as that is known before its profile."""
+    from sshvpn.system.imports import leave_out_unused
+
+    leave_out_unused()
     from sshvpn import runner, wire
     from sshvpn.system.systemd import journal, sd_notify
 
