@@ -97,14 +97,19 @@ _USERS = (
         "@system-service pidfd_getfd",
         "pidfd_getfd: how much the connection carries is read from ssh's own socket.",
     ),
-    Directive("SystemCallFilter", "~@resources"),
+    Directive("SystemCallFilter", "~@resources @privileged"),
+    Directive("KeyringMode", "private"),
 )
 
 
 def directives(*, is_users: bool) -> tuple[Directive, ...]:
     """Return the sandbox of a unit of the system's manager, or of a user's own.
 
-    A user's manager has no privilege to build namespaces with, and needs none: the service can
-    do no more than its user can.
+    A user's manager has no privilege to build namespaces with, nor to cut the bounding set of
+    capabilities, and needs neither: the service has no capability, can get none, and can do no
+    more than its user. Directives that would need one of them are left out. Some are without
+    effect there, and others (CapabilityBoundingSet=, PrivateDevices=, ProtectClock=,
+    ProtectKernelLogs=, ProtectKernelModules=) keep the service from starting (exit status 218)
+    on a machine whose user has not lost these capabilities anyway, as in a container.
     """
     return _BOTH + (_USERS if is_users else _SYSTEM)

@@ -8,8 +8,12 @@ import pathlib
 import re
 import signal
 
+import pexpect
 import pytest
 
+from sshvpn.privileged import managers
+from sshvpn.privileged.services import UDEV_RULES
+from tests.e2e.outage import tell
 from tests.lab import WORLD, wait_until
 from tests.lab.contents import ALICE
 from tests.systemd.conftest import Site
@@ -19,6 +23,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 UNIT = "sshvpn@office.service"
 SERVICE_FILES = ("/etc/systemd/system", "/etc/sshvpn")
 EXPOSURE_MOST = 2.5
+INTERRUPTED = 130
 
 
 def main_pid(site: Site) -> int:
@@ -91,6 +96,7 @@ def test_its_exposure_is_small(office: Site) -> None:
         ["systemd-analyze", "security", "--no-pager", UNIT], user="root", check=False
     ).stdout
     (exposure,) = re.findall(r"exposure level for \S+: ([0-9.]+)", told)
+    tell(f"{UNIT}: systemd-analyze security says {exposure}")
     assert float(exposure) <= EXPOSURE_MOST, told
 
 
@@ -117,6 +123,54 @@ def test_the_helper_killed_too_what_it_left_is_swept(office: Site) -> None:
     office.vpn.wait_reachable(office.vpn.published())
     office.box.sshvpn("disable", "office")
     assert office.lab.gateway.ip("-brief", "link", "show", "type", "tun") == ""
+
+
+def test_the_helper_killed_alone_all_is_started_again(office: Site) -> None:
+    """The service has no right to start another one: systemd has."""
+    (helper,) = [pid for pid in in_service(office) if "privileged/main.py" in command_line(pid)]
+    os.kill(helper, signal.SIGKILL)
+    wait_until(lambda: office.box.show(UNIT, "NRestarts") == "1", 30, every=0.1)
+    office.box.wait_active(UNIT)
+    office.vpn.wait_reachable(office.vpn.published())
+    assert "the privileged helper was killed" in office.box.journal(UNIT)
+    links = office.lab.gateway.ip("-brief", "link", "show", "type", "tun")
+    assert len(links.splitlines()) == 1
+
+
+def command_line(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+def test_its_log_is_followed_until_ctrl_c(office: Site) -> None:
+    terminal = office.box.at_terminal("logs", "-f", "office")
+    terminal.expect("running")
+    office.box.systemctl("reload", UNIT)
+    terminal.expect("a new connection was asked for")
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == INTERRUPTED
+    assert office.box.is_active(UNIT)
+
+
+UDEV = "mount -t tmpfs none /usr/lib/udev/rules.d && /lib/systemd/systemd-udevd --daemon"
+"""With rules of nobody else: events of other devices than the box's reach it, too."""
+
+
+def test_where_udev_runs_who_manages_networks_is_told_to_leave_the_device_alone(site: Site) -> None:
+    """In its sandbox the service could not say so itself."""
+    box, device = site.box, ["udevadm", "info", "-q", "property", "-p", "/class/net/sshvpn0"]
+    box.run(["sh", "-ec", UDEV], user="root")
+    wait_until(lambda: box.path("/run/udev/control").exists(), what="no udev")
+    site.trust()
+    box.sshvpn("enable", "office")
+    box.wait_active(UNIT)
+    assert box.read(str(UDEV_RULES)) == managers.RULE
+    assert box.path(str(UDEV_RULES)).stat().st_mode & 0o777 == 0o644
+    told = {"NM_UNMANAGED=1", "ID_NET_MANAGED_BY=sshvpn"}
+    wait_until(lambda: told <= set(box.run(device, check=False).stdout.splitlines()))
+    box.sshvpn("disable", "office")
+    assert not box.path(str(UDEV_RULES)).exists()
 
 
 def test_one_that_hangs_is_found_by_the_watchdog(office: Site) -> None:

@@ -22,7 +22,7 @@ from tests.lab.machine import CHECKOUT
 PREFIX: Final = "opt/sshvpn"
 """Where the program is installed in it: root's, as `enable` wants it."""
 PACKAGES: Final = (
-    "systemd", "systemd-sysv", "dbus", "libpam-systemd",  # what is tested against
+    "systemd", "systemd-sysv", "dbus", "libpam-systemd", "udev",  # what is tested against
     "python3", "openssh-client", "sudo", "nftables", "iproute2", "procps",  # what sshvpn needs
     "openssh-server", "dbus-user-session", "polkitd",  # a server that people log in to
 )  # fmt: skip
