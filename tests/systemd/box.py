@@ -124,8 +124,7 @@ class Box:
             raise LabError(f"systemd-nspawn ended: {self.console}")
         children = pathlib.Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
         found = [int(pid) for pid in children.read_text().split()]
-        comms = {pid: pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in found}
-        return next((pid for pid, comm in comms.items() if comm == "systemd"), 0)
+        return next((pid for pid in found if _name_of(pid) == "systemd"), 0)
 
     def _is_up(self) -> bool:
         said = self.run(["systemctl", "is-system-running"], user="root", check=False).stdout
@@ -143,7 +142,7 @@ class Box:
         self.run(["systemctl", "poweroff"], user="root", check=False)
         assert self._nspawn is not None
         self._nspawn.wait(BOOT_S)
-        self._nspawn = None
+        self._nspawn, self.pid = None, 0
         self.boot()
 
     def power_off(self) -> None:
@@ -155,7 +154,7 @@ class Box:
             else:
                 self._nspawn.kill()
             self._nspawn.wait(BOOT_S)
-            self._nspawn = None
+            self._nspawn, self.pid = None, 0
 
     def close(self) -> None:
         """End it, and remove all that was written. Twice is fine."""
@@ -281,3 +280,11 @@ class Box:
         return self.run(
             ["journalctl", "--no-pager", "--output", "short-monotonic", "--unit", unit], user="root"
         ).stdout
+
+
+def _name_of(pid: int) -> str:
+    """Return what a process is called, "" where it has ended meanwhile."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
