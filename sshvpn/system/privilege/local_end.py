@@ -189,7 +189,8 @@ class HelperEnd:
         self._started_at = time.monotonic()
         helper = self._start()
         try:
-            helper.open(self._label, self._unit)
+            if self._unit is not None:  # else it comes to that yet
+                helper.open(self._label, self._unit)
             if self._is_enclosed:
                 helper.enclose(os.getpid())
         except BaseException:
