@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
-import pexpect
 import pytest
 
-from tests.e2e.outage import tell
 from tests.lab import wait_until
 from tests.lab.contents import ALICE
 from tests.systemd.conftest import Site
@@ -17,9 +14,6 @@ from tests.systemd.conftest import Site
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 UNIT = "sshvpn@web.service"
-EXPOSURE_MOST = 6.3
-"""What a user's manager can have no part in counts for most of that; docs/service.md."""
-INTERRUPTED = 130
 HOME = ALICE.home
 WEB = '[forwards.web]\nhost = "server"\nspecs = ["9999:8888"]\n'
 
@@ -76,40 +70,6 @@ def test_after_a_reboot_the_forward_is_there_with_nobody_logged_in(forwards: Sit
     forwards.box.sshvpn("disable", "web")
     assert page(forwards) == ""
     assert forwards.box.files(f"{HOME}/.config", f"{HOME}/.ssh") == before
-
-
-def test_its_sandbox_leaves_it_what_a_forward_needs_and_no_more(forwards: Site) -> None:
-    linger(forwards)
-    forwards.box.sshvpn("enable", "web")
-    assert "notebook" in page(forwards)
-    pid = int(show(forwards, "MainPID"))
-    words = forwards.box.read(f"/proc/{pid}/status").splitlines()
-    status = dict(line.split(":\t", 1) for line in words if ":\t" in line)
-    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-    assert int(status["CapPrm"], 16) == int(status["CapAmb"], 16) == 0
-    exposure = ["systemd-analyze", "--user", "security", "--no-pager", UNIT]
-    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{ALICE.uid}"}
-    told = forwards.box.run(exposure, env=runtime, check=False).stdout
-    (level,) = re.findall(r"exposure level for \S+: ([0-9.]+)", told)
-    tell(f"{UNIT}: systemd-analyze --user security says {level}")
-    assert float(level) <= EXPOSURE_MOST, told
-    bad = [line for line in told.splitlines() if line.startswith("✗ SystemCallFilter")]
-    assert [line for line in bad if "@debug" not in line] == [], told
-    forwards.box.sshvpn("disable", "web")
-
-
-def test_its_log_is_followed_until_ctrl_c(forwards: Site) -> None:
-    linger(forwards)
-    forwards.box.sshvpn("enable", "web")
-    terminal = forwards.box.at_terminal("logs", "-f", "web")
-    terminal.expect("running")
-    forwards.box.sshvpn("restart", "web")
-    terminal.expect("a restart was asked for")
-    terminal.sendintr()
-    terminal.expect(pexpect.EOF)
-    terminal.close()
-    assert terminal.exitstatus == INTERRUPTED
-    assert show(forwards, "ActiveState") == "active"
 
 
 def test_an_agent_of_the_session_is_not_what_it_logs_in_with(forwards: Site) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from sshvpn.services import KINDS, TUNNEL, Account, drop_in, is_service_name, template, trial
+from sshvpn.services import (
+    KINDS,
+    TUNNEL,
+    Account,
+    drop_in,
+    is_service_name,
+    template,
+    trial,
+)
 from sshvpn.services.sandbox import directives
 
 PROGRAM = ("/opt/sshvpn/bin/python", "-I", "-m", "sshvpn")
@@ -103,3 +113,37 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
         check=False,
     ).stderr
     assert "sshvpn@" not in told.replace("Attempted to remove", ""), told
+
+
+NEEDS_PRIVILEGE = {
+    "CapabilityBoundingSet", "PrivateDevices", "ProtectClock", "ProtectKernelLogs",
+    "ProtectKernelModules",
+}  # fmt: skip
+"""A user's manager cannot take a capability out of the bounding set: the service ends with 218."""
+
+
+def test_a_users_unit_asks_nothing_of_its_manager_that_needs_privilege() -> None:
+    assert NEEDS_PRIVILEGE.isdisjoint(one.key for one in directives(is_users=True))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_what_exposes_a_users_unit_is_what_its_manager_cannot_change(tmp_path: Path) -> None:
+    unit = tmp_path / "sshvpn@web.service"
+    unit.write_text(template(KINDS["forward"], ("/bin/true",)))
+    told = subprocess.run(
+        ["systemd-analyze", "--user", "security", "--offline=yes", "--no-pager", str(unit)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    found = re.findall(r"exposure level for \S+: ([0-9.]+)", told)
+    if not found:
+        pytest.skip("this systemd-analyze reads no unit that is not loaded")
+    assert float(found[0]) <= EXPOSURE_OF_USERS_MOST, told
+    bad = [line for line in told.splitlines() if line.startswith("✗ SystemCallFilter")]
+    assert ["@debug" in line for line in bad] == [True], "pidfd_getfd alone"
+
+
+EXPOSURE_OF_USERS_MOST = 6.1
+"""docs/service.md tells it, and why it is not less."""
