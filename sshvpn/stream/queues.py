@@ -172,8 +172,8 @@ class Patience:
         self._count = 0
         self._seconds = 0.0
         self._rounds = 0
+        self._since_s = 0.0
         self._pause_s = 0.0
-        self._least_rounds = 2
 
     def note(self, count: int, seconds: float) -> float:
         """Take a round's bytes and time; return by how much to change the window now."""
@@ -184,14 +184,21 @@ class Patience:
         self._seconds += max(seconds, 1e-6)
         if self._is_trying:
             return self._judge() if self._rounds > _TRIAL_ROUNDS else 1.0
-        if self._seconds < self._pause_s or self._rounds < self._least_rounds:
+        if self._rounds % _TRIAL_ROUNDS:
             return 1.0
-        self._least_rounds = 2 * _TRIAL_ROUNDS
+        # The latest rounds are what a trial is compared with: TCP may have been slow before.
         self._rate = self._count / self._seconds
+        self._since_s += self._seconds
+        self._count, self._seconds = 0, 0.0
+        if self._since_s < self._pause_s or self._rounds < 2 * _TRIAL_ROUNDS:
+            return 1.0
         return self._change(is_trying=True)
 
     def _judge(self) -> float:
         change = self._count / self._seconds / self._rate
+        if self.factor == 1 and change > _FASTER:  # so the rate was still growing
+            self._pause_s = 0.0
+            return self._change(is_trying=False)
         stays = change > (_FASTER if self.factor > 1 else _AS_FAST)
         if (self.factor > 1) == stays:  # there are losses
             self._pause_s = _BETWEEN_LOSSES_S
@@ -209,7 +216,7 @@ class Patience:
 
     def _begin(self, *, is_trying: bool) -> None:
         self._is_trying = is_trying
-        self._count, self._seconds, self._rounds = 0, 0.0, 0
+        self._count, self._seconds, self._rounds, self._since_s = 0, 0.0, 0, 0.0
 
 
 class Window:

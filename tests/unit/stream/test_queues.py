@@ -121,11 +121,14 @@ class Path:
     """A path of RATE bytes a second and BASE_S there and back, with a queue before it.
 
     Of its packets, 1448 bytes each, LOSS are lost: that costs a round trip each time, and all
-    that is behind them waits, as TCP has it.
+    that is behind them waits, as TCP has it. STARTS: it is as fast as that only after a while,
+    as TCP is, which begins with ten packets a round trip and doubles them each time (RFC 6928).
     """
 
-    def __init__(self, rate: float, base_s: float, loss: float = 0.0, seed: int = 1) -> None:
-        self.rate, self.base_s, self.loss = rate, base_s, loss
+    def __init__(
+        self, rate: float, base_s: float, loss: float = 0.0, seed: int = 1, *, starts: bool = False
+    ) -> None:
+        self.rate, self.base_s, self.loss, self.starts = rate, base_s, loss, starts
         self.random = random.Random(seed)  # noqa: S311 (it shall be repeatable)
         self.last = 0.0
         self.now = 0.0
@@ -139,7 +142,8 @@ class Path:
         while self.now < end:
             while self.window.room() > 0:
                 token = self.window.note_sent(batch, self.now)
-                self.free_at = max(self.free_at, self.now) + batch / self.rate
+                begin = max(self.free_at, self.now)
+                self.free_at = begin + batch / self.rate_at(begin)
                 late = max(self.losses() for _ in range(-(-batch // 1448)))
                 self.last = max(self.last, self.free_at + self.base_s * (1 + late))
                 if token is not None:
@@ -148,6 +152,11 @@ class Path:
             self.now = max(self.now, when)
             assert self.window.note_answer(token, self.now)
         return self.window.arrived - before
+
+    def rate_at(self, now: float) -> float:
+        """Return how fast TCP is by then."""
+        rounds = min(now / self.base_s, 30)
+        return min(self.rate, 14480 / self.base_s * 2**rounds) if self.starts else self.rate
 
     def losses(self) -> int:
         """Return how often one packet is lost before it arrives."""
@@ -190,6 +199,16 @@ def test_a_path_that_loses_packets_is_full_too(
     path = Path(rate, base_s, loss, seed)
     path.run(3)
     assert path.run(20) >= 0.7 * rate * 20
+
+
+def test_a_path_that_loses_packets_is_full_however_slowly_tcp_starts() -> None:
+    for seed in range(20):
+        path = Path(200e6 / 8, 0.04, 0.01, seed, starts=True)
+        path.window.note_sent(100, 0.0)  # a ping, before there is a queue
+        path.now = path.base_s
+        path.window.note_answer(path.window.sent, path.now)
+        path.run(1.5)
+        assert path.run(4) >= 0.6 * path.rate * 4, f"with the losses of seed {seed}"
 
 
 def test_a_path_that_gets_longer_or_slower_is_learnt_again() -> None:
