@@ -147,6 +147,9 @@ SMALLEST_WINDOW = 1 << 15
 LARGEST_WINDOW = 4 << 20
 DRAIN_EVERY_S = 10.0
 _SLACK_S = 0.002
+_NEARLY = 1.1
+_PROBE_EVERY_S = 0.02
+"""Of who sends little: acknowledgements alone, each with a probe, would be answered as often."""
 
 
 FIRST_TRIAL_S, LONGEST_TRIAL_S = 4.0, 32.0
@@ -222,10 +225,11 @@ class Patience:
 class Window:
     """How many bytes may be between the two pumps: as many as the path holds, and a little.
 
-    A PROBE goes with every eighth of it; its ANSWER says that what was before it has arrived,
-    and how long that took. The shortest time seen is the path's own; what comes on top of it is
-    a queue somewhere behind us, which is kept at a few milliseconds (as FAST TCP does). Every
-    ten seconds the window is halved for one round trip, to see whether the path has changed.
+    A PROBE goes with every eighth of it, and with less after a while; its ANSWER says that what
+    was before it has arrived, and how long that took. The shortest time seen is the path's own;
+    what comes on top of it is a queue somewhere behind us, which is kept at a few milliseconds
+    (as FAST TCP does). Every ten seconds the window is halved for one round trip, to see whether
+    the path has changed.
     """
 
     def __init__(self) -> None:
@@ -236,6 +240,7 @@ class Window:
         self.round_trip_s = 0.0
         self._probes: Deque[Tuple[int, float]] = deque()
         self._probed = 0
+        self._probed_at = -_PROBE_EVERY_S
         self._round_end = 0
         self._round_min = 0.0
         self._was_full = False
@@ -257,9 +262,11 @@ class Window:
     def note_sent(self, count: int, now: float) -> Optional[int]:
         """Count bytes that were sent; return the token of a probe that is to follow, if any."""
         self.sent += count
-        if self._probes and self.sent - self._probed < self.limit >> 3:
+        if self.sent - self._probed < self.limit >> 3 and (
+            self._probes or now < self._probed_at + _PROBE_EVERY_S
+        ):
             return None
-        self._probed = self.sent
+        self._probed, self._probed_at = self.sent, now
         self._probes.append((self.sent, now))
         return self.sent
 
@@ -318,7 +325,7 @@ class Window:
 
     def _adjust(self, took: float) -> None:
         wanted = (self.base_s * 9 / 8 * self._patience.factor + _SLACK_S) / took
-        if wanted < 1:
+        if wanted < _NEARLY:  # what is wanted is come near to, and perhaps never reached
             self._is_starting = False
         # Half of the way to what would do; but much too much goes at once (Little's law).
         factor = (1 + wanted) / 2 if wanted > 0.5 else max(wanted, 0.25)  # noqa: PLR2004

@@ -245,6 +245,33 @@ def test_who_sends_little_has_no_smaller_window_for_it() -> None:
     assert window.limit >= FIRST_WINDOW // 2
 
 
+def test_who_sends_little_is_not_probed_with_each_packet() -> None:
+    """As acknowledgements are, of which each would be answered."""
+    window, probes = Window(), 0
+    for number in range(1000):
+        token = window.note_sent(66, number / 1000)
+        if token is not None:
+            probes += 1
+            assert window.note_answer(token, number / 1000 + 0.0004)
+    assert 40 <= probes <= 51
+    assert window.base_s == pytest.approx(0.0004)
+
+
+@pytest.mark.parametrize("batch", [1500, 6000, 16384])
+@pytest.mark.parametrize("rate", [50e6 / 8, 100e6 / 8, 200e6 / 8])
+def test_that_a_path_loses_nothing_is_found_in_seconds(rate: float, batch: int) -> None:
+    path = Path(rate, 0.04, starts=True)
+    path.window.note_sent(100, 0.0)
+    path.now = path.base_s
+    path.window.note_answer(path.window.sent, path.now)
+    path.run(3.5, batch)
+    queues = []
+    for _ in range(8):
+        assert path.run(0.25, batch) >= 0.8 * rate * 0.25
+        queues.append(path.queue_s)
+    assert sorted(queues)[4] <= 0.015
+
+
 def test_an_answer_to_nothing_is_none() -> None:
     window = Window()
     assert not window.note_answer(5, 0.0)
