@@ -1,8 +1,13 @@
 """The peer that no tunnel over SSH can beat: bytes through ssh, and nothing else.
 
-Runs by itself inside the gateway: ``bytestream.py push|pull HOST CIPHER BYTES`` is
-``head -c BYTES /dev/zero | ssh -c CIPHER HOST 'cat >/dev/null'``, or the other way, and prints
-the seconds it took after the login, and the CPU seconds of ssh and of the server's sshd.
+Runs by itself inside the gateway::
+
+    bytestream.py push HOST CIPHER BYTES    head -c BYTES /dev/zero | ssh HOST 'cat >/dev/null'
+    bytestream.py pull …                    ssh HOST 'head -c BYTES /dev/zero' >/dev/null
+    bytestream.py pull-cat …                ssh HOST 'head -c BYTES /dev/zero' | cat >/dev/null
+
+It prints the seconds it took after the login, and the CPU seconds of ssh and of the server's
+sshd. The last one is the first one's mirror image: somebody reads what ssh writes.
 """
 
 from __future__ import annotations
@@ -22,11 +27,15 @@ def main() -> None:
     verb, host, cipher, size = sys.argv[1:]
     zeros = ["head", "-c", size, "/dev/zero"]
     work = "cat >/dev/null" if verb == "push" else " ".join(zeros)
+    cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     ssh = subprocess.Popen(
         ["ssh", "-o", "ControlPath=none", "-c", cipher, host, f"echo ready >&2; {work}; {SAY_CPU}"],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=cat.stdin if verb == "pull-cat" else subprocess.DEVNULL,
     )  # fmt: skip
     assert ssh.stdin
+    assert cat.stdin
+    cat.stdin.close()
     assert ssh.stderr
     assert ssh.stderr.readline() == b"ready\n"
     start = time.perf_counter()
@@ -36,6 +45,7 @@ def main() -> None:
     said = ssh.stderr.readline()
     seconds = time.perf_counter() - start
     _, status, used = os.wait4(ssh.pid, 0)
+    cat.wait()
     assert status == 0
     ticks = sum(map(int, said.rpartition(b")")[2].split()[11:13]))
     cpu_s = used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")

@@ -32,6 +32,8 @@ COUNT_PORT = 7100
 DATAGRAM = 200
 TRANSFER_S, BLAST_S, PING_S = 2.0, 3.0, 3.0
 OURS, PEER = "stream", "ssh -w"
+BYTES = {"bytes": "ssh HOST cat", "bytes to cat": "ssh HOST head | cat"}
+"""The byte streams. From the server the first one has nobody who reads what ssh writes."""
 TIMES_FASTER, TIMES_PACKETS = 8.0, 8.0
 OF_BYTES, OF_CPU = 0.75, 1.3
 PING_MS = 3.0
@@ -69,7 +71,8 @@ def measure(office: Office, *, rounds: int, size: int) -> list[Row]:
                 del those[name]
                 found.pop(name, None)
         for verb in DIRECTIONS:
-            _byte_stream(office, verb, size, found["bytes"])
+            _byte_stream(office, verb, verb, size, found["bytes"])
+        _byte_stream(office, "pull-cat", "pull", size, found["bytes to cat"])
     return list(_rows(found))
 
 
@@ -127,8 +130,8 @@ def ping_ms(machine: LabMachine, address: str, seconds: float) -> float:
     return statistics.median(times) if times else float("inf")
 
 
-def _byte_stream(office: Office, verb: str, size: int, into: Samples) -> None:
-    words = [*PLAIN_PYTHON, f"{HERE}/bytestream.py", verb, "server", SAME_CIPHER, str(size)]
+def _byte_stream(office: Office, how: str, verb: str, size: int, into: Samples) -> None:
+    words = [*PLAIN_PYTHON, f"{HERE}/bytestream.py", how, "server", SAME_CIPHER, str(size)]
     took = json.loads(office.lab.gateway.run(words, timeout=600).stdout)
     into.rate[verb].append(size / took["seconds"])
     into.cpu[verb].append(took["cpu_s"] / size * 1e9)
@@ -192,13 +195,18 @@ def _rows(found: Mapping[str, Samples]) -> Sequence[Row]:
     for verb in DIRECTIONS:
         for name in (n for n in ways.transports() if n in found):
             # What w cannot do from a LAN is told beside its peer alone.
-            others = (*ways.PEERS, "bytes") if name == OURS else (PEER,)
-            peers = (n for n in others if n in found)
+            others = (*ways.PEERS, *BYTES) if name == OURS else (PEER,)
+            peers = (n for n in others if n in found and found[n].rate[verb])
             rows += [_rate_row(name, peer, verb, found) for peer in peers]
     for name in (n for n in ways.transports() if n in found):
         rows += _packet_rows(name, found)
     for verb in DIRECTIONS:
-        rows += [_cpu_row(n, verb, found) for n in ways.transports() if n in found]
+        rows += [
+            _cpu_row(name, peer, verb, found)
+            for name in ways.transports()
+            for peer in BYTES
+            if name in found and found[peer].cpu[verb]
+        ]
     for name in (n for n in ways.transports() if n in found):
         for machine, mb in found[name].memory_mb.items():
             if mb:
@@ -209,9 +217,9 @@ def _rows(found: Mapping[str, Samples]) -> Sequence[Row]:
 def _rate_row(name: str, peer: str, verb: str, found: Mapping[str, Samples]) -> Row:
     ours, others = found[name].rate[verb], found[peer].rate[verb]
     ratio = paired(ours, others)
-    least = {PEER: TIMES_FASTER, "bytes": OF_BYTES}.get(peer, 1.0)
+    least = {PEER: TIMES_FASTER, **dict.fromkeys(BYTES, OF_BYTES)}.get(peer, 1.0)
     is_bound = name == OURS
-    what = "ssh HOST cat, same cipher" if peer == "bytes" else peer
+    what = f"{BYTES[peer]}, same cipher" if peer in BYTES else peer
     return Row(
         f"{name}, a LAN machine {DIRECTIONS[verb]}; {what}",
         f"{statistics.median(ours) / 1e6:.0f} MB/s",
@@ -246,12 +254,12 @@ def _packet_rows(name: str, found: Mapping[str, Samples]) -> list[Row]:
     ]
 
 
-def _cpu_row(name: str, verb: str, found: Mapping[str, Samples]) -> Row:
-    ours, peer = found[name].cpu[verb], found["bytes"].cpu[verb]
+def _cpu_row(name: str, beside: str, verb: str, found: Mapping[str, Samples]) -> Row:
+    ours, peer = found[name].cpu[verb], found[beside].cpu[verb]
     ratio = paired(ours, peer)
     is_bound = name == OURS
     return Row(
-        f"{name}, CPU of both ends, {DIRECTIONS[verb]}; ssh HOST cat",
+        f"{name}, CPU of both ends, {DIRECTIONS[verb]}; {BYTES[beside]}",
         f"{statistics.median(ours):.2f} s/GB",
         f"{statistics.median(peer):.2f} s/GB",
         str(ratio),
