@@ -75,6 +75,7 @@ def _line(descriptor: int) -> bytes:
 
 def _run(pump: Pump, *, is_local: bool = False) -> str:
     """Run it to its end, and return "CODE TEXT", or nothing where it ended as it should."""
+    _be_patient()
     try:
         pump.greet()
         while pump.peer is None:
@@ -90,6 +91,18 @@ def _run(pump: Pump, *, is_local: bool = False) -> str:
     except OpeningError as error:
         return "{} {}".format(error.code or "noise", error)
     return ""
+
+
+def _be_patient() -> None:
+    """Take no core from ssh, or whoever else works, just because there is something to read.
+
+    Where all cores are busy the pump would be woken for each 32 KiB that sshd has taken of its
+    pipe, to find room for one packet. So it finds room for several; and where a core is idle it
+    is woken at once all the same (sched(7), SCHED_BATCH).
+    """
+    with contextlib.suppress(OSError):  # the sandbox of a service does not let it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else it is somebody's choice
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _signals() -> int:
