@@ -18,6 +18,7 @@ from sshvpn.errors import SshvpnError
 from sshvpn.model import Destination, Direction, Listener, SshOptions, TcpEndpoint, TunnelProfile
 from sshvpn.remote.protocol import Facts, RemoteEnd
 from sshvpn.system.tunnel.agent_login import Timings
+from sshvpn.system.tunnel.stream import StreamCarrier
 from sshvpn.system.tunnel.w import OpensshCarrier, OpensshTunnel
 from tests.contract.site import Person
 
@@ -27,9 +28,10 @@ LABEL = "3e8_0123456789"
 class Site:
     """One carrier and its connection; the methods are what can be asked for."""
 
-    def __init__(self, directory: str, hosts: str, **timings: Any) -> None:
+    def __init__(self, directory: str, hosts: str, transport: str, **timings: Any) -> None:
         Path(directory).mkdir(mode=0o700, exist_ok=True)
-        self.carrier = OpensshCarrier(Path(directory), Path(hosts), Timings(**timings))
+        make = {"w": OpensshCarrier, "stream": StreamCarrier}[transport]
+        self.carrier = make(Path(directory), Path(hosts), Timings(**timings))
         self.connection: OpensshTunnel | None = None
         self.person: Person | None = None
 

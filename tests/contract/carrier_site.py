@@ -37,7 +37,9 @@ class Refused(Exception):  # noqa: N818 (a word of the answer)
 class Carrier:
     """One carrier in a process of alice's on the gateway; its methods are those of the driver."""
 
-    def __init__(self, machine: LabMachine, directory: str, **timings: float) -> None:
+    def __init__(
+        self, machine: LabMachine, directory: str, transport: str, **timings: float
+    ) -> None:
         self._child = machine.popen(
             machine_python("-m", "tests.contract.carrier_driver"),
             user="alice",
@@ -45,7 +47,7 @@ class Carrier:
             cwd=str(CHECKOUT),
             stdin=-1,
         )
-        self._say({"directory": directory, "hosts": HOSTS, **timings})
+        self._say({"directory": directory, "hosts": HOSTS, "transport": transport, **timings})
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
@@ -130,13 +132,23 @@ def lab() -> Iterator[Lab]:
         made.check()
 
 
+@pytest.fixture(params=["w", "stream"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Return what carries the packets; a test of one of them alone says so (`only_w`)."""
+    return str(request.param)
+
+
+only_w = pytest.mark.parametrize("transport", ["w"])
+
+
 @pytest.fixture
-def carrier(lab: Lab) -> Iterator[Callable[..., Carrier]]:
+def carrier(lab: Lab, transport: str) -> Iterator[Callable[..., Carrier]]:
     """Start carriers on the gateway."""
     made: list[Carrier] = []
 
     def make(**timings: float) -> Carrier:
-        made.append(Carrier(lab.gateway, f"/home/alice/private{len(made)}", **timings))
+        directory = f"/home/alice/private{len(made)}"
+        made.append(Carrier(lab.gateway, directory, transport, **timings))
         return made[-1]
 
     yield make

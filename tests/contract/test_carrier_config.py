@@ -12,12 +12,16 @@ from tests.contract.carrier_site import (
     carrier,
     give_bob_a_tun,
     lab,
+    only_w,
     pings,
+    transport,
     use,
 )
 from tests.lab import ALICE_PASSWORD, Lab, wait_until
 
-__all__ = ["carrier", "lab"]
+__all__ = ["carrier", "lab", "transport"]
+
+pytestmark = only_w
 
 Make = Callable[..., Carrier]
 CONFIG = "/home/alice/.ssh/config"

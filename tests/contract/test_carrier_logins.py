@@ -14,13 +14,17 @@ from tests.contract.carrier_site import (
     carrier,
     give_bob_a_tun,
     lab,
+    only_w,
     pings,
+    transport,
     use,
 )
 from tests.lab import Lab, wait_until
 from tests.lab.dump import difference
 
-__all__ = ["carrier", "lab"]
+__all__ = ["carrier", "lab", "transport"]
+
+pytestmark = only_w
 
 Make = Callable[..., Carrier]
 END = ("10.83.0.2/30",)
