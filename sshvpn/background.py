@@ -8,6 +8,7 @@ protocol. The name on its command line is for people who read ps(1).
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -16,9 +17,13 @@ import sys
 from sshvpn.control import VERSION
 from sshvpn.errors import PrivilegeError, SshvpnError
 
+GARBAGE_THRESHOLD = 20_000
+
 
 def main() -> int:
     """Run the session that the launcher describes, and return its exit code."""
+    # Modules that load make many objects and no garbage.
+    gc.set_threshold(GARBAGE_THRESHOLD)
     launcher = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

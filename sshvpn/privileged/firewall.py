@@ -26,20 +26,31 @@ class Tables:
 
     def __init__(self) -> None:
         self._loaded: dict[str, tuple[Firewall, str]] = {}
+        self._unseen: set[str] = set()
 
     def load(self, table: Firewall) -> None:
         """Make our table what ``table`` says, in one transaction; twice is fine."""
         _run("nft", "-f", "-", text=nft.ruleset(table))
-        self._loaded[table.label] = (table, _listing(table.label) or "")
+        self._loaded[table.label] = (table, "")
+        self._unseen.add(table.label)
+
+    def see(self) -> None:
+        """Look how what was loaded is listed; at once, but nobody need wait for it."""
+        for label in self._unseen:
+            table, _ = self._loaded[label]
+            self._loaded[label] = (table, _listing(label) or "")
+        self._unseen.clear()
 
     def drop(self, label: str) -> None:
         """Drop the label's table; not there is fine."""
         name = f"table inet {marks.table_name(label)}"
         _run("nft", "-f", "-", text=f"{name}\ndelete {name}\n")
         self._loaded.pop(label, None)
+        self._unseen.discard(label)
 
     def read(self, label: str) -> Firewall | UnknownTable | None:
         """Return what was loaded, if that is what stands there."""
+        self.see()
         listing = _listing(label)
         if listing is None:
             return None

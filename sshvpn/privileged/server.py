@@ -72,6 +72,7 @@ class HelperServer:
                 self._send(self._answer(line), self._handed)
                 self._handed = None
                 self._lines.forget()
+                self._kernel.tables.see()
         except OSError:  # the client is gone
             pass
         finally:
