@@ -11,8 +11,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import socket
 import sys
+from typing import Any
 
 from sshvpn.control import VERSION
 from sshvpn.errors import PrivilegeError, SshvpnError
@@ -30,28 +32,38 @@ def main() -> int:
     os.close(null)
     from sshvpn.wiring import sessions
 
-    sessions.load(_line(launcher).decode().strip())
+    kind = _line(launcher).decode().strip()
+    sessions.load_first()
+    if not select.select([launcher], [], [], 0)[0]:  # the command still reads its words
+        sessions.load(kind)
     if not (line := _line(launcher)):  # there was nothing to run after all
         return 0
-    request = json.loads(line)
-    from sshvpn.model import TunnelProfile
-    from sshvpn.runner import Launcher
-    from sshvpn.wire import profile_from_json
-    from sshvpn.wiring import forwards, tunnels
-
     try:
-        profile = profile_from_json(request["profile"])
-        waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
-        verbose = bool(request["verbose"])
-        if isinstance(profile, TunnelProfile):
-            helper = tunnels.take_helper(launcher)
-            if helper is None:  # sudo refused, or a person gave up: the launcher tells
-                return PrivilegeError.exit_code
-            return tunnels.run_tunnel(profile, None, waiting, helper, verbose=verbose)
-        return forwards.run_forward(profile, None, waiting, verbose=verbose)
+        return _run(kind, json.loads(line), launcher)
     except SshvpnError as error:
         _tell(launcher, error)
         return error.exit_code
+
+
+def _run(kind: str, request: dict[str, Any], launcher: socket.socket) -> int:
+    from sshvpn.model import TunnelProfile
+    from sshvpn.wire import profile_from_json
+    from sshvpn.wiring import forwards, sessions, tunnels
+
+    profile = profile_from_json(request["profile"])
+    if isinstance(profile, TunnelProfile):
+        tunnels.begin_login(profile)
+    sessions.load(kind)
+    from sshvpn.runner import Launcher
+
+    waiting = Launcher(launcher, can_answer=bool(request["can_answer"]))
+    verbose = bool(request["verbose"])
+    if isinstance(profile, TunnelProfile):
+        helper = tunnels.take_helper(launcher)
+        if helper is None:  # sudo refused, or a person gave up: the launcher tells
+            return PrivilegeError.exit_code
+        return tunnels.run_tunnel(profile, None, waiting, helper, verbose=verbose)
+    return forwards.run_forward(profile, None, waiting, verbose=verbose)
 
 
 def _line(launcher: socket.socket) -> bytes:

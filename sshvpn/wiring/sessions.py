@@ -77,15 +77,23 @@ def _make_exporter(profile: Profile) -> Exporter | None:
     return Exporter(profile.metrics)
 
 
-def load(kind: str) -> None:
-    """Import what a session of ``kind`` needs, as far as that is known before its profile."""
+def load_first() -> None:
+    """Import what every session needs, and what looks at ssh's configuration."""
     from sshvpn.system.imports import leave_out_unused
 
     leave_out_unused()
-    from sshvpn import runner, wire
+    from sshvpn import wire
+    from sshvpn.system.ssh import config
+
+    del wire, config
+
+
+def load(kind: str) -> None:
+    """Import what a session of ``kind`` needs beside that."""
+    from sshvpn import runner
     from sshvpn.system.systemd import journal, sd_notify
 
-    del runner, wire, journal, sd_notify
+    del runner, journal, sd_notify
     if kind == "tunnel":
         from sshvpn import sharing
         from sshvpn.system.network import interfaces, prober, way

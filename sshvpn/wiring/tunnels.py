@@ -142,6 +142,13 @@ def start_tunnel(
     return launched
 
 
+def begin_login(profile: TunnelProfile) -> None:
+    """Begin with what a login needs first, before all is loaded: ssh's configuration."""
+    from sshvpn.system.ssh import config
+
+    config.begin(profile.destination, profile.ssh, config.KEEP_FORWARDS)
+
+
 def take_helper(launcher: socket.socket) -> socket.socket | None:
     """Return the helper's socket once :func:`start_tunnel` has it; None where it gave up."""
     from sshvpn.system import daemon

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import re
+import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +25,28 @@ ALGORITHMS = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyac
 DEFAULT = "default-"
 """With it begin keys of ours beside ssh's: what ssh takes where no configuration says anything."""
 
+KEEP_FORWARDS = ("-o", "ClearAllForwardings=no")
+"""With it ``ssh -G`` shows the forwards, which ``-w`` makes us leave out by ourselves."""
+
 _FILE_AND_LINE = re.compile(r"^(?P<file>.+?):? line (?P<line>\d+): (?P<what>.+)$", re.MULTILINE)
+
+
+_OF_NOBODY = ("-F", os.devnull, "--", "localhost")
+_begun: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
+
+
+def begin(destination: Destination, ssh_options: SshOptions, extra: Sequence[str] = ()) -> None:
+    """Let ssh look already at what the next :func:`resolve` of the same words will ask it."""
+    for words in ((*extra, *ssh_options.ssh_words, *destination.ssh_words), _OF_NOBODY):
+        if find_ssh() is not None and words not in _begun:
+            _begun[words] = subprocess.Popen(
+                _command(words),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                preexec_fn=dies_with_parent(),  # noqa: PLW1509 (no thread runs yet)
+            )
 
 
 async def resolve(
@@ -40,9 +62,12 @@ async def resolve(
     host, where no configuration says anything.
     """
     words = (*extra, *ssh_options.ssh_words, *destination.ssh_words)
-    resolved, standard = await asyncio.gather(
-        _ssh_g(words), _ssh_g(("-F", os.devnull, "--", "localhost"))
-    )
+    # Both come to their end, also where one of them is an error.
+    answers = await asyncio.gather(_ssh_g(words), _ssh_g(_OF_NOBODY), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    resolved, standard = (str(answer) for answer in answers)
     return parse(resolved) | {DEFAULT + key: values for key, values in parse(standard).items()}
 
 
@@ -78,12 +103,20 @@ def error_of(stderr: str) -> SshvpnError:
     return UsageError(f"ssh does not take that: {said}", "see: man ssh, man ssh_config")
 
 
-async def _ssh_g(words: Sequence[str]) -> str:
+def _command(words: Sequence[str]) -> tuple[str, ...]:
     ssh = find_ssh()
     if ssh is None:
         raise UsageError("there is no ssh on this machine", "install openssh-client")
+    return (ssh, "-T", "-G", *words)
+
+
+async def _ssh_g(words: tuple[str, ...]) -> str:
+    begun = _begun.pop(words, None)
+    if begun is not None:
+        out, err = await asyncio.to_thread(begun.communicate)
+        return _said(begun.returncode, out, err)
     process = await asyncio.create_subprocess_exec(
-        *(ssh, "-T", "-G", *words),
+        *_command(words),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -97,6 +130,10 @@ async def _ssh_g(words: Sequence[str]) -> str:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    if process.returncode:
+    return _said(process.returncode, out, err)
+
+
+def _said(status: int | None, out: bytes, err: bytes) -> str:
+    if status:
         raise error_of(os.fsdecode(err))
     return os.fsdecode(out)

@@ -18,9 +18,6 @@ from sshvpn.system.remote_agent.conversation import RemoteAgent
 from sshvpn.system.ssh.config import Config
 from sshvpn.system.tunnel.agent_login import AgentLogin, Timings
 
-KEEP_FORWARDS = ("-o", "ClearAllForwardings=no")
-"""With it ``ssh -G`` shows the forwards, which ``-w`` makes us leave out by ourselves."""
-
 
 @dataclass
 class TunnelDial:

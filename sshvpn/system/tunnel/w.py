@@ -22,11 +22,11 @@ from sshvpn.system.openssh import tcp_path
 from sshvpn.system.openssh.listeners import OpensshListeners
 from sshvpn.system.process import find_ssh
 from sshvpn.system.ssh.agent import agent_socket
-from sshvpn.system.ssh.config import Config, resolve
+from sshvpn.system.ssh.config import KEEP_FORWARDS, Config, resolve
 from sshvpn.system.ssh.login_memory import LoginMemory
 from sshvpn.system.ssh.peers import peers_of, prefixes_of
 from sshvpn.system.tunnel.agent_login import AgentLogin, Timings
-from sshvpn.system.tunnel.dial import KEEP_FORWARDS, TunnelDial
+from sshvpn.system.tunnel.dial import TunnelDial
 from sshvpn.system.tunnel.host_memory import HostMemory
 from sshvpn.system.tunnel.logins import TunnelLogins
 

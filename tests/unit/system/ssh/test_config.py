@@ -11,7 +11,7 @@ import pytest
 
 from sshvpn.errors import ConfigError, UsageError
 from sshvpn.model import Destination, SshOptions
-from sshvpn.system.ssh.config import error_of, is_chosen, parse, resolve
+from sshvpn.system.ssh.config import begin, error_of, is_chosen, parse, resolve
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh on this machine")
 
@@ -90,6 +90,29 @@ def test_include_match_and_the_command_line_are_honoured(tmp_path: Path) -> None
     assert found["port"] == ("2222",)
     assert found["user"] == ("carol",)
     assert found["identityfile"] == (str(zero), "/k/one", "/k/two")
+
+
+@needs_ssh
+def test_what_was_begun_is_taken_once(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host box\n  Port 2201\n", "utf-8")
+    asked = SshOptions(config_file=str(config))
+    begin(Destination("box"), asked)
+    begin(Destination("box"), asked)
+    assert resolved(config)["port"] == ("2201",)
+    config.write_text("Host box\n  Port 2202\n", "utf-8")
+    assert resolved(config)["port"] == ("2202",)
+
+
+@needs_ssh
+def test_what_was_begun_and_is_wrong_is_told_by_who_takes_it(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Foo bar\n", "utf-8")
+    begin(Destination("box"), SshOptions(config_file=str(config)))
+    with pytest.raises(ConfigError, match="Bad configuration option: foo"):
+        resolved(config)
+    config.write_text("", "utf-8")
+    assert resolved(config)["hostname"] == ("box",)
 
 
 @needs_ssh
