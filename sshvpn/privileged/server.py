@@ -69,9 +69,10 @@ class HelperServer:
                 line = self._lines.next(LONGEST_LINE)
                 if not line.endswith(b"\n"):
                     break  # the end, or a line that nobody of ours sends
-                self._send(self._answer(line), self._handed)
+                answer = self._answer(line)
+                self._lines.forget()  # who reads the answer finds nothing kept
+                self._send(answer, self._handed)
                 self._handed = None
-                self._lines.forget()
                 self._kernel.tables.see()
         except OSError:  # the client is gone
             pass
