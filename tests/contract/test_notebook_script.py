@@ -174,7 +174,7 @@ def test_each_way_takes_the_jupyter_that_it_names(lab: Lab) -> None:
     make_venv(lab.server, f"{HOME}/conda/envs/my env")
     lab.server.write(f"{HOME}/conda/envs/empty/bin/python", "")
     lab.server.write(f"{HOME}/.conda/environments.txt", f"{HOME}/conda\n{HOME}/conda/envs/my env\n")
-    lab.server.write(f"{HOME}/work/x", "")
+    lab.server.write(f"{HOME}/thesis/x", "")
     site = Site(lab)
     python = f"{HOME}/{VENV}/bin/python"
     for way, words, took in (
@@ -184,9 +184,9 @@ def test_each_way_takes_the_jupyter_that_it_names(lab: Lab) -> None:
         # The words are what they are; one that starts it and waits is its parent.
         (JupyterWay.COMMAND, ("/bin/sh", "-c", '"$0" -m jupyterlab "$@"; exit $?', python), None),
     ):
-        server, words_taken = site.started(NotebookWish("work", way, words), "work")
+        server, words_taken = site.started(NotebookWish("thesis", way, words), "thesis")
         assert took in (None, words_taken)
-        assert server.directory == f"{HOME}/work"
+        assert server.directory == f"{HOME}/thesis"
         assert server.origin == "directory"
         site.stop(server)
     for way, word, code in (

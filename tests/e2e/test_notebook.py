@@ -303,13 +303,15 @@ def test_a_jupyter_that_hangs_is_told_and_taken_again_when_it_goes_on(running: N
 
 def test_a_profile_says_it_all(notebooks: Notebooks) -> None:
     office = notebooks.office
-    office.server.write(f"{HOME}/work/x.txt", "")
-    office.config(f'[notebooks.gpu]\nhost = "server"\ndir = "work"\nvenv = "{VENV}"\nport = 9000\n')
+    office.server.write(f"{HOME}/thesis/x.txt", "")
+    office.config(
+        f'[notebooks.gpu]\nhost = "server"\ndir = "thesis"\nvenv = "{VENV}"\nport = 9000\n'
+    )
     said = notebooks.run("gpu", "-b", "--no-browser").stdout
-    assert said.startswith(f"Jupyter in {HOME}/work at server, ")
+    assert said.startswith(f"Jupyter in {HOME}/thesis at server, ")
     assert bare(url_in(said)) == "http://localhost:9000/"
     assert office.only()["name"] == "gpu"
-    profile = '[notebooks.gpu]\nhost = "server"\ndir = "work"\nport = 9001\nlan = true\n'
+    profile = '[notebooks.gpu]\nhost = "server"\ndir = "thesis"\nport = 9001\nlan = true\n'
     office.config(profile)
     office.sshvpn("restart", "gpu")
     assert office.only()["url"] == "http://localhost:9001/"

@@ -53,16 +53,16 @@ def test_it_is_found_started_shared_and_found_again_with_its_kernels(
     command, record, _ = WAYS[way]
     for other in {name for name, _, _ in WAYS.values()} - {command}:
         server.run(["rm", f"{PLACE}/bin/{other}"])
-    server.write(f"{HOME}/work/data.txt", "x")
-    said = notebooks.run("-b", "--no-browser", "--lan", "--dir", "work", "server").stdout
-    assert said.startswith(f"Jupyter in {HOME}/work at server, started: {PLACE}/bin/{command}\n")
+    server.write(f"{HOME}/thesis/data.txt", "x")
+    said = notebooks.run("-b", "--no-browser", "--lan", "--dir", "thesis", "server").stdout
+    assert said.startswith(f"Jupyter in {HOME}/thesis at server, started: {PLACE}/bin/{command}\n")
     url, lan = url_in(said), url_in(said, "on the LAN")
     assert notebooks.status(url) == "200"
     assert notebooks.status(lan, office.lab.lan) == "200", "it takes the LAN's address"
     assert notebooks.status(bare(lan), office.lab.lan) == "403"
     text, kernel = notebooks.execute(lan, "import os; kept = 42; print(os.getcwd())",
                                      machine=office.lab.lan)  # fmt: skip
-    assert text == f"{HOME}/work\n"
+    assert text == f"{HOME}/thesis\n"
 
     listing = server.run(["ls", RUNTIME]).stdout.split()
     files = [name for name in listing if name.startswith(record)]
@@ -74,14 +74,14 @@ def test_it_is_found_started_shared_and_found_again_with_its_kernels(
     assert server.run(["grep", "-rlF", token, STATE], check=False).stdout == ""
 
     office.sshvpn("down")
-    again = notebooks.run("-b", "--no-browser", "--dir", "work", "server").stdout
+    again = notebooks.run("-b", "--no-browser", "--dir", "thesis", "server").stdout
     assert "it ran already" in again
     assert url_in(again) == url
     assert notebooks.execute(url, "print(kept)", kernel)[0] == "42\n"
     (listed,) = notebooks.list()
-    assert (listed["directory"], listed["started_by_sshvpn"]) == (f"{HOME}/work", True)
-    stopped = notebooks.run("stop", "server", "--dir", "work").stdout
-    assert f"Jupyter in {HOME}/work at server has ended\n" in stopped
+    assert (listed["directory"], listed["started_by_sshvpn"]) == (f"{HOME}/thesis", True)
+    stopped = notebooks.run("stop", "server", "--dir", "thesis").stdout
+    assert f"Jupyter in {HOME}/thesis at server has ended\n" in stopped
     assert notebooks.list() == []
 
 
