@@ -39,9 +39,10 @@ def root(lab: Lab) -> Iterator[Lab]:
 
 
 def agent_pids(lab: Lab) -> list[str]:
-    """Return the agents on the server, not the pumps; the last one is the youngest."""
+    """Return the agents on the server: not the pumps, nor what an agent forked for a moment."""
     found = lab.server.processes().items()
-    return [str(pid) for pid, line in found if "sshvpn-agent" in line and "zlib" not in line]
+    agents = [pid for pid, line in found if "sshvpn-agent" in line and "zlib" not in line]
+    return [str(pid) for pid in lab.server.originals(agents)]
 
 
 def sweep(one: Carrier) -> None:
@@ -51,7 +52,9 @@ def sweep(one: Carrier) -> None:
 
 
 def unchanged(lab: Lab, before: str) -> None:
-    wait_until(lambda: not difference(before, lab.server.dump(), "server"), what="not as before")
+    wait_until(
+        lambda: not difference(before, lab.server.dump(), "server"), 30, what="not as before"
+    )
 
 
 def signal(lab: Lab, one: Carrier, name: str) -> None:

@@ -44,12 +44,12 @@ def status_of(machine: LabMachine, pid: int) -> dict[str, str]:
 
 
 def helpers(machine: LabMachine) -> list[int]:
-    """Return the helpers themselves, without the sudo around them."""
-    return [
+    """Return the helpers themselves: neither the sudo around them nor what they just forked."""
+    return machine.originals(
         pid
         for pid, line in machine.processes().items()
         if HELPER in line and "sudo" not in line.split()[1]
-    ]
+    )
 
 
 @pytest.mark.parametrize("user", ["alice", "root"])

@@ -19,7 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
@@ -305,6 +305,23 @@ class Machine:
                     uid = path.stat().st_uid
                     result[int(path.name)] = f"{uid} {command.decode(errors='replace')}"
         return result
+
+    def parent(self, pid: int) -> int | None:
+        """Return the number of the parent of PID, as the machine numbers it; None: PID is gone."""
+        path = pathlib.Path(f"/proc/{self.pid}/root/proc/{pid}/status")
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            return None
+        return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
+
+    def originals(self, pids: Iterable[int]) -> list[int]:
+        """Return those of PIDS that run, and are no child of another of them.
+
+        A process that was forked, and is about to be another program, has its parent's words.
+        """
+        parents = {pid: self.parent(pid) for pid in pids}
+        return [pid for pid, up in parents.items() if up is not None and up not in parents]
 
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
         """Send SIG to process PID of the machine; no error if it is gone."""

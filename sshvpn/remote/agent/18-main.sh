@@ -91,15 +91,15 @@ serve() {
   finish 0 "bye input ended"
 }
 
-# The connection was lost, and a client that lives is back in a moment. All goes at once but the
-# rules: see take_over.
+# The connection was lost, and a client that lives is back in a moment, a few tries later at
+# most. All goes at once but the rules, which stand for five seconds: see take_over.
 linger() {
   is_holder || return 0
   trap 'exit 0' TERM HUP INT
   disarm
   undo_made
   : >"$state/journal"
-  linger_tries=40
+  linger_tries=100
   while is_holder && [ "$linger_tries" -gt 0 ]; do
     nap
     linger_tries=$((linger_tries - 1))

@@ -42,7 +42,8 @@ class HelperEnd:
     """Implements boundary.LocalEnd.
 
     One thread speaks with the helper, a request after the other: one that is no longer waited
-    for is finished all the same, so that no answer is taken for the next one's.
+    for is finished all the same, so that no answer is taken for the next one's. What it made is
+    noted there, too.
 
     A helper that is killed leaves all as it stands. ``start`` starts another one, asking nobody,
     which takes that over; where it raises, :meth:`wait_gone` returns.
@@ -61,15 +62,18 @@ class HelperEnd:
         self._taking_over: asyncio.Task[None] | None = None
         self._is_closed = False
         self._gone: asyncio.Future[SshvpnError] = asyncio.get_running_loop().create_future()
-        self._neighbours: set[ProxyNeighbour] = set()
+        self._neighbours: frozenset[ProxyNeighbour] = frozenset()
         self._has_neighbours = asyncio.Event()
         self._nudge, self._nudged = socket.socketpair()
         self._nudged.settimeout(0)
 
     async def open(self) -> int:
         """Begin, and return the tunnel's unit; again is fine. Raises TakenError where it is up."""
+        return await self._ask(self._open_once) if self._unit is None else self._unit
+
+    def _open_once(self, helper: Helper) -> int:
         if self._unit is None:
-            self._unit = await self._ask(lambda helper: helper.open(self._label))
+            self._unit = helper.open(self._label)
         return self._unit
 
     async def facts(self) -> Facts:
@@ -82,15 +86,23 @@ class HelperEnd:
 
     async def apply(self, steps: Sequence[Step]) -> None:
         """Make the steps, all or none."""
-        await self._ask(lambda helper: helper.apply(steps))
+        loop = asyncio.get_running_loop()
+
+        def make(helper: Helper) -> None:
+            helper.apply(steps)
+            self._note_neighbours(steps)
+            if self._neighbours:
+                loop.call_soon_threadsafe(self._has_neighbours.set)
+
+        await self._ask(make)
+
+    def _note_neighbours(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
                 case AddNeighbour(neighbour):
-                    self._neighbours.add(neighbour)
+                    self._neighbours |= {neighbour}
                 case DeleteNeighbour(neighbour):
-                    self._neighbours.discard(neighbour)
-        if self._neighbours:
-            self._has_neighbours.set()
+                    self._neighbours -= {neighbour}
 
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced).
@@ -109,7 +121,7 @@ class HelperEnd:
             looking.cancel()
 
     async def _look_for_neighbours(self) -> None:
-        before: set[ProxyNeighbour] = set()
+        before: frozenset[ProxyNeighbour] = frozenset()
         while True:
             await self._has_neighbours.wait()
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -150,7 +162,7 @@ class HelperEnd:
         self._is_closed = True
         self._hang_up.close()
         # After a take-over that has begun: the thread does one thing after the other.
-        failed = await self._ask(Helper.close)
+        failed = await self._ask(lambda helper: helper.close())
         self._nudge.close()
         self._nudged.close()
         if self._own_group is not None:
