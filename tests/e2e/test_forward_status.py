@@ -279,6 +279,15 @@ def test_the_cipher_is_this_cpus_unless_the_user_chose_one(
     office.sshvpn("down")
 
 
+@pytest.mark.parametrize("mac", ["hmac-sha2-256", "hmac-sha2-512-etm@openssh.com", "hmac-sha1"])
+def test_a_cipher_that_needs_a_mac_has_one(office: Office, engine: str, mac: str) -> None:
+    office.web()
+    office.ssh_config(f"Host *\n  Ciphers aes128-ctr\n  MACs {mac}\n")
+    office.forward("server", "9999:8888", "--engine", engine)
+    assert "notebook" in office.fetch("http://localhost:9999/")
+    office.sshvpn("down")
+
+
 def test_a_target_that_refuses_is_told_and_the_forward_lives_on(
     office: Office, engine: str
 ) -> None:

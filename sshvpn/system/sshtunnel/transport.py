@@ -22,6 +22,7 @@ from paramiko.common import cMSG_GLOBAL_REQUEST, cMSG_SERVICE_REQUEST, cMSG_USER
 
 from sshvpn.errors import UsageError
 from sshvpn.system.cpu import has_aes
+from sshvpn.system.sshtunnel import mac
 from sshvpn.system.sshtunnel.errors import ServerDisconnected
 from sshvpn.system.sshtunnel.settings import OTHER_ENGINE, Settings
 
@@ -176,6 +177,7 @@ class Transport(paramiko.ServiceRequestingTransport):  # type: ignore[misc]
         timeout_s: float,
         on_end: Callable[[], None],
     ) -> None:
+        mac.use()
         self.stream = Stream(sock)
         self.auth_handler: Any = None
         super().__init__(self.stream, default_window_size=WINDOW_BYTES)
