@@ -32,6 +32,7 @@ if way == "listen":
 else:
     sock = socket.create_connection((host, port), 20)
     sock.settimeout(None)
+    print("connected", flush=True)
 CHUNK, EVERY = 16384, 0.01
 seen = {"sent": 0, "rto_ms": 0, "backoff": 0, "retransmits": 0, "arrivals": []}
 digest = hashlib.sha256()
@@ -51,7 +52,7 @@ threading.Thread(target=watch, daemon=True).start()
 if role == "send":
     source = random.Random(seed)
     while seen["sent"] != count and not select.select([sys.stdin], [], [], EVERY)[0]:
-        piece = source.randbytes(min(CHUNK, abs(count - seen["sent"])))
+        piece = source.randbytes(CHUNK if count < 0 else min(CHUNK, count - seen["sent"]))
         digest.update(piece)
         sock.sendall(piece)
         seen["sent"] += len(piece)
@@ -93,6 +94,7 @@ class Transfer:
         self._server = server.popen([*words, "listen", roles[1], *rest], stdin=subprocess.PIPE)
         assert read_line(self._server, 10) == "ready\n"
         self._client = client.popen([*words, "connect", roles[0], *rest], stdin=subprocess.PIPE)
+        assert read_line(self._client, 20) == "connected\n"
         self._sender = self._client if up else self._server
         self._receiver = self._server if up else self._client
 
