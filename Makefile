@@ -11,13 +11,16 @@ PYTEST ?= -n 2
 MEASURES ?=
 # Processes in the laboratory write here too, also those that are not root.
 COVERAGE := .coverage.d
+ALL_TESTS := env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/.hypothesis \
+  $(PYTHON) -m pytest -p no:cacheprovider
 
-.PHONY: help demo test test-systemd unit lint bench faults docs clean system
+.PHONY: help demo test coverage ready test-systemd unit lint bench faults docs clean system
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    see the program at work in a small office made of namespaces"
 	@echo "make test    all checks and all tests"
+	@echo "make coverage  the same, and which lines they reach"
 	@echo "make test-systemd  the services alone, in a Debian that systemd runs"
 	@echo "make unit    the tests that need no root, in seconds"
 	@echo "make lint    ruff and mypy"
@@ -44,14 +47,20 @@ lint: $(STAMP)
 unit: $(STAMP)
 	$(PYTHON) -m pytest tests/unit
 
-test: system lint
+test: ready lint
+	$(ROOT) $(ALL_TESTS) $(PYTEST)
+
+# Every process that a test starts is watched, which takes as long again as the tests.
+coverage: ready
+	@mkdir -p $(COVERAGE) && chmod 1777 $(COVERAGE) && rm -rf $(COVERAGE)/*
+	$(ROOT) env COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data $(ALL_TESTS) --cov --cov-report=term $(PYTEST)
+
+# What the tests of the services and of old notebooks run in, which take long to install.
+ready: system $(STAMP)
 	@$(if $(ROOT),echo "* the laboratory needs root: sudo may ask for your password" >&2)
 	@$(PYTHON) -m compileall -q sshvpn
 	@$(ROOT) $(PYTHON) -m tests.systemd.tree
 	@$(ROOT) $(PYTHON) -m tests.e2e.notebooks
-	@mkdir -p $(COVERAGE) && chmod 1777 $(COVERAGE) && rm -rf $(COVERAGE)/*
-	$(ROOT) env COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/$(COVERAGE)/hypothesis \
-	  PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider --cov --cov-report=term $(PYTEST)
 
 test-systemd: system $(STAMP)
 	@$(ROOT) $(PYTHON) -m tests.systemd.tree
@@ -72,5 +81,5 @@ docs: $(STAMP)
 	$(PYTHON) docs/generate.py
 
 clean:
-	rm -rf .venv $(COVERAGE) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(COVERAGE) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
