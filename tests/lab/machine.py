@@ -34,7 +34,7 @@ ROOT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Directories that are empty in a machine; what the interpreter needs from there is shown again.
 COVERED: Final = ("/root", "/home", "/tmp", "/var/tmp", "/run", "/mnt", "/sys", "/dev")  # noqa: S108
 
-# Set while coverage is measured (make coverage): where the processes in a machine write what they ran.
+# Set by `make coverage`: where the processes in a machine write what they ran.
 COVERAGE_DIRECTORY: Final = (
     pathlib.Path(os.environ["COVERAGE_FILE"]).absolute().parent
     if {"COVERAGE_FILE", "COVERAGE_PROCESS_CONFIG"} <= set(os.environ)
