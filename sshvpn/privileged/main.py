@@ -104,13 +104,14 @@ def _serve(actor: int) -> int:
     import socket
 
     site.main()  # what -S left out: where the libraries are
+    from sshvpn.privileged import imports
+
+    imports.leave_out_unused()
     from sshvpn.errors import SshvpnError
-    from sshvpn.privileged import pyroute
     from sshvpn.privileged.kernel import Kernel
     from sshvpn.privileged.server import HelperServer, refuse
     from sshvpn.privileged.units import Units, state_directory
 
-    pyroute.load_in_part()
     peer = socket.socket(fileno=PEER)
     try:
         directory = state_directory()

@@ -85,7 +85,7 @@ def test_hashlib_keeps_openssl_where_python_lacks_a_hash_of_its_own(missing: str
 
 
 def test_hashlib_keeps_openssl_on_a_machine_that_is_held_to_it() -> None:
-    program = "from sshvpn.system import imports; imports._is_fips = lambda: True\n"
+    program = "from sshvpn.privileged import imports; imports._is_fips = lambda: True\n"
     program += "imports.leave_out_unused(); import hashlib"
     assert "_hashlib" in loaded(program)
 
