@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -48,9 +49,13 @@ def clock(text: str, now: float) -> str:
 
 
 def candidates(snapshots: Iterable[Mapping[str, Any]]) -> str:
-    """Return the names of what is up; with its kind where a name is a tunnel and a forward."""
-    found = {(str(snapshot["name"]), str(snapshot["kind"])) for snapshot in snapshots}
-    names = [name for name, _ in found]
-    return ", ".join(
-        f"{name} ({kind})" if names.count(name) > 1 else name for name, kind in sorted(found)
-    )
+    """Return the names of what is up; with its kind, and how many, where a name is of several."""
+    found = Counter((str(snapshot["name"]), str(snapshot["kind"])) for snapshot in snapshots)
+    names = Counter(name for name, _ in found.elements())
+
+    def told(name: str, kind: str, count: int) -> str:
+        if names[name] == 1:
+            return name
+        return f"{name} ({kind})" if count == 1 else f"{name} ({count} {kind}s)"
+
+    return ", ".join(told(name, kind, count) for (name, kind), count in sorted(found.items()))

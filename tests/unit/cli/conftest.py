@@ -137,7 +137,7 @@ def begin(home: Path) -> Iterator[Begin]:
             "traffic": {"rx_bytes": None, "tx_bytes": None, "connections": None},
             **said,
         }
-        path = home / "run" / f"{kind}-{name}"
+        path = home / "run" / f"{kind}-{len(begun)}-{name}"
         if kind == "tunnel":
             path = session_path(TunnelProfile(name, name, Destination(name)))
         path.parent.mkdir(mode=0o700, exist_ok=True)

@@ -63,6 +63,15 @@ def test_where_more_are_up_a_name_is_wanted(both: tuple[Session, Session], begin
     assert run("--all").stdout.count("is down") == 3
 
 
+def test_two_forwards_of_one_host_are_told_apart_from_one(begin: Begin) -> None:
+    begin("forward", "server")
+    begin("forward", "server")
+    begin("tunnel", "server")
+    assert wrong()[0] == "3 things are up: server (2 forwards), server (tunnel)"
+    assert wrong("--forward")[0] == "2 forwards are up: server (2 forwards)"
+    assert run("server").stdout == "server is down\n" * 3
+
+
 def test_what_is_not_there_is_exit_3_and_the_others_go_all_the_same(begin: Begin) -> None:
     begin("forward", "gpu")
     done = run("nosuch", "gpu")
