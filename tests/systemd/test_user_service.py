@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.lab import wait_until
@@ -14,6 +15,7 @@ from tests.systemd.conftest import Site
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 UNIT = "sshvpn@web.service"
+INTERRUPTED = 130
 HOME = ALICE.home
 WEB = '[forwards.web]\nhost = "server"\nspecs = ["9999:8888"]\n'
 
@@ -70,6 +72,27 @@ def test_after_a_reboot_the_forward_is_there_with_nobody_logged_in(forwards: Sit
     forwards.box.sshvpn("disable", "web")
     assert page(forwards) == ""
     assert forwards.box.files(f"{HOME}/.config", f"{HOME}/.ssh") == before
+
+
+def test_killed_it_comes_back_and_who_follows_its_log_sees_it(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.sshvpn("enable", "web")
+    terminal = forwards.box.at_terminal("logs", "-f", "web")
+    terminal.expect("running")
+    killed = show(forwards, "MainPID")
+    forwards.box.run(["kill", "-9", killed])
+    wait_until(lambda: show(forwards, "NRestarts") == "1", 30, every=0.1)
+    terminal.expect("running")
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == INTERRUPTED
+    wait_until(lambda: "notebook" in page(forwards), 30, every=0.1)
+    status = forwards.box.path(f"/proc/{show(forwards, 'MainPID')}/status").read_text()
+    facts = {key: value.strip() for key, _, value in (x.partition(":") for x in status.split("\n"))}
+    assert facts["NoNewPrivs"] == "1"
+    assert {int(facts[kind], 16) for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
+    forwards.box.sshvpn("disable", "web")
 
 
 def test_an_agent_of_the_session_is_not_what_it_logs_in_with(forwards: Site) -> None:
