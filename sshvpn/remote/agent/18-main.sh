@@ -92,14 +92,14 @@ serve() {
 }
 
 # The connection was lost, and a client that lives is back in a moment, a few tries later at
-# most. All goes at once but the rules, which stand for five seconds: see take_over.
+# most. All goes at once but the rules, which stand for three seconds: see take_over.
 linger() {
   is_holder || return 0
   trap 'exit 0' TERM HUP INT
   disarm
   undo_made
   : >"$state/journal"
-  linger_tries=100
+  linger_tries=60
   while is_holder && [ "$linger_tries" -gt 0 ]; do
     nap
     linger_tries=$((linger_tries - 1))
