@@ -293,16 +293,22 @@ def services_of(site: Site) -> tuple[Service, ...]:
             wanted = (target.port, *_SPARE_PORTS)
             port = next(one for one in wanted if (is_ipv6, one) not in used)
             used.add((is_ipv6, port))
-        services.append(Service(spec, target, port))
+        # ssh is told the user's own word: sshd tries all addresses that localhost has, and
+        # permitopen compares words.
+        services.append(Service(spec, target if port is not None else _of_tcp(spec), port))
     return tuple(services)
 
 
-def _target(spec: ForwardSpec) -> TcpEndpoint:
+def _of_tcp(spec: ForwardSpec) -> TcpEndpoint:
     if not isinstance(spec.target, TcpEndpoint):
         raise UsageError(f"--publish {spec.text}: not a TCP service", "name a port")
-    if spec.target.host == "localhost":
-        return TcpEndpoint(LOOPBACK4, spec.target.port)
     return spec.target
+
+
+def _target(spec: ForwardSpec) -> TcpEndpoint:
+    """Return what packets are sent on to."""
+    target = _of_tcp(spec)
+    return TcpEndpoint(LOOPBACK4, target.port) if target.host == "localhost" else target
 
 
 def _is_translatable(spec: ForwardSpec, target: TcpEndpoint) -> bool:

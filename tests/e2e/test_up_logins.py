@@ -17,7 +17,10 @@ from tests.lab import Lab, wait_until
 pytestmark = pytest.mark.lab
 
 # As docs/server.md has it.
-LIMITED = 'tunnel="8",command="/bin/false",no-pty,no-agent-forwarding,no-X11-forwarding,no-user-rc'
+LIMITED = (
+    'tunnel="8",command="/bin/false",no-pty,no-agent-forwarding,no-X11-forwarding,no-user-rc,'
+    'permitopen="localhost:8888"'
+)
 PROFILE = '[tunnels.office]\nhost = "{user}@server"\nlan = true\npublish = ["8888"]\n'
 OWN_TUN = 'remote_device = "tun8"\n'
 ADDRESS = 'address = "10.83.0.1/30"\n'

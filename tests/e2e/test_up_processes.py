@@ -154,7 +154,7 @@ def test_it_outlives_its_terminal(vpn: Vpn) -> None:
 def test_a_supervisor_that_is_killed_takes_all_with_it(vpn: Vpn) -> None:
     record = up(vpn, "server", "--lan", "--publish", "8888", "--route", "10.20.0.0/24")
     vpn.lab.gateway.kill(record["pid"])
-    wait_until(lambda: is_bare(vpn.lab), 5)
+    wait_until(lambda: is_bare(vpn.lab), 15)
     assert vpn.lab.sshvpn("status").stdout.strip() == "nothing is up"
     tidy(vpn)
     vpn.lab.check()

@@ -278,6 +278,13 @@ def test_without_rights_or_without_a_lan_everything_is_left_to_ssh() -> None:
     assert [s.port for s in ends.services_of(site(shared=(), publish=("8888",)))] == [None]
 
 
+def test_ssh_is_told_localhost_as_its_user_says_and_packets_go_to_its_address() -> None:
+    """A key that is limited to it by permitopen is limited to the word."""
+    (packets,) = ends.services_of(site(publish=("8888",)))
+    (by_ssh,) = ends.services_of(site(shared=(), publish=("8888",)))
+    assert [str(packets.target), str(by_ssh.target)] == ["127.0.0.1:8888", "localhost:8888"]
+
+
 def test_one_address_of_the_lan_may_be_chosen() -> None:
     other = InterfaceAddress("lan1", "192.168.78.1", 24, 3)
     one = site(shared=(LAN4, other), publish=("192.168.78.1:9999:localhost:8888",))
