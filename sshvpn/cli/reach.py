@@ -16,7 +16,8 @@ from sshvpn.client_routes import destinations_of, lans_of, one_line_per_system
 _SHOWN_SERVICES = 3
 _LINES_A_SYSTEM = 1
 """With more networks than this what one machine needs is long: there is a command for it."""
-_FORMATS = "linux|macos|windows|dnsmasq|openwrt"
+_ROUTERS = "dnsmasq|openwrt"
+_FORMATS = f"linux|macos|windows|{_ROUTERS}"
 
 
 def reach(record: Record) -> list[str]:
@@ -57,7 +58,8 @@ def _for_clients(record: Record) -> Iterator[str]:
     commands = one_line_per_system(destinations, lans_of(record["lan"]))
     if commands and all(len(lines) <= _LINES_A_SYSTEM for lines in commands.values()):
         yield "  A machine there that has another router needs one line, as administrator:"
-        yield from aligned(commands.items(), "    ")
+        router = f"sshvpn routes {name} --format {_ROUTERS}"
+        yield from aligned([*commands.items(), ("a router", [router])], "    ")
     else:
         yield "  What a machine there needs, or the router for all of them:"
         yield f"    sshvpn routes {name} --format {_FORMATS}"

@@ -21,9 +21,10 @@ def test_one_network_is_one_line_for_each_system() -> None:
         "  published    http://192.168.1.5:8888/ -> localhost:8888\n"
         "  shared with  192.168.1.0/24 on eth0\n"
         "  A machine there that has another router needs one line, as administrator:\n"
-        "    Linux    ip route add 10.20.0.0/16 via 192.168.1.5\n"
-        "    macOS    sudo route -n add -net 10.20.0.0/16 192.168.1.5\n"
-        "    Windows  route -p ADD 10.20.0.0 MASK 255.255.0.0 192.168.1.5"
+        "    Linux     ip route add 10.20.0.0/16 via 192.168.1.5\n"
+        "    macOS     sudo route -n add -net 10.20.0.0/16 192.168.1.5\n"
+        "    Windows   route -p ADD 10.20.0.0 MASK 255.255.0.0 192.168.1.5\n"
+        "    a router  sshvpn routes office --format dnsmasq|openwrt"
     )
 
 
