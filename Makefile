@@ -14,7 +14,7 @@ COVERAGE := .coverage.d
 ALL_TESTS := env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/.hypothesis \
   $(PYTHON) -m pytest -p no:cacheprovider
 
-.PHONY: help demo test coverage ready test-systemd unit lint bench faults docs clean system
+.PHONY: help demo test coverage pythons ready test-systemd unit lint bench faults docs clean system
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make coverage  the same, and which lines they reach"
 	@echo "make test-systemd  the services alone, in a Debian that systemd runs"
 	@echo "make unit    the tests that need no root, in seconds"
+	@echo "make pythons  the same under every Python from 3.10 on that is here"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   how fast it is, against its peers"
 	@echo "make faults  outages at full length, and what they cost"
@@ -55,6 +56,11 @@ coverage: ready
 	@mkdir -p $(COVERAGE) && chmod 1777 $(COVERAGE) && rm -rf $(COVERAGE)/*
 	$(ROOT) env COVERAGE_FILE=$(CURDIR)/$(COVERAGE)/data $(ALL_TESTS) --cov --cov-report=term $(PYTEST)
 
+# The unit tests under every Python that the program is for and this machine has.
+PYTHONS := 3.10 3.11 3.12 3.13
+pythons:
+	@$(foreach version,$(PYTHONS),tests/bootstrap.sh python $(version) &&) true
+
 # What the tests of the services and of old notebooks run in, which take long to install.
 ready: system $(STAMP)
 	@$(if $(ROOT),echo "* the laboratory needs root: sudo may ask for your password" >&2)
@@ -81,5 +87,5 @@ docs: $(STAMP)
 	$(PYTHON) docs/generate.py
 
 clean:
-	rm -rf .venv $(COVERAGE) .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-3.* $(COVERAGE) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -165,12 +165,27 @@ prepare_venv() {
   touch "$stamp"
 }
 
+# VERSION: the unit tests under that Python, in an environment of its own; not here is a word.
+test_python() {
+  for python in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
+    if "$python" -c '' 2>/dev/null; then
+      say "the unit tests under $("$python" --version)"
+      [ -x ".venv-$1/bin/python" ] || "$python" -m venv ".venv-$1"
+      PIP_DISABLE_PIP_VERSION_CHECK=1 ".venv-$1/bin/python" -m pip install --quiet --editable '.[dev]'
+      ".venv-$1/bin/python" -m pytest -p no:cacheprovider -n 2 tests/unit
+      return
+    fi
+  done
+  say "Python $1 is not here: left out"
+}
+
 case ${1:-} in
+python) test_python "${2:?VERSION}" ;;
 system) prepare_system ;;
 peers) prepare_peers ;;
 venv) prepare_venv ;;
 *)
-  say "usage: tests/bootstrap.sh system|peers|venv"
+  say "usage: tests/bootstrap.sh system|peers|venv|python VERSION"
   exit 2
   ;;
 esac
