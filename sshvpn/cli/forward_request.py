@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
+from sshvpn.cli.hosts import checked_name, default_host, joined, with_keepalive
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
@@ -18,7 +18,14 @@ from sshvpn.model import (
     SshOptions,
     Tuning,
 )
-from sshvpn.spec import is_host, parse_address_port, parse_destination, parse_dynamic, parse_forward
+from sshvpn.spec import (
+    is_host,
+    parse_address_port,
+    parse_destination,
+    parse_dynamic,
+    parse_forward,
+    refuse_twins,
+)
 
 if TYPE_CHECKING:
     from sshvpn.config import Config, ForwardEntry
@@ -133,7 +140,7 @@ def _merged(
         timeout_s = timeout_s or entry.timeout_s
         metrics = metrics or entry.metrics
     wanted = specs or (entry.specs if entry is not None else ())
-    refuse_twins(wanted)
+    refuse_twins(wanted, binds, lan=bool(lan))
     wishes = (
         typed.wishes.over(announce=True, portal=None)
         if entry is None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sshvpn import control
 from sshvpn.errors import UsageError
-from sshvpn.model import Direction, ForwardSpec, SshOptions
+from sshvpn.model import SshOptions
 from sshvpn.wiring import places
 
 if TYPE_CHECKING:
@@ -82,19 +82,6 @@ def with_keepalive(ssh: SshOptions, keepalive_s: int | None) -> SshOptions:
         return ssh
     alive = (("ServerAliveInterval", str(keepalive_s)), ("ServerAliveCountMax", "2"))
     return replace(ssh, options=(*ssh.options, *alive))
-
-
-def refuse_twins(specs: Sequence[ForwardSpec]) -> None:
-    """Raise UsageError for two SPECs that would listen at the same place."""
-    seen: dict[tuple[bool, str | None, object], str] = {}
-    for spec in specs:
-        place = (spec.direction is Direction.REMOTE, spec.bind, spec.listen)
-        if place in seen and spec.listen != 0:
-            raise UsageError(
-                f"{seen[place]} and {spec.text} would listen at the same place",
-                "give one of them another port",
-            )
-        seen[place] = spec.text
 
 
 def joined(typed: SshOptions, configured: SshOptions) -> SshOptions:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import __version__
-from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
+from sshvpn.cli.hosts import checked_name, default_host, joined, with_keepalive
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
@@ -27,6 +27,8 @@ from sshvpn.spec import (
     parse_destination,
     parse_interface,
     parse_publish,
+    published_twins,
+    twins_error,
 )
 
 if TYPE_CHECKING:
@@ -299,7 +301,9 @@ def _is_within(
 
 def _check(profile: TunnelProfile) -> None:
     """Raise UsageError for wishes that do not go together."""
-    refuse_twins(profile.publish)
+    twins = published_twins(profile.publish)
+    if twins is not None:
+        raise twins_error(profile.publish, twins)
     refuse_portal_twice(profile.wishes, profile.publish)
     if profile.exclude and not profile.routes:
         raise UsageError(

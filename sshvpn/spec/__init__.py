@@ -15,11 +15,13 @@ from sshvpn.spec.forward import (
 )
 from sshvpn.spec.notebook import make_wish, parse_directory, parse_jupyter
 from sshvpn.spec.ssh_option import parse_ssh_option
+from sshvpn.spec.twins import forward_twins, published_twins, refuse_twins, twins_error
 from sshvpn.spec.words import parse_port
 
 __all__ = [
     "check_jump",
     "check_user",
+    "forward_twins",
     "is_host",
     "make_wish",
     "parse_address_port",
@@ -33,4 +35,7 @@ __all__ = [
     "parse_port",
     "parse_publish",
     "parse_ssh_option",
+    "published_twins",
+    "refuse_twins",
+    "twins_error",
 ]

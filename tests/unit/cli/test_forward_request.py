@@ -49,3 +49,18 @@ def test_without_host_it_is_the_one_tunnel_that_is_up(begin: Begin) -> None:
     with pytest.raises(UsageError) as raised:
         built("8888")
     assert raised.value.hint == "name one of: later, notebook, office, other, stream"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (("gpu", "9999:8888", "127.0.0.1:9999:1"), {}),
+        (("gpu", "9999:8888", "192.168.1.5:9999:1"), {"binds": ("192.168.1.5",)}),
+        (("gpu", "9999:8888", "*:9999:1"), {"lan": True}),
+    ],
+)
+def test_two_specs_that_would_listen_at_one_place_are_refused(
+    words: tuple[str, ...], typed: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="listen at the same place"):
+        built(*words, **typed)
