@@ -13,6 +13,7 @@ from sshvpn.spec.forward import (
     parse_forward,
     parse_publish,
 )
+from sshvpn.spec.library import not_carried
 from sshvpn.spec.notebook import make_wish, parse_directory, parse_jupyter
 from sshvpn.spec.ssh_option import parse_ssh_option
 from sshvpn.spec.twins import forward_twins, published_twins, refuse_twins, twins_error
@@ -24,6 +25,7 @@ __all__ = [
     "forward_twins",
     "is_host",
     "make_wish",
+    "not_carried",
     "parse_address_port",
     "parse_bind",
     "parse_destination",
