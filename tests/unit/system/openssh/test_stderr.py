@@ -213,13 +213,51 @@ def test_what_ssh_said_has_its_class_retry_and_exit_code(
     assert "\n" not in f"{error}{error.hint}"
 
 
+BANNER = """\
+###############################################################################
+#  @ WARNING @   AUTHORIZED USERS ONLY: REMOTE HOST IDENTIFICATION HAS CHANGED  #
+###############################################################################
+Permission denied (see policy 4) for everybody who is not staff.
+Permission denied (publickey).
+Too many authentication failures lock the account, as does Host key verification failed.
+Lot line 2: closed. Section line 7: closed.
+Who would bind 127.0.0.1:80: ask first; connect to host gate port 22: never.
+If you read "Could not resolve hostname nas: try later", call 4711.
+No ED25519 host key is known for backup and you have requested strict checking? See the wiki.
+no matching cipher found. Their offer: none. Write failed: call us.
+Since May: Connection to db port 22 timed out? Connection closed by 10.0.0.1 at midnight.
+Tunnel forwarding failed, or Tunnel device open failed: not supported here.
+Our tunnels are administratively prohibited; remote port forwarding failed for listen port 80.
+Timeout, server 7 not responding: reboot it. A key from an agent refused operation? Unlock it."""
+
+
 @pytest.mark.parametrize("stderr", [case[1] for case in CASES], ids=[case[0] for case in CASES])
 def test_debug_lines_and_a_login_banner_around_it_change_nothing(stderr: str) -> None:
     bare = classify(stderr.splitlines(), 255)
-    banner = ["debug1: Connecting to server", "debug1: read_passphrase: can't open /dev/tty"]
+    before = ["debug1: Connecting to server", "debug1: read_passphrase: can't open /dev/tty"]
     after = ["debug1: Exit status -1"]
-    around = classify([*banner, *stderr.splitlines(), *after], 255)
-    assert type(around) is type(bare)
+    around = classify([*before, *stderr.splitlines(), *after], 255)
+    assert (type(around), str(around), around.hint) == (type(bare), str(bare), bare.hint)
+    if stderr:
+        around = classify([*before, *BANNER.splitlines(), *stderr.splitlines(), *after], 255)
+        assert (type(around), str(around), around.hint) == (type(bare), str(bare), bare.hint)
+
+
+def test_a_banner_alone_is_nothing_that_ssh_said() -> None:
+    error = classify(BANNER.splitlines(), 255)
+    assert error.retry is Retry.FOREVER
+    assert type(error) is errors.UnknownSshError
+
+
+@pytest.mark.parametrize(
+    "banner", ["Permission denied (see policy 4) for everybody.", "Lot line 2: closed"]
+)
+@pytest.mark.parametrize(
+    "said",
+    ["Connection to 10.9.9.9 closed by remote host.", "Timeout, server 10.9.9.9 not responding."],
+)
+def test_a_banner_is_not_taken_for_why_a_connection_was_lost(banner: str, said: str) -> None:
+    assert type(classify([banner, said], 255)) is errors.ConnectionLostError
 
 
 def test_ssh_that_was_killed_is_a_lost_connection() -> None:
