@@ -24,6 +24,7 @@ from sshvpn.spec import (
     parse_destination,
     parse_dynamic,
     parse_forward,
+    quoted,
     refuse_twins,
 )
 
@@ -63,6 +64,10 @@ def build_profile(typed: ForwardWords) -> ForwardProfile:
     """
     from sshvpn.config import load
 
+    if "" in typed.words:
+        raise UsageError(
+            "'' is neither a HOST nor a SPEC", "is a variable empty? leave the word out, or say it"
+        )
     config = load()
     hosts = [word for word in typed.words if is_host(word)]
     specs = _specs(typed)
@@ -106,7 +111,8 @@ def _host(typed: ForwardWords, hosts: Sequence[str], config: Config) -> str:
     named = [*hosts, *([typed.host] if typed.host is not None else [])]
     if len(named) > 1:
         raise UsageError(
-            f"more than one HOST: {', '.join(named)}", "one forward has one host; start two"
+            f"more than one HOST: {', '.join(map(quoted, named))}",
+            "one forward has one host; start two",
         )
     if named:
         return named[0]

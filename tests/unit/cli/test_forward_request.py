@@ -64,3 +64,15 @@ def test_two_specs_that_would_listen_at_one_place_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match="listen at the same place"):
         built(*words, **typed)
+
+
+def test_what_is_too_long_to_read_is_shortened_in_the_message() -> None:
+    with pytest.raises(UsageError, match="more than one HOST: 'gpu', 'aaa") as raised:
+        built("gpu", "a" * 100_000)
+    assert len(raised.value.message) < 200
+
+
+@pytest.mark.parametrize("words", [("gpu", ""), ("",), ("", "8888")])
+def test_an_empty_word_is_neither_a_host_nor_a_spec(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="'' is neither a HOST nor a SPEC"):
+        built(*words)
