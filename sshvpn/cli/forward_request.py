@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sshvpn.cli.hosts import checked_name, default_host, joined, with_keepalive
+from sshvpn.cli.hosts import checked_name, default_host, joined, understood, with_keepalive
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
@@ -21,6 +21,7 @@ from sshvpn.model import (
 from sshvpn.spec import (
     is_host,
     parse_address_port,
+    parse_bind,
     parse_destination,
     parse_dynamic,
     parse_forward,
@@ -132,10 +133,14 @@ def _merged(
 ) -> ForwardProfile:
     section = entry or config.tunnels.get(host)
     lan = typed.lan
-    binds = typed.binds
+    binds = tuple(understood("--bind", parse_bind, bind) for bind in typed.binds)
     engine = typed.engine
     timeout_s = typed.timeout_s
-    metrics = None if typed.metrics is None else parse_address_port(typed.metrics)
+    metrics = (
+        None
+        if typed.metrics is None
+        else understood("--metrics", parse_address_port, typed.metrics)
+    )
     keepalive_s = typed.keepalive_s
     if section is not None:
         keepalive_s = keepalive_s or section.keepalive_s

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import control
 from sshvpn.errors import UsageError
@@ -16,6 +16,8 @@ from sshvpn.wiring import places
 
 if TYPE_CHECKING:
     from sshvpn.config import Config
+
+T = TypeVar("T")
 
 START_WITHIN_S = 30.0
 """How long the first start may take where nothing is said, in the background."""
@@ -82,6 +84,14 @@ def with_keepalive(ssh: SshOptions, keepalive_s: int | None) -> SshOptions:
         return ssh
     alive = (("ServerAliveInterval", str(keepalive_s)), ("ServerAliveCountMax", "2"))
     return replace(ssh, options=(*ssh.options, *alive))
+
+
+def understood(option: str, parser: Callable[[str], T], word: str) -> T:
+    """Return what ``parser`` makes of ``option``'s ``word``. Raises UsageError, which names it."""
+    try:
+        return parser(word)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", error.hint) from error
 
 
 def joined(typed: SshOptions, configured: SshOptions) -> SshOptions:

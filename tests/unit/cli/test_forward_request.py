@@ -76,3 +76,24 @@ def test_what_is_too_long_to_read_is_shortened_in_the_message() -> None:
 def test_an_empty_word_is_neither_a_host_nor_a_spec(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="'' is neither a HOST nor a SPEC"):
         built(*words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({"binds": ("",)}, "--bind: '' is no name of an adapter"),
+        ({"binds": ("eth0", "1.2.3.400")}, "--bind: '1.2.3.400' is no IP address"),
+        ({"metrics": "x"}, "--metrics: the listener 'x' is not [ADDRESS:]PORT"),
+        ({"metrics": ""}, "--metrics: the listener '' is not [ADDRESS:]PORT"),
+    ],
+)
+def test_an_option_that_is_no_place_is_told_as_its_help_has_it(
+    typed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        built("gpu", "8888", **typed)
+    assert raised.value.message == message
+
+
+def test_an_address_may_stand_in_brackets_as_in_a_spec() -> None:
+    assert built("gpu", "8888", binds=("[fd00:0::5]", "eth0")).binds == ("fd00::5", "eth0")
