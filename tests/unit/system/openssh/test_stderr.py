@@ -7,6 +7,21 @@ from hypothesis import given, strategies as st
 
 from sshvpn import errors
 from sshvpn.errors import Retry
+from sshvpn.lifecycle import (
+    AwaitLogin,
+    Connect,
+    Connected,
+    Disconnect,
+    Failed,
+    GiveUp,
+    Life,
+    SetTimer,
+    Start,
+    TimerFired,
+    WatchWay,
+    step,
+)
+from sshvpn.model import State
 from sshvpn.system.openssh.stderr import DeviceRefusedError, classify
 
 CHANGED = """\
@@ -148,6 +163,10 @@ CASES = [
      errors.ConfigError, Retry.NEVER, 2, "line 2"),
     ("config-owner", "Bad owner or permissions on /home/alice/.ssh/config",
      errors.ConfigError, Retry.NEVER, 2, "/home/alice/.ssh/config"),
+    ("option-deprecated", '/etc/ssh/ssh_config line 53: Unsupported option "gssapiauthentication"\n'
+     '/etc/ssh/ssh_config line 54: Deprecated option "useroaming"\n'
+     "ssh: connect to host server port 22: Connection refused",
+     errors.UnreachableError, Retry.FOREVER, 6, "connection refused"),
     ("tunnel-refused", "Tunnel forwarding failed",
      errors.TunnelRefusedError, Retry.NEVER, 5, "PermitTunnel"),
     ("tunnel-unit-at-server", "debug1: Remote: Failed to open the tunnel device.\n"
@@ -211,6 +230,58 @@ def test_what_ssh_said_has_its_class_retry_and_exit_code(
     assert error.exit_code == exit_code
     assert word in f"{error} {error.hint}"
     assert "\n" not in f"{error}{error.hint}"
+
+
+def first_start(error: errors.SshvpnError) -> tuple[int, errors.SshvpnError]:
+    """Return after how many attempts, all of which end so, a start of 30 s gives up, and why."""
+    life, now, attempts = step(Life(), Start(timeout_s=30), 0)[0], 0.0, 0
+    while True:
+        attempts += 1
+        life, commands = step(life, Failed(error), now)
+        for command in commands:
+            if isinstance(command, GiveUp):
+                assert life.phase is State.FAILED
+                return attempts, command.error
+        assert life.retry_at is not None
+        now = life.retry_at
+        life, commands = step(life, TimerFired(), now)
+        assert Connect(may_prompt=True) in commands
+
+
+def lost(error: errors.SshvpnError) -> str:
+    """Return what becomes of a connection that has run and ends so."""
+    life = step(step(Life(), Start(), 0)[0], Connected(), 1)[0]
+    life, commands = step(life, Failed(error), 100)
+    assert Disconnect() in commands
+    assert life.last_error is error
+    if life.phase is State.FAILED:
+        assert step(life, TimerFired(), 1e6) == (life, ())
+        return "failed"
+    assert life.phase is State.BACKOFF
+    if AwaitLogin() in commands:
+        assert life.retry_at is None
+        return "waits for a login"
+    assert commands == (Disconnect(), SetTimer(life.retry_at), WatchWay())
+    return "tried again"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "kind", "retry", "exit_code"),
+    [case[1:5] for case in CASES],
+    ids=[case[0] for case in CASES],
+)
+def test_what_ssh_said_ends_a_session_or_is_tried_again(
+    stderr: str, kind: type[errors.SshvpnError], retry: Retry, exit_code: int
+) -> None:
+    error = classify(stderr.splitlines(), 255)
+    attempts, reason = first_start(error)
+    assert reason is error
+    assert (type(reason), reason.exit_code) == (kind, exit_code)
+    assert attempts == 1 if retry is not Retry.FOREVER else attempts > 3
+    # A port that was ours, and is taken now, may come back.
+    taken = "tried again" if kind is errors.TakenError else "failed"
+    ends = {Retry.FOREVER: "tried again", Retry.ON_LOGIN: "waits for a login", Retry.NEVER: taken}
+    assert lost(error) == ends[retry]
 
 
 BANNER = """\
