@@ -23,7 +23,13 @@ from typing import Any, TypeAlias
 
 from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.model import EngineName, ForwardProfile, SshOptions
-from sshvpn.spec import check_jump, parse_destination, parse_forward, parse_ssh_option
+from sshvpn.spec import (
+    check_jump,
+    parse_destination,
+    parse_forward,
+    parse_ssh_option,
+    refuse_twins,
+)
 from sshvpn.supervisor import Supervisor
 from sshvpn.wiring import forwards, outside
 
@@ -74,6 +80,7 @@ def forward(
         ssh=ssh,
         timeout_s=timeout_s,
     )
+    refuse_twins(profile.specs, profile.binds)
     return Forward(profile, ask)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
+from sshvpn.cli.hosts import checked_name, default_host, joined, understood, with_keepalive
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
@@ -18,7 +18,16 @@ from sshvpn.model import (
     SshOptions,
     Tuning,
 )
-from sshvpn.spec import is_host, parse_address_port, parse_destination, parse_dynamic, parse_forward
+from sshvpn.spec import (
+    is_host,
+    parse_address_port,
+    parse_bind,
+    parse_destination,
+    parse_dynamic,
+    parse_forward,
+    quoted,
+    refuse_twins,
+)
 
 if TYPE_CHECKING:
     from sshvpn.config import Config, ForwardEntry
@@ -56,6 +65,10 @@ def build_profile(typed: ForwardWords) -> ForwardProfile:
     """
     from sshvpn.config import load
 
+    if "" in typed.words:
+        raise UsageError(
+            "'' is neither a HOST nor a SPEC", "is a variable empty? leave the word out, or say it"
+        )
     config = load()
     hosts = [word for word in typed.words if is_host(word)]
     specs = _specs(typed)
@@ -99,7 +112,8 @@ def _host(typed: ForwardWords, hosts: Sequence[str], config: Config) -> str:
     named = [*hosts, *([typed.host] if typed.host is not None else [])]
     if len(named) > 1:
         raise UsageError(
-            f"more than one HOST: {', '.join(named)}", "one forward has one host; start two"
+            f"more than one HOST: {', '.join(map(quoted, named))}",
+            "one forward has one host; start two",
         )
     if named:
         return named[0]
@@ -119,10 +133,14 @@ def _merged(
 ) -> ForwardProfile:
     section = entry or config.tunnels.get(host)
     lan = typed.lan
-    binds = typed.binds
+    binds = tuple(understood("--bind", parse_bind, bind) for bind in typed.binds)
     engine = typed.engine
     timeout_s = typed.timeout_s
-    metrics = None if typed.metrics is None else parse_address_port(typed.metrics)
+    metrics = (
+        None
+        if typed.metrics is None
+        else understood("--metrics", parse_address_port, typed.metrics)
+    )
     keepalive_s = typed.keepalive_s
     if section is not None:
         keepalive_s = keepalive_s or section.keepalive_s
@@ -133,7 +151,7 @@ def _merged(
         timeout_s = timeout_s or entry.timeout_s
         metrics = metrics or entry.metrics
     wanted = specs or (entry.specs if entry is not None else ())
-    refuse_twins(wanted)
+    refuse_twins(wanted, binds, lan=bool(lan))
     wishes = (
         typed.wishes.over(announce=True, portal=None)
         if entry is None

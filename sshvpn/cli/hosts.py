@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import control
 from sshvpn.errors import UsageError
-from sshvpn.model import Direction, ForwardSpec, SshOptions
+from sshvpn.model import SshOptions
 from sshvpn.wiring import places
 
 if TYPE_CHECKING:
     from sshvpn.config import Config
+
+T = TypeVar("T")
 
 START_WITHIN_S = 30.0
 """How long the first start may take where nothing is said, in the background."""
@@ -84,17 +86,12 @@ def with_keepalive(ssh: SshOptions, keepalive_s: int | None) -> SshOptions:
     return replace(ssh, options=(*ssh.options, *alive))
 
 
-def refuse_twins(specs: Sequence[ForwardSpec]) -> None:
-    """Raise UsageError for two SPECs that would listen at the same place."""
-    seen: dict[tuple[bool, str | None, object], str] = {}
-    for spec in specs:
-        place = (spec.direction is Direction.REMOTE, spec.bind, spec.listen)
-        if place in seen and spec.listen != 0:
-            raise UsageError(
-                f"{seen[place]} and {spec.text} would listen at the same place",
-                "give one of them another port",
-            )
-        seen[place] = spec.text
+def understood(option: str, parser: Callable[[str], T], word: str) -> T:
+    """Return what ``parser`` makes of ``option``'s ``word``. Raises UsageError, which names it."""
+    try:
+        return parser(word)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", error.hint) from error
 
 
 def joined(typed: SshOptions, configured: SshOptions) -> SshOptions:

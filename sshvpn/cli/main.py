@@ -11,6 +11,7 @@ import functools
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ COMPLETE_VARIABLE = "_SSHVPN_COMPLETE"
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """128 + SIGPIPE: what a shell shows of a program whose reader went away."""
+_LINE_MAX = 1200
+_LONG_WORD = re.compile(r"(\S{80})\S{220,}")
+"""Longer than any path or key; what a parser quotes it has shortened itself."""
 
 
 class LazyCommand(NamedTuple):
@@ -267,10 +271,16 @@ def tell(error: SshvpnError, name: str = "") -> int:
 
 
 def _tell(message: str, hint: str, code: int) -> int:
-    lines = [f"{PROGRAM}: {printable(message)}"] + ([f"  {printable(hint)}"] if hint else [])
+    lines = [f"{PROGRAM}: {_readable(message)}"] + ([f"  {_readable(hint)}"] if hint else [])
     with contextlib.suppress(OSError):  # nobody is there to be told
         click.echo("\n".join(lines), err=True)
     return code
+
+
+def _readable(text: str) -> str:
+    """Return ``text`` on one line, with what is too long to be read cut short."""
+    words = _LONG_WORD.sub(r"\1…", printable(text))
+    return words if len(words) <= _LINE_MAX else f"{words[:_LINE_MAX]}…"
 
 
 def _make_printable(stream: object) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import __version__
-from sshvpn.cli.hosts import checked_name, default_host, joined, refuse_twins, with_keepalive
+from sshvpn.cli.hosts import checked_name, default_host, joined, understood, with_keepalive
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
@@ -27,6 +27,8 @@ from sshvpn.spec import (
     parse_destination,
     parse_interface,
     parse_publish,
+    published_twins,
+    twins_error,
 )
 
 if TYPE_CHECKING:
@@ -170,18 +172,11 @@ def _parsed(typed: TunnelWords) -> _Wishes:
 
 
 def _each(option: str, parser: Callable[[str], T], words: Sequence[str]) -> tuple[T, ...]:
-    return tuple(_understood(option, parser, word) for word in words)
+    return tuple(understood(option, parser, word) for word in words)
 
 
 def _one(option: str, parser: Callable[[str], T], word: str | None) -> T | None:
-    return None if word is None else _understood(option, parser, word)
-
-
-def _understood(option: str, parser: Callable[[str], T], word: str) -> T:
-    try:
-        return parser(word)
-    except UsageError as error:
-        raise UsageError(f"{option}: {error.message}", error.hint) from error
+    return None if word is None else understood(option, parser, word)
 
 
 def _checked_mtu(mtu: int | None, least: int, most: int) -> int | None:
@@ -299,7 +294,9 @@ def _is_within(
 
 def _check(profile: TunnelProfile) -> None:
     """Raise UsageError for wishes that do not go together."""
-    refuse_twins(profile.publish)
+    twins = published_twins(profile.publish)
+    if twins is not None:
+        raise twins_error(profile.publish, twins)
     refuse_portal_twice(profile.wishes, profile.publish)
     if profile.exclude and not profile.routes:
         raise UsageError(

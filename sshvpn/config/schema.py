@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,8 +30,10 @@ from sshvpn.model import (
     Tuning,
 )
 from sshvpn.spec import (
+    forward_twins,
     is_host,
     make_wish,
+    not_carried,
     parse_address_port,
     parse_bind,
     parse_destination,
@@ -41,7 +44,10 @@ from sshvpn.spec import (
     parse_jupyter,
     parse_publish,
     parse_ssh_option,
+    published_twins,
+    twins_error,
 )
+from sshvpn.spec.twins import Twins
 
 MTU_MIN = 576
 """RFC 791: what every IPv4 host takes."""
@@ -167,18 +173,18 @@ def _is_profile_name(name: str) -> bool:
 def _forward(name: str, value: Value) -> ForwardEntry:
     table = value.table(FORWARD_KEYS)
     host, destination = _host(table)
-    specs = (
-        *table.each("specs", lambda item: item.parsed(parse_forward)),
-        *table.each("remote_specs", lambda item: item.parsed(_parse_remote)),
-        *table.each("dynamic_specs", lambda item: item.parsed(parse_dynamic)),
-    )
-    if not specs:
+    placed = [
+        (item, item.parsed(parser))
+        for key, parser in _SPEC_PARSERS.items()
+        for item in table.each(key, lambda item: item)
+    ]
+    if not placed:
         raise value.error("there is nothing to forward", 'write specs = ["9999:8888"]')
-    return ForwardEntry(
+    entry = ForwardEntry(
         name=name,
         host=host,
         destination=destination,
-        specs=specs,
+        specs=tuple(spec for _, spec in placed),
         binds=table.each("bind", lambda item: item.parsed(parse_bind)),
         lan=table.get("lan", Value.flag, default=False),
         announce=table.get("announce", Value.flag, default=True),
@@ -190,6 +196,22 @@ def _forward(name: str, value: Value) -> ForwardEntry:
         tuning=_tuning(table),
         keepalive_s=table.get("keepalive", lambda value: value.number(1, KEEPALIVE_MAX_S), None),
     )
+    _refuse_twins(placed, forward_twins(entry.specs, entry.binds, lan=entry.lan))
+    _refuse_not_carried(placed, entry.engine)
+    return entry
+
+
+def _refuse_twins(placed: Sequence[tuple[Value, ForwardSpec]], twins: Twins) -> None:
+    if twins is not None:
+        error = twins_error([spec for _, spec in placed], twins)
+        raise placed[twins[1]][0].error(error.message, error.hint)
+
+
+def _refuse_not_carried(placed: Sequence[tuple[Value, ForwardSpec]], engine: EngineName) -> None:
+    for item, spec in placed if engine is EngineName.SSHTUNNEL else ():
+        message = not_carried(spec)
+        if message is not None:
+            raise item.error(message, 'write engine = "openssh", or leave it out')
 
 
 def _notebook(name: str, value: Value) -> NotebookEntry:
@@ -237,6 +259,9 @@ def _jupyter(table: Table, key: str, way: JupyterWay) -> tuple[str, ...] | None:
 def _tunnel(name: str, value: Value) -> TunnelEntry:
     table = value.table(TUNNEL_KEYS)
     host, destination = _host(table)
+    published = table.each("publish", lambda item: (item, item.parsed(parse_publish)))
+    publish = tuple(spec for _, spec in published)
+    _refuse_twins(published, published_twins(publish))
     return TunnelEntry(
         name=name,
         host=host,
@@ -246,7 +271,7 @@ def _tunnel(name: str, value: Value) -> TunnelEntry:
         lan=table.get("lan", Value.flag, None),
         lan_interfaces=table.each("lan_interfaces", lambda item: item.parsed(parse_interface)),
         lan_address=table.get("lan_address", lambda value: value.parsed(parse_lan_address), None),
-        publish=table.each("publish", lambda item: item.parsed(parse_publish)),
+        publish=publish,
         nat=table.get("nat", Value.flag, default=True),
         transport=table.get("transport", lambda value: value.one_of(Transport), Transport.AUTO),
         streams=table.get("streams", lambda value: value.number(1, STREAMS_MAX), None),
@@ -313,6 +338,13 @@ def _portal(value: Value) -> int | None:
 
 def _parse_remote(text: str) -> ForwardSpec:
     return parse_forward(text, Direction.REMOTE)
+
+
+_SPEC_PARSERS: Mapping[str, Callable[[str], ForwardSpec]] = {
+    "specs": parse_forward,
+    "remote_specs": _parse_remote,
+    "dynamic_specs": parse_dynamic,
+}
 
 
 def parse_route(text: str) -> str:

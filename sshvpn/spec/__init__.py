@@ -13,15 +13,19 @@ from sshvpn.spec.forward import (
     parse_forward,
     parse_publish,
 )
+from sshvpn.spec.library import not_carried
 from sshvpn.spec.notebook import make_wish, parse_directory, parse_jupyter
 from sshvpn.spec.ssh_option import parse_ssh_option
-from sshvpn.spec.words import parse_port
+from sshvpn.spec.twins import forward_twins, published_twins, refuse_twins, twins_error
+from sshvpn.spec.words import parse_port, quoted
 
 __all__ = [
     "check_jump",
     "check_user",
+    "forward_twins",
     "is_host",
     "make_wish",
+    "not_carried",
     "parse_address_port",
     "parse_bind",
     "parse_destination",
@@ -33,4 +37,8 @@ __all__ = [
     "parse_port",
     "parse_publish",
     "parse_ssh_option",
+    "published_twins",
+    "quoted",
+    "refuse_twins",
+    "twins_error",
 ]

@@ -85,7 +85,7 @@ def parse_publish(text: str) -> ForwardSpec:
 def parse_dynamic(text: str) -> ForwardSpec:
     """Return the SOCKS listener ``[BIND:]PORT`` of ``-D``. Raises UsageError."""
     bind, port = _bind_and_port(
-        text, "-D", "-D 1080 or -D 127.0.0.1:1080", ", or leave it to --bind {}"
+        text, "-D", "[BIND:]PORT", "-D 1080 or -D 127.0.0.1:1080", ", or leave it to --bind {}"
     )
     return ForwardSpec(Direction.DYNAMIC, bind, port, None, text)
 
@@ -95,14 +95,14 @@ def parse_address_port(text: str) -> TcpEndpoint:
 
     ``*`` is every address. Raises UsageError.
     """
-    bind, port = _bind_and_port(text, "the listener", "127.0.0.1:9100")
+    bind, port = _bind_and_port(text, "the listener", "[ADDRESS:]PORT", "127.0.0.1:9100")
     return TcpEndpoint(LOOPBACK4 if bind is None else bind, port)
 
 
 def _bind_and_port(
-    text: str, what: str, example: str, for_a_name: str = ""
+    text: str, what: str, form: str, example: str, for_a_name: str = ""
 ) -> tuple[str | None, int]:
-    match _split(text):
+    match _split(text) if text else ():
         case [port] if is_number(port):
             bind = None
         case [address, port] if _is_bind(address):
@@ -113,7 +113,7 @@ def _bind_and_port(
                 f"write an address, like {example}{for_a_name.format(shown(name))}",
             )
         case _:
-            raise UsageError(f"{what} {quoted(text)} is not BIND:PORT", f"for example {example}")
+            raise UsageError(f"{what} {quoted(text)} is not {form}", f"for example {example}")
     return bind, parse_port(port, "the listening port", least=0)
 
 

@@ -58,7 +58,9 @@ def runtime_dir() -> Path:
     except OSError as error:
         raise SshvpnError(
             f"cannot make the run-time directory {directory}: {error.strerror}",
-            "set XDG_RUNTIME_DIR to a directory of your own",
+            "set XDG_RUNTIME_DIR to a directory of your own"
+            if os.getuid()
+            else f"root has no other: it must be writable; see: ls -ld {directory.parent}",
         ) from error
     if not is_private(directory):
         raise SshvpnError(

@@ -104,8 +104,11 @@ def test_a_port_of_the_server_that_needs_privilege(office: Office) -> None:
 def test_a_socket_in_a_directory_of_somebody_elses(office: Office) -> None:
     said = office.refused(4, "forward", "-b", "server", "/etc/a.sock:localhost:8888")
     assert "/etc/a.sock" in said
-    said = office.refused(4, "forward", "-b", "server", "/nowhere/a.sock:localhost:8888")
-    assert "/nowhere" in said
+
+
+def test_a_socket_in_a_directory_that_is_not_there(office: Office) -> None:
+    said = office.refused(2, "forward", "-b", "server", "/nowhere/a.sock:localhost:8888")
+    assert "mkdir -p /nowhere" in said
 
 
 def test_an_address_of_another_machine(office: Office, engine: str) -> None:

@@ -37,6 +37,15 @@ def test_status_has_the_documented_keys_and_none_is_null(office: Office, engine:
     office.sshvpn("down")
 
 
+def test_auto_is_the_library_where_there_is_no_ssh(office: Office) -> None:
+    office.web()
+    for path, engine in (("/nowhere", "sshtunnel"), ("/usr/bin", "openssh")):
+        office.forward("server", "9999:8888", env={"PATH": path})
+        assert office.only()["engine"] == engine
+        assert "notebook" in office.fetch("http://localhost:9999/")
+        office.sshvpn("down")
+
+
 def test_each_spec_has_its_record(office: Office) -> None:
     office.forward("server", "9999:8888", "-R", "9998:7777", "-D", "1080", "--name", "three")
     by_way = {record["direction"]: record for record in office.status("three")}

@@ -34,11 +34,18 @@ def open_tap(name: str) -> int:
 
 
 def is_neighbour_talk(frame: bytes) -> bool:
-    """Tell whether FRAME is ARP, or ICMPv6 neighbour or router discovery."""
+    """Tell whether FRAME is ARP, ICMPv6 neighbour or router discovery, or who hears a multicast.
+
+    It comes when it likes, so it has no throw of the dice: the others would be another's then.
+    """
     kind = frame[12:14]
     if kind == b"\x08\x06":
         return True
-    return kind == b"\x86\xdd" and frame[20] == 58 and 133 <= frame[54] <= 137
+    if kind != b"\x86\xdd":
+        return False
+    if frame[20] == 0:  # a hop-by-hop header: MLD's (RFC 3810, 5)
+        return frame[54] == 58 and frame[62] in {130, 131, 132, 143}
+    return frame[20] == 58 and 133 <= frame[54] <= 137
 
 
 class Direction:

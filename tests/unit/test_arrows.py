@@ -78,7 +78,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "notebook": NOUNS | {"boundary", "forwarding", "jupyter", "remote"},
     "wire": NOUNS | {"spec"},
     "stream": set(),
-    "system": NOUNS | {"boundary", "plan", "privileged", "remote", "services", "stream"},
+    "system": NOUNS | {"boundary", "plan", "privileged", "remote", "services", "spec", "stream"},
     "privileged": NOUNS | {"boundary", "plan", "services"},
     "lan": NOUNS | {"boundary", "presence"},
     "runner": CAPABILITIES,

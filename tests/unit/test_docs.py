@@ -1,4 +1,4 @@
-"""The pages in docs/ that repeat the code are true to it."""
+"""The pages, README and docs/, that repeat the code are true to it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from sshvpn.config.schema import FORWARD_KEYS, NOTEBOOK_KEYS, TUNNEL_KEYS
 from sshvpn.spec import is_host, parse_forward
 
 DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [*sorted(DOCS.parent.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+"""README and its kin, and the pages that they lead to."""
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +59,13 @@ def test_the_page_on_profiles_has_every_key() -> None:
     assert rows(page, "A tunnel") == list(TUNNEL_KEYS)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_configuration_that_is_shown_is_a_good_one(page: Path) -> None:
     for text in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
         parse(text, page)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
@@ -71,10 +73,9 @@ def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
 
 def typed_lines() -> list[str]:
     """Return every `sshvpn …` that a page shows being typed."""
-    pages = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
     return [
         line.removeprefix("$ ")
-        for page in pages
+        for page in PAGES
         for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("$ sshvpn ")

@@ -17,7 +17,8 @@ def probe(endpoint: Endpoint) -> Endpoint:
     """Return ``endpoint`` with port 0 replaced by a free port, after a bind that was undone.
 
     A unix socket that nobody listens on any more and that is this user's own is removed.
-    Raises TakenError, PrivilegeError, or UsageError for an address of another machine.
+    Raises TakenError, PrivilegeError, or UsageError for an address of another machine and for a
+    directory that is not there.
     """
     if isinstance(endpoint, UnixEndpoint):
         _probe_path(endpoint.path)
@@ -41,31 +42,51 @@ def probe(endpoint: Endpoint) -> Endpoint:
 
 def listen_error(endpoint: Endpoint, error: OSError) -> SshvpnError:
     """Return what ``error`` of bind(2) or listen(2) on ``endpoint`` means."""
-    if error.errno == errno.EADDRINUSE:
-        if isinstance(endpoint, UnixEndpoint):
-            return TakenError(
-                f"{endpoint} is there already", "choose another path, or remove that one"
-            )
+    if isinstance(endpoint, UnixEndpoint):
+        told = _of_path(endpoint, error.errno)
+    else:
+        told = _of_port(endpoint, error.errno)
+    return told or SshvpnError(f"cannot listen on {endpoint}: {error.strerror or error}")
+
+
+def _of_path(endpoint: UnixEndpoint, number: int | None) -> SshvpnError | None:
+    if number == errno.EADDRINUSE:
+        return TakenError(f"{endpoint} is there already", "choose another path, or remove that one")
+    if number in (errno.EACCES, errno.EPERM):
+        return PrivilegeError(
+            f"may not make the socket {endpoint}", "choose a directory of your own"
+        )
+    return _nowhere(endpoint.path) if number in (errno.ENOENT, errno.ENOTDIR) else None
+
+
+def _of_port(endpoint: TcpEndpoint, number: int | None) -> SshvpnError | None:
+    if number == errno.EADDRINUSE:
         return TakenError(
             f"port {endpoint.port} is taken on {endpoint.host}",
             f"choose another port (0: any free one), or see who has it: "
             f"ss -ltnp sport = :{endpoint.port}",
         )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        if isinstance(endpoint, UnixEndpoint):
-            return PrivilegeError(
-                f"may not make the socket {endpoint}", "choose a directory of your own"
-            )
+    if number in (errno.EACCES, errno.EPERM):
         return PrivilegeError(
             f"may not listen on port {endpoint.port}: it is privileged",
             "choose a port from 1024 up",
         )
-    if error.errno in (errno.EADDRNOTAVAIL, socket.EAI_NONAME, socket.EAI_ADDRFAMILY):
+    if number in (errno.EADDRNOTAVAIL, socket.EAI_NONAME, socket.EAI_ADDRFAMILY):
         return UsageError(
             f"cannot listen on {endpoint}: not an address of this machine",
             "ip address lists them; --bind takes the name of an adapter too",
         )
-    return SshvpnError(f"cannot listen on {endpoint}: {error.strerror or error}")
+    return None
+
+
+def _nowhere(path: str) -> UsageError:
+    parent = Path(path).parent
+    if parent.exists() and not parent.is_dir():
+        return UsageError(f"cannot make the socket {path}: {parent} is no directory", "name one")
+    return UsageError(
+        f"cannot make the socket {path}: there is no directory {parent}",
+        f"make it: mkdir -p {parent}",
+    )
 
 
 def remove(endpoint: Endpoint, direction: Direction) -> None:
@@ -80,6 +101,8 @@ def _probe_path(path: str) -> None:
     try:
         found = Path(path).lstat()
     except FileNotFoundError:
+        if not Path(path).parent.is_dir():
+            raise _nowhere(path) from None
         if not os.access(Path(path).parent, os.W_OK | os.X_OK):
             raise PrivilegeError(
                 f"may not make the socket {path}", "choose a directory of your own"

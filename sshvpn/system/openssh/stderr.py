@@ -37,6 +37,15 @@ _NOISE = re.compile(
     r"|\*\* |Connection to .* closed\.$|Pseudo-terminal|@{20,}|Exit request sent"
     r"|channel \d+: open failed|connect_to |getaddrinfo: (?:0\.0\.0\.0|::): "
 )
+_DISCONNECT = r"Received disconnect from .*?:\d+: "
+_NOT_FORWARDED = (
+    r"(?:Error|Warning|mux_client_forward: forwarding request failed): remote port forwarding"
+)
+_LOCKED_KEY = re.compile(
+    # Behind the name of the function or program that says so.
+    r"(?m)^(?:debug\d|\w+[_-][\w-]+): .*"
+    r"(?:agent refused operation|device not found|requires? a PIN|signing failed)"
+)
 _REFUSED_KEY = "has been changed, or somebody is between you and the server"
 
 
@@ -51,7 +60,10 @@ class _Case:
 
 
 def _cases(*rows: tuple[str, Callable[[re.Match[str], str], SshvpnError]]) -> tuple[_Case, ...]:
-    return tuple(_Case(re.compile(pattern), build) for pattern, build in rows)
+    """Return the cases of ``rows``, each pattern that of a whole line."""
+    return tuple(
+        _Case(re.compile(f"^(?:{pattern})$", re.MULTILINE), build) for pattern, build in rows
+    )
 
 
 def _reached(match: re.Match[str], _: str) -> SshvpnError:
@@ -70,8 +82,8 @@ def _resolved(match: re.Match[str], _: str) -> SshvpnError:
 
 
 def _key_changed(_: re.Match[str], text: str) -> SshvpnError:
-    where = re.search(r"Offending .*?key in (\S+?):(\d+)", text)
-    host = re.search(r"[Hh]ost key for (\S+) has changed", text)
+    where = re.search(r"(?m)^Offending .*?key in (\S+?):(\d+)$", text)
+    host = re.search(r"(?m)^(?:Host|\S+ host) key for (\S+) has changed", text)
     name = host[1] if host else "the server"
     at = f" ({where[1]} line {where[2]})" if where else ""
     return HostKeyChangedError(
@@ -96,9 +108,7 @@ def _key_unknown(match: re.Match[str], _: str) -> SshvpnError:
     )
 
 
-def _key_not_accepted(_: re.Match[str], text: str) -> SshvpnError:
-    if "IDENTIFICATION HAS CHANGED" in text:
-        return _key_changed(_, text)
+def _key_not_accepted(_: re.Match[str], __: str) -> SshvpnError:
     return HostKeyUnknownError(
         "the server's host key was not accepted",
         "compare the fingerprint with the administrator's, then answer yes",
@@ -107,10 +117,9 @@ def _key_not_accepted(_: re.Match[str], text: str) -> SshvpnError:
 
 def _denied(match: re.Match[str], text: str) -> SshvpnError:
     methods = match[1]
-    is_readable = "UNPROTECTED PRIVATE KEY" in text
-    if ("Server accepts key" in text and not is_readable) or re.search(
-        r"agent refused operation|device not found|requires? a PIN|signing failed", text
-    ):
+    is_readable = re.search(r"(?m)^@ +WARNING: UNPROTECTED PRIVATE KEY FILE! +@$", text)
+    is_accepted = re.search(r"(?m)^debug\d: Server accepts key", text)
+    if (is_accepted and not is_readable) or re.search(_LOCKED_KEY, text):
         return LoginNeededError(
             "the server would take a key that is locked (passphrase, agent or touch)",
             "unlock it with ssh-add, or start again at a terminal",
@@ -118,7 +127,11 @@ def _denied(match: re.Match[str], text: str) -> SshvpnError:
     hint = f"the server takes: {methods}; try the same host with ssh, or another key with -i"
     if is_readable:
         hint = "ssh ignored a key file that others can read: chmod 600 it"
-    missing = re.search(r"(?:no such identity:|Identity file) (.*?):? (?:not acc|No such)", text)
+    missing = re.search(
+        r"(?m)^(?:debug\d: )?(?:no such identity:|Warning: Identity file) (.*?):? "
+        r"(?:not acc|No such)",
+        text,
+    )
     if missing:
         hint = f"the key file {missing[1]} is not there"
     return AuthenticationError("the server refused the login: permission denied", hint)
@@ -181,7 +194,7 @@ def _bind(match: re.Match[str], _: str) -> SshvpnError:
 
 def _remote_bind(match: re.Match[str], _: str) -> SshvpnError:
     return TakenError(
-        f"the server does not listen on {match[2].strip()}: it is taken there, or not allowed",
+        f"the server does not listen on {match[1]}: it is taken there, or not allowed",
         "choose another, or look at AllowTcpForwarding, PermitListen and GatewayPorts in "
         "its sshd_config",
     )
@@ -198,51 +211,53 @@ def _unreached(message: str) -> Callable[[re.Match[str], str], SshvpnError]:
 
 
 # The order counts: the first that matches anywhere in the text wins, so that the cause stands
-# before what only follows from it ("Host key verification failed.", "Connection closed").
+# before what only follows from it ("Host key verification failed.", "Connection closed"). Each is
+# a whole line as ssh writes it: a server's banner, between them, may have any words.
 _CASES = _cases(
-    (r"REVOKED HOST KEY", _key_revoked),
-    (r"REMOTE HOST IDENTIFICATION HAS CHANGED", _key_changed),
-    (r"No \S+ host key is known for (\S+?) and you have requested strict", _key_unknown),
-    (r"Host key verification failed", _key_not_accepted),
-    (r"[Tt]oo many authentication failures", _too_many),
-    (r"Permission denied \(([^)]*)\)", _denied),
-    (r"(?:no more|No supported) authentication methods available(.*)", _denied),
-    (r"Could not resolve hostname (\S+): (.*)", _resolved),
+    (r"@ +WARNING: REVOKED HOST KEY DETECTED! +@", _key_revoked),
+    (r"@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! +@", _key_changed),
+    (r"No \S+ host key is known for (\S+) and you have requested strict checking\.", _key_unknown),
+    (r"Host key verification failed\.", _key_not_accepted),
+    (rf"{_DISCONNECT}[Tt]oo many authentication failures.*", _too_many),
+    (r".+@\S+: Permission denied \(([^)\s]*)\)\.", _denied),
+    (rf"{_DISCONNECT}(?:[Nn]o more|No supported) authentication methods available(.*)", _denied),
+    (r"\S+: Could not resolve hostname (\S+): (.*)", _resolved),
     (r"command-line:? line 0: (.*)", _command_line),
-    (r"(?m)^\S*sh: (?:line )?\d+: (.*)$", _unreached(r"the ProxyCommand failed: \1")),
+    (r"\S*sh: (?:line )?\d+: (.*)", _unreached(r"the ProxyCommand failed: \1")),
     (r"jumphost loop via \S+", _config),
-    (r"(?m)^\S+ line \d+: .*$", _config),
-    (r"(?m)^.*(?:Bad owner or permissions|terminating, \d+ bad).*$", _config),
-    (r"(?m)^Can't open user config file .*$", _config),
-    (r"no matching (.*?) found. Their offer: (.*)", _no_match),
-    (r"Tunnel device open failed", _local_tunnel),
-    (r"Tunnel forwarding failed|rejected tunnel device", _tunnel),
+    (r"/.* line \d+: (?!Deprecated option|Unsupported option|Ignored unknown option).*", _config),
+    (r"Bad owner or permissions on .*|\S.*: terminating, \d+ bad configuration options", _config),
+    (r"Can't open user config file .*", _config),
+    (r"Unable to negotiate with .+?: no matching (.*?) found. Their offer: (.*)", _no_match),
+    (r"Tunnel device open failed\.", _local_tunnel),
+    (r"Tunnel forwarding failed\.?|Server has rejected tunnel device forwarding", _tunnel),
     (r"bind (\[?[^\s\]]+\]?:\d+): (.*)", _bind),
     (r"unix_listener: cannot bind to path (\S+): (.*)", _bind),
-    (r"(remote port forwarding failed for listen (?:port|path)) (\S+)", _remote_bind),
-    (r"connect to host (\S+) port (\d+): (.*)", _reached),
+    (rf"{_NOT_FORWARDED} failed for listen (?:port|path) (\S+)", _remote_bind),
+    (r"ssh: connect to host (\S+) port (\d+): (.*)", _reached),
     (r"connect to address (\S+) port (\d+): (.*)", _reached),
-    (r"Timeout, server (\S+) not responding", _lost(r"the server \1 does not answer any more")),
+    (r"Timeout, server (\S+) not responding\.", _lost(r"the server \1 does not answer any more")),
     (r"Connection to (\S+) port \d+ timed out", _unreached(r"the connection to \1 timed out")),
-    (r"timed out during banner exchange|banner exchange: .*timed? ?out",
+    (r"Connection timed out during banner exchange|banner exchange: .*timed? ?out",
      _unreached("the server took the connection and said nothing")),
-    (r"banner line \d+: (.*)", _unreached(r"the server turned the connection away: \1")),
+    (r"\w+_exchange_identification: banner line \d+: (.*)",
+     _unreached(r"the server turned the connection away: \1")),
     (r"(?:kex|ssh)_exchange_identification: (.*)",
      _unreached(r"the server ended the connection at once: \1")),
-    (r"Bad remote protocol version|banner line contains invalid|no SSH identification",
+    (r"Bad remote protocol version identification: .*|[Nn]o SSH identification string received\.",
      _unreached("what answers at that address and port is not an SSH server")),
-    (r"Connection closed by UNKNOWN port|Connection closed by remote host \[preauth\]",
+    (r"Connection closed by UNKNOWN port \d+|Connection closed by remote host \[preauth\]",
      _unreached("the proxy or jump host ended the connection")),
-    (r"Connection to (\S+) closed by remote host", _lost(r"the server \1 ended the connection")),
-    (r"Received disconnect from .*?:\d+: (.*)", _lost(r"the server ended the connection: \1")),
-    (r"send disconnect: (.*)|packet_write_\w+: .*?: (.*)|Write failed: (.*)",
+    (r"Connection to (\S+) closed by remote host\.", _lost(r"the server \1 ended the connection")),
+    (rf"{_DISCONNECT}(.*)", _lost(r"the server ended the connection: \1")),
+    (r"\w+: send disconnect: (.*)|packet_write_\w+: .*?: (.*)|Write failed: (.*)",
      lambda m, _: ConnectionLostError(f"the connection broke: {m[1] or m[2] or m[3]}")),
     (r"Read from remote host (\S+): (.*)", _lost(r"the connection to \1 broke: \2")),
     (r"ssh_dispatch_run_fatal: .*?: (.*)", _lost(r"the connection broke: \1")),
     (r"Connection (?:closed|reset) by (\S+)(?: port \d+)?",
      _unreached(r"\1 ended the connection")),
-    (r"Connection to (\S+) port \d+: (.*)", _lost(r"the connection to \1 broke: \2")),
-    (r"administratively prohibited", lambda *_: ForwardingRefusedError(
+    (r"(?:[\w ]+: )*Connection to (\S+) port \d+: (.*)", _lost(r"the connection to \1 broke: \2")),
+    (r"channel \d+: open failed: administratively prohibited.*", lambda *_: ForwardingRefusedError(
         "the server does not forward for this login",
         "on the server: AllowTcpForwarding and PermitOpen in sshd_config")),
 )  # fmt: skip

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sshvpn.errors import ConfigError, UsageError
-from sshvpn.model import Direction, ForwardProfile, ForwardSpec, UnixEndpoint
+from sshvpn.model import ForwardProfile
+from sshvpn.spec import not_carried
 from sshvpn.system.ssh.config import ALGORITHMS, Config, is_chosen
 from sshvpn.system.ssh.jump import jumps_of
 
@@ -42,7 +43,6 @@ _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF
 _SHELL_SAFE = re.compile(r"[^\s'`\"$\\;&<>|(){}\-][^\s'`\"$\\;&<>|(){}]*")
 _TOKEN = re.compile(r"%(.)", re.DOTALL)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_DIRECTIONS = {Direction.REMOTE: "-R", Direction.DYNAMIC: "-D"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +130,9 @@ def settings_of(config: Config, environment: Mapping[str, str], home: Path) -> S
 def refuse_specs(profile: ForwardProfile) -> None:
     """Raise UsageError for a SPEC that the library has no way to carry."""
     for spec in profile.specs:
-        what = _not_carried(spec)
-        if what is not None:
-            raise UsageError(f"the sshtunnel engine does not carry {what}", OTHER_ENGINE)
-
-
-def _not_carried(spec: ForwardSpec) -> str | None:
-    if spec.direction in _DIRECTIONS:
-        return f"{_DIRECTIONS[spec.direction]} {spec.text}"
-    if isinstance(spec.target, UnixEndpoint):
-        return f"{spec.text}: a unix socket on the server"
-    return None
+        message = not_carried(spec)
+        if message is not None:
+            raise UsageError(message, OTHER_ENGINE)
 
 
 def _refuse_what_is_not_honoured(config: Config) -> None:

@@ -49,3 +49,51 @@ def test_without_host_it_is_the_one_tunnel_that_is_up(begin: Begin) -> None:
     with pytest.raises(UsageError) as raised:
         built("8888")
     assert raised.value.hint == "name one of: later, notebook, office, other, stream"
+
+
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        (("gpu", "9999:8888", "127.0.0.1:9999:1"), {}),
+        (("gpu", "9999:8888", "192.168.1.5:9999:1"), {"binds": ("192.168.1.5",)}),
+        (("gpu", "9999:8888", "*:9999:1"), {"lan": True}),
+    ],
+)
+def test_two_specs_that_would_listen_at_one_place_are_refused(
+    words: tuple[str, ...], typed: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="listen at the same place"):
+        built(*words, **typed)
+
+
+def test_what_is_too_long_to_read_is_shortened_in_the_message() -> None:
+    with pytest.raises(UsageError, match="more than one HOST: 'gpu', 'aaa") as raised:
+        built("gpu", "a" * 100_000)
+    assert len(raised.value.message) < 200
+
+
+@pytest.mark.parametrize("words", [("gpu", ""), ("",), ("", "8888")])
+def test_an_empty_word_is_neither_a_host_nor_a_spec(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="'' is neither a HOST nor a SPEC"):
+        built(*words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ({"binds": ("",)}, "--bind: '' is no name of an adapter"),
+        ({"binds": ("eth0", "1.2.3.400")}, "--bind: '1.2.3.400' is no IP address"),
+        ({"metrics": "x"}, "--metrics: the listener 'x' is not [ADDRESS:]PORT"),
+        ({"metrics": ""}, "--metrics: the listener '' is not [ADDRESS:]PORT"),
+    ],
+)
+def test_an_option_that_is_no_place_is_told_as_its_help_has_it(
+    typed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        built("gpu", "8888", **typed)
+    assert raised.value.message == message
+
+
+def test_an_address_may_stand_in_brackets_as_in_a_spec() -> None:
+    assert built("gpu", "8888", binds=("[fd00:0::5]", "eth0")).binds == ("fd00::5", "eth0")

@@ -247,3 +247,20 @@ def test_an_interrupt_while_modules_load_is_exit_130(tmp_path: Path) -> None:
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["forward", "gpu", "a" * 100_000],
+        ["forward", "gpu", "8888", "--engine", "a" * 100_000],
+        ["forward", "gpu", "8888", "--name", "a" * 100_000],
+        ["a" * 100_000],
+    ],
+    ids=["host", "choice", "name", "command"],
+)
+def test_what_is_quoted_is_shortened_and_the_hint_still_read(words: list[str]) -> None:
+    done = sshvpn(*words, env={"SSHVPN_CONFIG": os.devnull})
+    assert_told(done, 2)
+    assert len(done.stderr) < 2500
+    assert len(done.stderr.splitlines()) == 2

@@ -74,7 +74,7 @@ remote_specs = ["8080:3000"]
 dynamic_specs = ["[::1]:1080"]
 bind = ["fd00:0::5", "*"]
 lan = true
-engine = "sshtunnel"
+engine = "openssh"
 timeout = 2.5
 ssh_options = { Port = 2222, Compression = true }
 """
@@ -91,7 +91,7 @@ ssh_options = { Port = 2222, Compression = true }
         ),
         binds=("fd00::5", "*"),
         lan=True,
-        engine=EngineName.SSHTUNNEL,
+        engine=EngineName.OPENSSH,
         ssh=SshOptions(options=(("Port", "2222"), ("Compression", "yes"))),
         timeout_s=2.5,
     )
@@ -203,6 +203,22 @@ MISTAKES = [
     (forward("bind = [\n'eth0',\n'1.2.3.400',\n]"), 6, "bind[1]: '1.2.3.400' is no IP", "address"),
     (forward("remote_specs = ['gpu:80']"), 4, "remote_specs[0]: 'gpu:80' is no SPEC", "gpu 80"),
     (forward("dynamic_specs = ['x']"), 4, "dynamic_specs[0]:", "1080"),
+    (
+        forward("dynamic_specs = ['9999', '8888']"),
+        4,
+        "dynamic_specs[1]: 8888 and 8888 would",
+        "port",
+    ),
+    ("[forwards.a]\nhost='x'\nspecs=[\n'8888',\n'8888']", 5, "a.specs[1]: 8888 and 8888", "port"),
+    (
+        "[forwards.a]\nhost='x'\nspecs=['1:1', '[::]:1:1']\nbind=['fd00::5']",
+        3,
+        "same place",
+        "port",
+    ),
+    (forward("engine='sshtunnel'\nremote_specs=['80:80']"), 5, "carry -R 80:80", '"openssh"'),
+    (forward("engine='sshtunnel'\ndynamic_specs=['80']"), 5, "carry -D 80", '"openssh"'),
+    (tunnel("publish = ['8888', '8888:db:80']"), 3, "publish[1]: 8888 and 8888:db:80", "port"),
     (forward("ssh_options.StrictHostKeyChecking = 'no'"), 4, "host keys are always", "keyscan"),
     (forward("ssh_options.Port = []"), 4, "ssh_options.Port: expected a string", ""),
     (forward('ssh_options.Port = "2\\n3"'), 4, "control character", ""),
@@ -296,8 +312,8 @@ options = st.dictionaries(
 )
 forwards = st.fixed_dictionaries(
     {"host": st.sampled_from(["gpu", "alice@gpu", "ssh://a@b:1", "::1"]),
-     "specs": st.lists(st.sampled_from(["8888", "0:/run/ü", "*:1:2"]), min_size=1)},
-    optional={"remote_specs": st.lists(st.sampled_from(["1:2"])),
+     "specs": st.lists(st.sampled_from(["8888", "0:/run/ü", "*:1:2"]), min_size=1, unique=True)},
+    optional={"remote_specs": st.lists(st.sampled_from(["1:2"]), unique=True),
               "bind": st.lists(st.sampled_from(["eth0", "fd00::5", "*"])),
               "lan": st.booleans(),
               "engine": st.sampled_from(["auto", "openssh"]),

@@ -177,11 +177,11 @@ def test_a_socks_listener_is_a_port_with_or_without_an_address(
     ("text", "message", "hint"),
     [
         ("eth0:1080", "no IP address", "--bind eth0"),
-        ("1080:localhost:80", "not BIND:PORT", "-D 1080"),
-        ("/run/socks", "not BIND:PORT", "-D 1080"),
+        ("1080:localhost:80", "not [BIND:]PORT", "-D 1080"),
+        ("/run/socks", "not [BIND:]PORT", "-D 1080"),
         ("*:socks", "not a number", "65535"),
         ("99999", "too large", "65535"),
-        ("", "empty", ""),
+        ("", "-D '' is not [BIND:]PORT", "-D 1080"),
     ],
 )
 def test_a_wrong_socks_listener_says_so(text: str, message: str, hint: str) -> None:

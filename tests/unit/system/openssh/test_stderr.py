@@ -7,6 +7,21 @@ from hypothesis import given, strategies as st
 
 from sshvpn import errors
 from sshvpn.errors import Retry
+from sshvpn.lifecycle import (
+    AwaitLogin,
+    Connect,
+    Connected,
+    Disconnect,
+    Failed,
+    GiveUp,
+    Life,
+    SetTimer,
+    Start,
+    TimerFired,
+    WatchWay,
+    step,
+)
+from sshvpn.model import State
 from sshvpn.system.openssh.stderr import DeviceRefusedError, classify
 
 CHANGED = """\
@@ -148,6 +163,10 @@ CASES = [
      errors.ConfigError, Retry.NEVER, 2, "line 2"),
     ("config-owner", "Bad owner or permissions on /home/alice/.ssh/config",
      errors.ConfigError, Retry.NEVER, 2, "/home/alice/.ssh/config"),
+    ("option-deprecated", '/etc/ssh/ssh_config line 53: Unsupported option "gssapiauthentication"\n'
+     '/etc/ssh/ssh_config line 54: Deprecated option "useroaming"\n'
+     "ssh: connect to host server port 22: Connection refused",
+     errors.UnreachableError, Retry.FOREVER, 6, "connection refused"),
     ("tunnel-refused", "Tunnel forwarding failed",
      errors.TunnelRefusedError, Retry.NEVER, 5, "PermitTunnel"),
     ("tunnel-unit-at-server", "debug1: Remote: Failed to open the tunnel device.\n"
@@ -213,13 +232,103 @@ def test_what_ssh_said_has_its_class_retry_and_exit_code(
     assert "\n" not in f"{error}{error.hint}"
 
 
+def first_start(error: errors.SshvpnError) -> tuple[int, errors.SshvpnError]:
+    """Return after how many attempts, all of which end so, a start of 30 s gives up, and why."""
+    life, now, attempts = step(Life(), Start(timeout_s=30), 0)[0], 0.0, 0
+    while True:
+        attempts += 1
+        life, commands = step(life, Failed(error), now)
+        for command in commands:
+            if isinstance(command, GiveUp):
+                assert life.phase is State.FAILED
+                return attempts, command.error
+        assert life.retry_at is not None
+        now = life.retry_at
+        life, commands = step(life, TimerFired(), now)
+        assert Connect(may_prompt=True) in commands
+
+
+def lost(error: errors.SshvpnError) -> str:
+    """Return what becomes of a connection that has run and ends so."""
+    life = step(step(Life(), Start(), 0)[0], Connected(), 1)[0]
+    life, commands = step(life, Failed(error), 100)
+    assert Disconnect() in commands
+    assert life.last_error is error
+    if life.phase is State.FAILED:
+        assert step(life, TimerFired(), 1e6) == (life, ())
+        return "failed"
+    assert life.phase is State.BACKOFF
+    if AwaitLogin() in commands:
+        assert life.retry_at is None
+        return "waits for a login"
+    assert commands == (Disconnect(), SetTimer(life.retry_at), WatchWay())
+    return "tried again"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "kind", "retry", "exit_code"),
+    [case[1:5] for case in CASES],
+    ids=[case[0] for case in CASES],
+)
+def test_what_ssh_said_ends_a_session_or_is_tried_again(
+    stderr: str, kind: type[errors.SshvpnError], retry: Retry, exit_code: int
+) -> None:
+    error = classify(stderr.splitlines(), 255)
+    attempts, reason = first_start(error)
+    assert reason is error
+    assert (type(reason), reason.exit_code) == (kind, exit_code)
+    assert attempts == 1 if retry is not Retry.FOREVER else attempts > 3
+    # A port that was ours, and is taken now, may come back.
+    taken = "tried again" if kind is errors.TakenError else "failed"
+    ends = {Retry.FOREVER: "tried again", Retry.ON_LOGIN: "waits for a login", Retry.NEVER: taken}
+    assert lost(error) == ends[retry]
+
+
+BANNER = """\
+###############################################################################
+#  @ WARNING @   AUTHORIZED USERS ONLY: REMOTE HOST IDENTIFICATION HAS CHANGED  #
+###############################################################################
+Permission denied (see policy 4) for everybody who is not staff.
+Permission denied (publickey).
+Too many authentication failures lock the account, as does Host key verification failed.
+Lot line 2: closed. Section line 7: closed.
+Who would bind 127.0.0.1:80: ask first; connect to host gate port 22: never.
+If you read "Could not resolve hostname nas: try later", call 4711.
+No ED25519 host key is known for backup and you have requested strict checking? See the wiki.
+no matching cipher found. Their offer: none. Write failed: call us.
+Since May: Connection to db port 22 timed out? Connection closed by 10.0.0.1 at midnight.
+Tunnel forwarding failed, or Tunnel device open failed: not supported here.
+Our tunnels are administratively prohibited; remote port forwarding failed for listen port 80.
+Timeout, server 7 not responding: reboot it. A key from an agent refused operation? Unlock it."""
+
+
 @pytest.mark.parametrize("stderr", [case[1] for case in CASES], ids=[case[0] for case in CASES])
 def test_debug_lines_and_a_login_banner_around_it_change_nothing(stderr: str) -> None:
     bare = classify(stderr.splitlines(), 255)
-    banner = ["debug1: Connecting to server", "debug1: read_passphrase: can't open /dev/tty"]
+    before = ["debug1: Connecting to server", "debug1: read_passphrase: can't open /dev/tty"]
     after = ["debug1: Exit status -1"]
-    around = classify([*banner, *stderr.splitlines(), *after], 255)
-    assert type(around) is type(bare)
+    around = classify([*before, *stderr.splitlines(), *after], 255)
+    assert (type(around), str(around), around.hint) == (type(bare), str(bare), bare.hint)
+    if stderr:
+        around = classify([*before, *BANNER.splitlines(), *stderr.splitlines(), *after], 255)
+        assert (type(around), str(around), around.hint) == (type(bare), str(bare), bare.hint)
+
+
+def test_a_banner_alone_is_nothing_that_ssh_said() -> None:
+    error = classify(BANNER.splitlines(), 255)
+    assert error.retry is Retry.FOREVER
+    assert type(error) is errors.UnknownSshError
+
+
+@pytest.mark.parametrize(
+    "banner", ["Permission denied (see policy 4) for everybody.", "Lot line 2: closed"]
+)
+@pytest.mark.parametrize(
+    "said",
+    ["Connection to 10.9.9.9 closed by remote host.", "Timeout, server 10.9.9.9 not responding."],
+)
+def test_a_banner_is_not_taken_for_why_a_connection_was_lost(banner: str, said: str) -> None:
+    assert type(classify([banner, said], 255)) is errors.ConnectionLostError
 
 
 def test_ssh_that_was_killed_is_a_lost_connection() -> None:
