@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from sshvpn.remote.protocol import DEFAULT_LEASE_S
 from tests.e2e.vpn import Vpn
 from tests.lab import Lab, LabMachine, wait_until
 from tests.lab.machine import CHECKOUT
@@ -97,6 +98,35 @@ def test_both_ends_of_a_tunnel_are_paced_by_bbr_and_after_a_reconnect(
     # The old one may stand at the server for a moment.
     wait_until(lambda: paced_by(vpn.lab.server) == ["bbr"], 10)
     assert vpn.log().count("bbr here, bbr at the server") == 1, "told once, not at each reconnect"
+    vpn.down()
+
+
+# Of the SSH connection's own sockets, held by other processes: by their copies (pidfd_getfd(2)).
+USER_TIMEOUTS = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in filter(str.isdecimal, os.listdir("/proc")):
+    try:
+        if "sshd: root@notty" not in open(f"/proc/{pid}/cmdline").read():
+            continue
+    except OSError:
+        continue
+    pidfd = os.pidfd_open(int(pid))
+    for fd in map(int, os.listdir(f"/proc/{pid}/fd")):
+        if not os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:"):
+            continue
+        sock = socket.socket(fileno=libc.syscall(438, pidfd, fd, 0))
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            print(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) // 1000)
+"""
+
+
+@pytest.mark.parametrize("transport", ["w", "stream"])
+def test_the_server_waits_for_us_as_long_as_its_lease(vpn: Vpn, transport: str) -> None:
+    """With its session goes what translates the open connections: they outlive five minutes."""
+    vpn.up("server", "--no-lan", "--transport", transport)
+    (seconds,) = map(int, vpn.lab.server.python(USER_TIMEOUTS, user="root").split())
+    assert seconds == DEFAULT_LEASE_S
     vpn.down()
 
 

@@ -13,7 +13,10 @@ def test_it_is_understood_by_sh() -> None:
     done = subprocess.run(["sh", "-n", str(SCRIPT)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     done = subprocess.run(["sh", str(SCRIPT)], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "* usage: tests/bootstrap.sh system|peers|venv|python VERSION\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "* usage: tests/bootstrap.sh system|peers|venv|python VERSION\n",
+    )
 
 
 def test_each_program_has_its_package_and_its_reason() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -188,12 +188,17 @@ class AgentLogin:
         *,
         has_agent: bool,
     ) -> TcpPath:
-        """Make the TCP connection fit for long and lossy paths, both ends at once."""
+        """Make the TCP connection fit for long and lossy paths, both ends at once.
+
+        The server's end waits for us as long as the agent does: with the session goes what
+        translates open connections there, and they shall outlive a long outage.
+        """
         if tuning is Tuning.OFF:
             return TcpPath()
         asks = tuning is not Tuning.LOCAL and has_agent
         if asks:
-            self.agent.ask_tcp(options)
+            lease_s = max(options.user_timeout_s, self._timings.lease_s)
+            self.agent.ask_tcp(replace(options, user_timeout_s=lease_s))
         here = await tcp_path.tune_here(self.process, options, chooser)
         there = await tcp_path.answer_of(self.agent) if asks else tcp_path.NOT_ASKED
         return tcp_path.outcome(here, there)
