@@ -13,13 +13,12 @@ from sshvpn.errors import ConfigError
 SIZE_MAX = 1 << 20
 """Bytes; a configuration of more is something else."""
 
-_VARIABLE = "SSHVPN_CONFIG"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def config_path() -> Path:
     """Return where the configuration is or would be (cli.md, "Files"); it need not exist."""
-    named = os.environ.get(_VARIABLE, "")
+    named = os.environ.get("SSHVPN_CONFIG", "")
     if named:
         return Path(named).absolute()
     base = os.environ.get("XDG_CONFIG_HOME", "")
@@ -39,16 +38,10 @@ def load(path: Path | None = None) -> Config:
     """Read and check the configuration at ``path`` (None: the user's).
 
     No file is an empty Config. Raises ConfigError for one that is wrong, that somebody else
-    could have written, that cannot be read, or that ``$SSHVPN_CONFIG`` names and is not there.
+    could have written, or that cannot be read.
     """
     file = config_path() if path is None else path
     text = read_text(file)
-    is_named = path is None and bool(os.environ.get(_VARIABLE)) and str(file) != os.devnull
-    if text is None and is_named:
-        raise ConfigError(
-            f"{file}: there is no such file, and {_VARIABLE} names it",
-            f"make it with: sshvpn config edit; or take the name away: unset {_VARIABLE}",
-        )
     return Config() if text is None else parse(text, file)
 
 

@@ -23,8 +23,7 @@ BROKEN = '[forwards.a]\nhost = "gpu"\nspecs = ["gpu:8888"]\n'
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return where the configuration will be; nothing is there yet, its directory neither."""
     path = tmp_path / "home" / "sshvpn" / "config.toml"
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("SSHVPN_CONFIG", raising=False)
+    monkeypatch.setenv("SSHVPN_CONFIG", str(path))
     monkeypatch.delenv("VISUAL", raising=False)
     return path
 
@@ -72,19 +71,6 @@ def test_without_a_file_nothing_is_configured(file: Path) -> None:
     assert config("check").returncode == 0
     shown = config("show")
     assert (shown.returncode, shown.stdout) == (0, f"# {file}: there is no such file\n")
-
-
-def test_a_file_that_is_named_and_not_there_can_only_be_made(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSHVPN_CONFIG", str(file))
-    for words in ("check", "show"):
-        done = config(words)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"sshvpn: {file}: there is no such file")
-    assert config("path").stdout == f"{file}\n"
-    assert config("edit", editor=make_editor(tmp_path, GOOD)).returncode == 0
-    assert config("check").returncode == 0
 
 
 def test_show_prints_what_is_in_force_as_toml(file: Path) -> None:

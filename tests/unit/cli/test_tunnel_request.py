@@ -324,7 +324,7 @@ def test_a_tunnel_s_own_name_is_no_host_for_ssh(begin: Begin) -> None:
 
 
 def test_without_a_configuration_the_ways_are_told(home: Path) -> None:
-    (home / "config.toml").write_text("")
+    (home / "config.toml").unlink()
     with pytest.raises(UsageError) as raised:
         built()
     assert raised.value.hint == "say it: sshvpn up HOST, $SSHVPN_HOST or default_host"

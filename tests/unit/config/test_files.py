@@ -178,16 +178,3 @@ def test_any_bytes_are_a_config_or_a_config_error(file: Path, data: bytes) -> No
     else:
         told = str(file)
     assert told.startswith(str(file))
-
-
-def test_a_file_that_is_named_and_not_there_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "none.toml"
-    monkeypatch.setenv("SSHVPN_CONFIG", str(file))
-    with pytest.raises(ConfigError) as raised:
-        load()
-    assert raised.value.message == f"{file}: there is no such file, and SSHVPN_CONFIG names it"
-    assert raised.value.exit_code == 2
-    monkeypatch.setenv("SSHVPN_CONFIG", os.devnull)
-    assert load() == Config()
