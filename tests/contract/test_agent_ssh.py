@@ -5,6 +5,7 @@ gateway (alice, tun9) ═══ ssh -w ═══ server ──inner0── inner
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import secrets
 from collections.abc import Iterator
@@ -35,6 +36,26 @@ for _ in range(5):
     except PermissionError:
         pass  # what the guard does
 """
+# What iproute2 says that is older than altnames (5.4).
+NO_PROPERTY = """#!/bin/sh
+case " $* " in *" property "*) echo 'Command "property" is unknown' >&2; exit 255 ;; esac
+exec /run/ip/real "$@"
+"""
+
+
+@contextlib.contextmanager
+def other_ip(lab: Lab, text: str) -> Iterator[None]:
+    """Let the server's ip be the program TEXT for the block; the real one is /run/ip/real."""
+    server = lab.server
+    server.write("/run/ip/other", text, "root", 0o755)
+    server.run(["chmod", "755", "/run/ip"], user="root")
+    path = server.run(["sh", "-c", "readlink -f $(command -v ip)"], user="root").stdout.strip()
+    script = f"cp {path} /run/ip/real && mount --bind /run/ip/other {path}"
+    server.run(["sh", "-ec", script], user="root")
+    try:
+        yield
+    finally:
+        server.run(["umount", path], user="root")
 
 
 @pytest.fixture
@@ -200,6 +221,56 @@ def test_a_prepared_device_that_nobody_opens_goes_with_its_lease(lab: Lab) -> No
     assert agent.expect(Ended).reason == "input ended"
     assert agent.child.wait(10) == 0
     assert not difference(before, lab.server.dump(), "server")
+
+
+def test_a_prepared_device_that_had_to_be_renamed_goes_too(lab: Lab) -> None:
+    lab.server.allow_sudo("alice")
+    before = lab.server.dump()
+    with other_ip(lab, NO_PROPERTY):
+        unopened = login(lab, "alice", mode=Mode.PREPARE)
+        unopened.expect(protocol.Unit)
+        facts = unopened.expect(Facts)
+        assert facts.device is not None
+        assert facts.device.name == "tun5600"
+        unopened.close()
+        assert unopened.expect(Ended).reason == "input ended"
+        assert unopened.child.wait(10) == 0
+        assert not difference(before, lab.server.dump(), "server")
+        for _ in range(2):  # the second time there is a stale session to be ended
+            first = login(lab, "alice", mode=Mode.PREPARE)
+            unit = first.expect(protocol.Unit).number
+            first.expect(Facts)
+            agent = login(lab, "alice", unit=str(unit))
+            facts = agent.expect(Facts)
+            assert facts.device is not None
+            assert (facts.device.name, facts.device.owner) == ("tun5600", 1000)
+            assert first.expect(Ended).reason == "replaced"
+            first.close()
+            first.child.wait(10)
+            agent.configure(END)
+            agent.configure(END)
+            use(lab)
+            wait_until(lambda: pings(lab.gateway, "10.83.0.2"), what="no packet crosses")
+            undo_use(lab)
+            agent.child.kill_tree()
+        agent_site.processes_gone(lab)
+        assert not difference(before, lab.server.dump(), "server")
+    assert not lab.server.exists("/run/sshvpn-agent")
+
+
+def test_a_device_of_somebody_else_is_not_taken_for_one_that_was_renamed(lab: Lab) -> None:
+    lab.server.allow_sudo("alice")
+    with other_ip(lab, NO_PROPERTY):
+        agent = login(lab, "alice", mode=Mode.PREPARE)
+        agent.expect(protocol.Unit)
+        agent.expect(Facts)
+        lab.server.ip("link", "delete", "dev", "tun5600")
+        lab.server.ip("link", "add", "tun5600", "type", "bridge")
+        agent.close()
+        agent.expect(Ended)
+        agent.child.wait(10)
+    assert "tun5600" in lab.server.ip("-brief", "link")
+    lab.server.ip("link", "delete", "dev", "tun5600")
 
 
 def test_a_login_without_rights_holds_a_device_that_the_administrator_made(lab: Lab) -> None:

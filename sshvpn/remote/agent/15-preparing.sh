@@ -16,9 +16,15 @@ make_device() {
 prepare() {
   make_device
   # -w wants a device called tunN: a second name is enough, where there are such.
-  ip link property add dev "$device" altname "tun$unit" >/dev/null ||
-    run no_tuntap ip link set dev "$device" name "tun$unit"
+  ip link property add dev "$device" altname "tun$unit" >/dev/null || rename_device "tun$unit"
   say "unit $unit"
+}
+
+rename_device() { # NAME; its index tells it from another one that gets that name
+  index_of "$device"
+  note "renamed $1 $index"
+  run no_tuntap ip link set dev "$device" name "$1"
+  device=$1
 }
 
 claim_unit() { # the file is the claim: two agents at once get two units
