@@ -227,6 +227,18 @@ def test_a_route_that_stands_in_the_way(vpn: Vpn) -> None:
     machine.ip("route", "delete", "10.20.0.0/24", "metric", "50")
 
 
+def test_an_adapter_that_is_not_there(vpn: Vpn) -> None:
+    said = fails(vpn, *SHARED, "--lan-interface", "nosuch0", code=2)
+    assert "--lan-interface nosuch0: no adapter of this machine" in said
+
+
+def test_a_gateway_without_tun(vpn: Vpn) -> None:
+    gateway = vpn.lab.gateway
+    gateway.run(["mv", "/dev/net/tun", "/dev/net/tun.away"], user="root")
+    assert "modprobe tun" in fails(vpn, code=1)
+    gateway.run(["mv", "/dev/net/tun.away", "/dev/net/tun"], user="root")
+
+
 def test_a_gateway_whose_new_devices_have_no_ipv6(vpn: Vpn) -> None:
     path = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
     vpn.lab.gateway.run(["sh", "-c", f"echo 1 >{path}"], user="root")
