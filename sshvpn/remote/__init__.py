@@ -22,8 +22,11 @@ def _bare(program: str) -> str:
 @functools.cache
 def agent_script() -> str:
     """Return the tunnel's agent as it is delivered; what python3 does there is in single quotes."""
-    program = (Path(__file__).parent / "tcp_socket.py").read_text(encoding="ascii")
-    return _script("agent").replace("@tcp_socket.py@", _bare(program))
+    script = _script("agent")
+    for name in ("lasting_tun.py", "tcp_socket.py"):
+        program = (Path(__file__).parent / name).read_text(encoding="ascii")
+        script = script.replace(f"@{name}@", _bare(program))
+    return script
 
 
 @functools.cache

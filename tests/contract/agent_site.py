@@ -56,6 +56,14 @@ table inet firewalld {
 }
 table inet guard { chain gate { type filter hook forward priority 0; policy drop; } }
 """
+# What iproute2 says that is older than altnames (5.4).
+NO_PROPERTY: Final = """#!/bin/sh
+case " $* " in *" property "*) echo 'Command "property" is unknown' >&2; exit 255 ;; esac
+exec /run/ip/real "$@"
+"""
+BUSYBOX_IP: Final = """#!/bin/sh
+exec busybox ip "$@"
+"""
 
 M = TypeVar("M", bound=protocol.Message)
 
@@ -146,6 +154,20 @@ class Agent:
         self.expect(protocol.Ended)
         self.child.kill_tree()
         self.child.wait(10)
+
+
+@contextmanager
+def other_ip(server: LabMachine, text: str) -> Iterator[None]:
+    """Let SERVER's ip be the program TEXT for the block; the real one is /run/ip/real."""
+    server.write("/run/ip/other", text, "root", 0o755)
+    server.run(["chmod", "755", "/run/ip"], user="root")
+    path = server.run(["sh", "-c", "readlink -f $(command -v ip)"], user="root").stdout.strip()
+    script = f"cp {path} /run/ip/real && mount --bind /run/ip/other {path}"
+    server.run(["sh", "-ec", script], user="root")
+    try:
+        yield
+    finally:
+        server.run(["umount", "--lazy", path], user="root")
 
 
 def look(

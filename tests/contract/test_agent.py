@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from sshvpn.remote import protocol
-from sshvpn.remote.protocol import Applied, Beat, Ended, Facts, Failed, RemoteEnd, Rights
+from sshvpn.remote.protocol import Applied, Beat, Ended, Facts, Failed, Mode, RemoteEnd, Rights
 from tests.contract import agent_site
 from tests.contract.agent_site import (
     DEVICE,
@@ -222,6 +222,28 @@ def test_an_adapter_or_device_that_is_not_there_is_an_error(lab: Lab) -> None:
     assert facts.device is None
     agent.send("up", "commit")
     assert agent.expect(Failed).code == "no_tun"
+
+
+NO_PYTHON = Setting("/usr/bin/busybox", ("/usr/bin/python3",), busybox=True)
+
+
+@pytest.mark.parametrize("mode", [Mode.PREPARE, Mode.STREAM])
+def test_a_server_that_has_nothing_to_make_a_tun_with_is_an_error(lab: Lab, mode: Mode) -> None:
+    before = lab.server.dump()
+    agent = start(lab.server, NO_PYTHON, mode=mode, tunnel="")
+    assert agent.expect(Failed).code == "no_ip_tuntap"
+    assert agent.child.wait(10) == 1
+    assert_same(before, lab.server.dump())
+    assert not lab.server.exists("/run/sshvpn-agent")
+
+
+def test_a_tun_that_the_kernel_does_not_give_is_an_error(lab: Lab) -> None:
+    before = lab.server.dump()
+    full = "mount --bind /dev/full /dev/net/tun"
+    agent = start(lab.server, SETTINGS["busybox-nft"], mode=Mode.STREAM, tunnel="", before=full)
+    failed = agent.expect(Failed)
+    assert (failed.code, "ioctl" in failed.text) == ("no_tuntap", True)
+    assert_same(before, lab.server.dump())
 
 
 def test_a_route_that_somebody_else_has_is_an_error(lab: Lab) -> None:

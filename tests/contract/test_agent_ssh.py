@@ -14,7 +14,7 @@ import pytest
 from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Beat, Ended, Facts, Failed, Mode, Publication, RemoteEnd, Rights
 from tests.contract import agent_site
-from tests.contract.agent_site import LABEL, Agent, start_by
+from tests.contract.agent_site import BUSYBOX_IP, LABEL, NO_PROPERTY, Agent, other_ip, start_by
 from tests.lab import Lab, wait_until
 from tests.lab.dump import difference
 
@@ -200,6 +200,97 @@ def test_a_prepared_device_that_nobody_opens_goes_with_its_lease(lab: Lab) -> No
     assert agent.expect(Ended).reason == "input ended"
     assert agent.child.wait(10) == 0
     assert not difference(before, lab.server.dump(), "server")
+
+
+def test_a_prepared_device_that_had_to_be_renamed_goes_too(lab: Lab) -> None:
+    lab.server.allow_sudo("alice")
+    before = lab.server.dump()
+    with other_ip(lab.server, NO_PROPERTY):
+        unopened = login(lab, "alice", mode=Mode.PREPARE)
+        unopened.expect(protocol.Unit)
+        facts = unopened.expect(Facts)
+        assert facts.device is not None
+        assert facts.device.name == "tun5600"
+        unopened.close()
+        assert unopened.expect(Ended).reason == "input ended"
+        assert unopened.child.wait(10) == 0
+        assert not difference(before, lab.server.dump(), "server")
+        for _ in range(2):  # the second time there is a stale session to be ended
+            first = login(lab, "alice", mode=Mode.PREPARE)
+            unit = first.expect(protocol.Unit).number
+            first.expect(Facts)
+            agent = login(lab, "alice", unit=str(unit))
+            facts = agent.expect(Facts)
+            assert facts.device is not None
+            assert (facts.device.name, facts.device.owner) == ("tun5600", 1000)
+            assert first.expect(Ended).reason == "replaced"
+            first.close()
+            first.child.wait(10)
+            agent.configure(END)
+            agent.configure(END)
+            use(lab)
+            wait_until(lambda: pings(lab.gateway, "10.83.0.2"), what="no packet crosses")
+            undo_use(lab)
+            agent.child.kill_tree()
+        agent_site.processes_gone(lab)
+        assert not difference(before, lab.server.dump(), "server")
+    assert not lab.server.exists("/run/sshvpn-agent")
+
+
+@pytest.mark.parametrize("mode", [Mode.STREAM, Mode.STREAMS])
+def test_a_server_whose_ip_is_busyboxs_makes_a_device_of_its_own(lab: Lab, mode: Mode) -> None:
+    lab.server.allow_sudo("alice")
+    before = lab.server.dump()
+    with other_ip(lab.server, BUSYBOX_IP):
+        agent = login(lab, "alice", mode=mode)
+        facts = agent.expect(Facts)
+        assert (facts.ip, facts.rights) == ("busybox", Rights.SUDO)
+        assert facts.device is not None
+        assert (facts.device.name, facts.device.owner) == ("sshvpnr5600", 1000)
+        link = lab.server.run(["/run/ip/real", "-d", "link", "show", "sshvpnr5600"], user="root")
+        assert ("multi_queue" in link.stdout) == (mode is Mode.STREAMS)
+        assert "persist on" in link.stdout
+        agent.configure(END)
+        assert agent.end() == "end"
+    assert not difference(before, lab.server.dump(), "server")
+
+
+def test_a_server_whose_ip_is_busyboxs_prepares_a_device(lab: Lab) -> None:
+    lab.server.allow_sudo("alice")
+    before = lab.server.dump()
+    with other_ip(lab.server, BUSYBOX_IP):
+        first = login(lab, "alice", mode=Mode.PREPARE)
+        unit = first.expect(protocol.Unit).number
+        first.expect(Facts)
+        agent = login(lab, "alice", unit=str(unit))
+        facts = agent.expect(Facts)
+        assert facts.device is not None
+        assert (facts.device.name, facts.device.owner) == ("tun5600", 1000)
+        assert first.expect(Ended).reason == "replaced"
+        first.close()
+        first.child.wait(10)
+        agent.configure(END)
+        use(lab)
+        wait_until(lambda: pings(lab.gateway, "10.83.0.2"), what="no packet crosses the tunnel")
+        undo_use(lab)
+        agent.end_by_ssh()
+    agent_site.processes_gone(lab)
+    assert not difference(before, lab.server.dump(), "server")
+
+
+def test_a_device_of_somebody_else_is_not_taken_for_one_that_was_renamed(lab: Lab) -> None:
+    lab.server.allow_sudo("alice")
+    with other_ip(lab.server, NO_PROPERTY):
+        agent = login(lab, "alice", mode=Mode.PREPARE)
+        agent.expect(protocol.Unit)
+        agent.expect(Facts)
+        lab.server.ip("link", "delete", "dev", "tun5600")
+        lab.server.ip("link", "add", "tun5600", "type", "bridge")
+        agent.close()
+        agent.expect(Ended)
+        agent.child.wait(10)
+    assert "tun5600" in lab.server.ip("-brief", "link")
+    lab.server.ip("link", "delete", "dev", "tun5600")
 
 
 def test_a_login_without_rights_holds_a_device_that_the_administrator_made(lab: Lab) -> None:

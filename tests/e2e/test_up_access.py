@@ -128,28 +128,34 @@ def test_nobody_at_the_other_end_gets_in(vpn: Vpn, nat: str) -> None:
     """Not even with routes of their own into the tunnel, or to the gateway's outer address."""
     lab = vpn.lab
     targets = [*LAN, *GATEWAY, APPEARANCE]
+    servers = [*SERVER]
 
     def found() -> tuple[Places, Places]:
         with ThreadPoolExecutor() as pool:
-            server, inner = pool.map(
-                lambda machine: scan(machine, targets), (lab.server, lab.inner)
-            )
-        return server, inner
+            server = pool.submit(scan, lab.server, targets)
+            inner = pool.submit(scan, lab.inner, [*targets, *servers])
+        return server.result(), inner.result()
 
     before = found()
-    assert before == (at(GATEWAY[2:], 7000), set())
+    inners = at(SERVER, 22, 8080)
+    assert before == (at(GATEWAY[2:], 7000), inners)
     with routed(lab.server, *BY_THE_WAN):
         before_by_the_wan = found()
     vpn.up(*SHARED, "--lan-address", APPEARANCE, nat)
     assert vpn.unreachable(vpn.everything()) == []
-    targets += ends(vpn)[0]
-    assert found() == before
+    local, remote = ends(vpn)
+    targets += local
+    servers += remote
+    # By its new addresses the server is what it is by all others; 8888 is for who comes by the
+    # tunnel.
+    inners |= at(remote, 22, 8080)
+    assert found() == (before[0], inners)
     with routed(lab.server, *(f"{one} {vpn.far_device()}" for one in INTO_THE_TUNNEL)):
-        assert found() == (at(GATEWAY[3:], 7000), set())
+        assert found() == (at(GATEWAY[3:], 7000), inners)
     with routed(lab.server, *BY_THE_WAN):
-        places, none = found()
+        places, others = found()
         assert places <= before_by_the_wan[0]
-        assert none == set()
+        assert others == inners
     vpn.down()
     assert found() == before
 

@@ -102,12 +102,24 @@ def redial(vpn: Vpn) -> None:
     wait_until(lambda: (vpn.record()["reconnects"], vpn.record()["state"]) == (1, "running"), 20)
 
 
-@pytest.mark.parametrize("is_jumping", [False, True], ids=["direct", "-J"])
-def test_everything_goes_through_the_tunnel_but_ssh(lab: Lab, group: str, is_jumping: bool) -> None:
-    jump = ["-J", lab.jump.name] if is_jumping else []
+@pytest.mark.parametrize(
+    ("way", "transport"),
+    [("", "auto"), ("", "w"), ("-J", "auto"), ("ProxyJump", "auto"), ("ProxyJump", "w")],
+    ids=["direct", "direct-w", "-J", "ProxyJump", "ProxyJump-w"],
+)
+def test_everything_goes_through_the_tunnel_but_ssh(
+    lab: Lab, group: str, way: str, transport: str
+) -> None:
+    if way:
+        assert lab.jump.name in FAR, "it is built first"
     vpn = far_away(lab)
+    if way == "ProxyJump":
+        path = f"{ALICE.home}/.ssh/config"
+        lab.gateway.write(path, f"Host server\n  {way} jump\n{lab.gateway.read(path)}")
     gateway = lab.gateway
-    up_in(group, lab, *DEFAULT, *jump)
+    up_in(group, lab, *DEFAULT, "--transport", transport, *(["-J", "jump"] if way == "-J" else []))
+    if way:
+        assert lab.jump.sshd.sessions()
     assert_all_goes_through(vpn, lab.lan, gateway)
     assert len(below(group, gateway)) == 1
     redial(vpn)

@@ -7,6 +7,7 @@ lan ── lan0 gateway wan0 ══ssh══ server ── inner
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,7 +15,8 @@ import pytest
 
 from tests.e2e.office import Office, Talk
 from tests.e2e.vpn import DATAGRAMS, INNER_HOSTS, SHARED, Vpn, answers_udp, counted, masters
-from tests.lab import Lab, wait_until
+from tests.lab import Lab, LabMachine, wait_until
+from tests.lab.process import read_line
 
 pytestmark = pytest.mark.lab
 
@@ -25,6 +27,8 @@ EMPTY: Final = 20
 AT_ONCE_S: Final = 1.5
 """An answer that comes before connect(2) has let go of its socket is told at the next SYN, a second
 later (tcp_v4_err of Linux); in the laboratory that may be."""
+WHOLE: Final = 17_000
+"""More than OpenSSH's tun carries: 16380."""
 NOTICED_WITHIN_S: Final = 12.0
 
 # The sender's own kernel may tell it that the packet was dropped.
@@ -40,13 +44,31 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
 
 # IP_MTU_DISCOVER, IP_PMTUDISC_PROBE: do not fragment, whatever the kernel knows of the path.
 _SEND_WHOLE: Final = """
-import socket, sys
+import contextlib, socket, sys
 host, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 six = ":" in host
 with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as sock:
     sock.setsockopt(*((socket.IPPROTO_IPV6, 23, 3) if six else (socket.IPPROTO_IP, 10, 3)))
     for _ in range(3):
-        sock.sendto(bytes(size), (host, port))
+        with contextlib.suppress(OSError):
+            sock.sendto(bytes(size), (host, port))
+"""
+
+# As the echo service, but before each answer it sends the client three that must stay whole.
+_ANSWER_WHOLE: Final = """
+import contextlib, socket, sys
+port, size = map(int, sys.argv[1:])
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+    sock.setsockopt(socket.IPPROTO_IPV6, 23, 3)
+    sock.setsockopt(socket.IPPROTO_IP, 10, 3)
+    sock.bind(("::", port))
+    print("ready", flush=True)
+    while True:
+        data, client = sock.recvfrom(100)
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                sock.sendto(bytes(size), client)
+        sock.sendto(data, client)
 """
 
 _HOW_REFUSED: Final = """
@@ -136,20 +158,60 @@ def test_packets_above_the_mtu_that_must_stay_whole_kill_nothing(
 ) -> None:
     lab = standing.lab
     size = standing.record()["mtu"] + 1000
-    links = [(lab.lan, "eth0"), (lab.gateway, "lan0")]
-    for machine, adapter in links:
-        machine.ip("link", "set", adapter, "mtu", "40000")
-    try:
+    with large_packets((lab.lan, "eth0"), (lab.gateway, "lan0")):
         rule = f'iifname "lan0" udp dport {DATAGRAMS} meta length > {size}'
         with one_connection(standing), counted(lab.gateway, "prerouting", rule) as seen:
             lab.lan.python(_SEND_WHOLE, address, str(DATAGRAMS), str(size))
             wait_until(lambda: answers_udp(lab.lan, address), 5)
         assert seen == [3]
+
+
+@contextlib.contextmanager
+def large_packets(*links: tuple[LabMachine, str]) -> Iterator[None]:
+    """Let the adapters of LINKS, as (machine, name), carry packets of 40 000 bytes for the block.
+
+    At its end the first machine forgets what it has learned of the ways.
+    """
+    for machine, adapter in links:
+        machine.ip("link", "set", adapter, "mtu", "40000")
+    try:
+        yield
     finally:
         for machine, adapter in links:
             machine.ip("link", "set", adapter, "mtu", "1500")
-        lab.lan.ip("route", "flush", "cache")
-        lab.lan.ip("-6", "route", "flush", "cache")
+        for family in ("-4", "-6"):
+            links[0][0].ip(family, "route", "flush", "cache")
+
+
+def test_packets_above_the_mtu_from_the_other_end_kill_nothing(lab: Lab) -> None:
+    """Neither as answers, nor unasked."""
+    vpn = Vpn(lab, transport="w")
+    server, inner = lab.server, lab.inner
+    argv = [sys.executable, "-c", _ANSWER_WHOLE, str(DATAGRAMS), str(WHOLE)]
+    for machine in (server, inner):
+        assert read_line(Office(lab).start(argv, machine=machine), 10) == "ready\n"
+    vpn.up(*SHARED, "--no-nat")
+    record = vpn.record()
+    here, there = (
+        [cidr.partition("/")[0] for cidr in record[f"{end}_addresses"]]
+        for end in ("local", "remote")
+    )
+    assert record["mtu"] < WHOLE
+    rule = f'iifname "inner0" meta l4proto udp meta length > {WHOLE}'
+    with (
+        large_packets((inner, "eth0"), (server, "inner0")),
+        one_connection(vpn),
+        counted(server, "prerouting", rule) as seen,
+    ):
+        for target in (*INNER_HOSTS, *there):
+            assert answers_udp(lab.lan, target), target
+        for machine in (server, inner):
+            for target in (lab.lan.address, lab.lan.address6, *here):
+                machine.python(_SEND_WHOLE, target, str(DATAGRAMS), str(WHOLE))
+    # At the server the kernel refuses them at once; what comes by inner0 has to be turned away.
+    assert seen == [18]
+    assert vpn.record()["reconnects"] == 0
+    vpn.down()
 
 
 # -- while ssh is away -------------------------------------------------------------------------

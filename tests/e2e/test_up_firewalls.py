@@ -10,10 +10,12 @@ lan2 ──eth0 ── lan1 ┤ gateway ── wan0 ══ssh══ server ─�
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.contract.agent_site import USE_TABLES
 from tests.e2e.office import exit_code
 from tests.e2e.vpn import SHARED, Vpn, fetch
 from tests.lab import ALICE_PASSWORD, Lab, LabMachine, firewalls
@@ -63,6 +65,30 @@ def test_the_lan_gets_through_the_servers_firewall(lab: Lab, firewall: Start, lo
         closed = {} if is_open else vpn.remote()
         assert vpn.unreachable(vpn.remote()) == [*closed], "what comes in stays the firewall's"
         vpn.down()
+
+
+def test_a_server_with_iptables_and_no_nft(lab: Lab) -> None:
+    vpn = Vpn(lab, login="alice")
+    server = lab.server
+    # The tables that iptables makes stay.
+    server.run(["sh", "-ec", USE_TABLES], user="root")
+    lab.checkpoint()
+    with lab.unchanged(), without_nft(server):
+        vpn.up(*SHARED, "--lan-address", "192.168.77.200")
+        assert "sshvpn_" in server.run(["iptables-save"], user="root").stdout
+        assert vpn.unreachable({**vpn.everything(), "http://192.168.77.200:8080/": "server"}) == []
+        vpn.down()
+
+
+@contextlib.contextmanager
+def without_nft(machine: LabMachine) -> Iterator[None]:
+    """Have no program called nft on MACHINE for the block."""
+    path = machine.run(["sh", "-c", "command -v nft"], user="root").stdout.strip()
+    machine.run(["mount", "--bind", "/dev/null", path], user="root")
+    try:
+        yield
+    finally:
+        machine.run(["umount", "--lazy", path], user="root")
 
 
 def test_firewalls_on_both_sides_and_a_password_for_sudo(lab: Lab) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.contract.agent_site import BUSYBOX_IP, other_ip
 from tests.contract.carrier_site import give_bob_a_tun
 from tests.e2e.office import HOME
 from tests.e2e.test_up_faults import _SEND_EMPTY
@@ -108,6 +109,16 @@ def test_a_login_shell_of_ones_own_a_banner_and_noise(lab: Lab, shell: str) -> N
     assert vpn.unreachable({**vpn.published(), **vpn.remote()}) == []
     vpn.down()
     server.run(["chsh", "-s", "/bin/bash", "alice"], user="root")
+
+
+@pytest.mark.parametrize("transport", [None, "w"], ids=["auto", "w"])
+def test_a_server_whose_ip_is_busyboxs(lab: Lab, transport: str | None) -> None:
+    vpn = Vpn(lab, login="alice", transport=transport)
+    with lab.unchanged(), other_ip(lab.server, BUSYBOX_IP):
+        vpn.up()
+        assert vpn.unreachable(vpn.everything()) == []
+        assert vpn.record()["transport"] == (transport or "stream")
+        vpn.down()
 
 
 @pytest.mark.parametrize("offset", ["-20 years", "+20 years"])

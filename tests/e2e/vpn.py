@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -88,6 +89,10 @@ class Vpn:
     def up(self, *args: str) -> str:
         """Run `sshvpn up ARGS` and return what it printed."""
         return self.lab.sshvpn("up", *(args or SHARED), *self._transport).stdout
+
+    def try_up(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run `sshvpn up ARGS`, which may fail; return how it ended."""
+        return self.lab.sshvpn("up", *args, *self._transport, check=False)
 
     def down(self) -> None:
         """Run `sshvpn down`."""

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from tests.lab.contents import ALICE
@@ -344,23 +344,25 @@ class Lab:
         _assert_equal(self._baseline)
 
     @contextlib.contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def unchanged(self, *, but: Collection[str] = ()) -> Iterator[None]:
         """Assert that the block leaves all as it was, compared as in `check`, undoing nothing.
+
+        The runtime files BUT may be left.
 
         For a machine that has a firewall: `undo` would take that down, and what was left in its
         chains with it.
         """
         before = Snapshot(self._machines)
         yield
-        _assert_equal(before)
+        _assert_equal(before, but)
 
     def differences(self) -> str:
         """Return what is different now from the checkpoint, a line each, "" for nothing."""
         return self._baseline.differences()
 
 
-def _assert_equal(before: Snapshot) -> None:
+def _assert_equal(before: Snapshot, but: Collection[str] = ()) -> None:
     deadline = time.monotonic() + SETTLE_S
-    while (problems := before.differences()) and time.monotonic() < deadline:
+    while (problems := before.differences(but)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not problems, f"left behind:\n{problems}"

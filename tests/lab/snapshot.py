@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from tests.lab import dump
@@ -29,8 +29,8 @@ class Snapshot:
         self._processes = {name: _commands(machine) for name, machine in machines.items()}
         self._files = {name: _runtime_files(machine) for name, machine in machines.items()}
 
-    def differences(self) -> str:
-        """Return what is different now, a line each, "" for nothing."""
+    def differences(self, but: Collection[str] = ()) -> str:
+        """Return what is different now, a line each, "" for nothing; the files BUT may be new."""
         problems = []
         machines = {name: self._machines[name] for name in self._processes}
         for name, machine in machines.items():
@@ -38,7 +38,7 @@ class Snapshot:
                 continue
             if extra := _commands(machine) - self._processes[name]:
                 problems += [f"{name}: process {line}" for line in extra.elements()]
-            if new := _runtime_files(machine) - self._files[name]:
+            if new := _runtime_files(machine) - self._files[name] - set(but):
                 problems += [f"{name}: file {path}" for path in sorted(new)]
         if not problems:  # the dumps cost more, and a process on its way out may still clean up
             problems += filter(

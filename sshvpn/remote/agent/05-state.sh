@@ -61,7 +61,8 @@ keep() { # LINE: is still wanted, if it is ours at all
 take_over() { # ends the session that holds the label, if there is one, and undoes what it did
   old_mode=
   [ ! -e "$state/holder" ] || read -r old old_start old_session old_session_start old_mode <"$state/holder"
-  if [ "$old_mode" = prepare ] && [ "$mode" = serve ] && in_state "unit ${SSH_TUNNEL:-/}"; then
+  if [ "$old_mode" = prepare ] && [ "$mode" = serve ] &&
+    { in_state "unit ${SSH_TUNNEL:-/}" || in_state "renamed ${SSH_TUNNEL:-/}"; }; then
     # It made this very device for us: it leaves, and what it did is ours.
     hold
     end_process "$old" "$old_start"

@@ -36,6 +36,7 @@ undo_line() { # a line of the journal
     mtu) undo ip link set dev "$2" mtu "$4" ;;
     up) undo ip link set dev "$2" down ;;
     group) undo set_group "$2" "$4" ;;
+    renamed) undo ip link delete dev "$2" ;;
     esac
     ;;
   esac
@@ -86,7 +87,7 @@ undo_unwanted() { # what an earlier commit made and this one does not want
   for journal_line in $backwards; do
     unset IFS
     case $journal_line in
-    unit*) journal=$nl$journal_line$journal ;;
+    unit* | renamed*) journal=$nl$journal_line$journal ;;
     *) case $kept in
       *"$nl$journal_line$nl"*) journal=$nl$journal_line$journal ;;
       *) undo_line "$journal_line" ;;

@@ -34,6 +34,8 @@ _MENDS: Mapping[str, str] = {
     + 'ip tuntap add dev tun8 mode tun user {login}; here: remote_device = "tun8"; '
     "or log in as root",
     "no_tuntap": "the server's kernel or container does not allow it; ask its administrator",
+    "no_ip_tuntap": MADE_BY_ROOT + "apt install iproute2; or log in as root with --transport w, "
+    "or name a tun that is there: remote_device",
     "delivery": "something in that login's start-up files reads the standard input",
 }
 
