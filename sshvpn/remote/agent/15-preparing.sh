@@ -13,8 +13,9 @@ make_device() {
     [ "$unit" -lt 5800 ] || fail no_unit "all units from 5600 to 5799 are taken"
   done
   case $mode in streams) queues=multi_queue ;; *) queues= ;; esac
+  ip tuntap add dev "$device" mode tun user "$user_id" $queues >/dev/null && return
   if ip tuntap show >/dev/null; then
-    run no_tuntap ip tuntap add dev "$device" mode tun user "$user_id" $queues
+    run no_tuntap ip tuntap add dev "$device" mode tun user "$user_id" $queues # for what it says
   elif find_python; then
     tun_said=$("$python" -I -S -c "$tun_program" "$device" "$user_id" $queues 2>&1 </dev/null) ||
       fail no_tuntap "no tun can be made: $tun_said"
