@@ -132,7 +132,7 @@ class Transfer:
 
 
 _KERNEL: Final = """
-import json, sys, time, urllib.request, uuid, websocket
+import json, socket, sys, time, urllib.request, uuid, websocket
 
 base, token, count, every = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 headers = {"Authorization": f"token {token}"}
@@ -140,7 +140,9 @@ opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 request = urllib.request.Request(f"{base}api/kernels", data=b"{}", headers=headers, method="POST")
 kernel = json.load(opener.open(request, timeout=20))["id"]
 stream = websocket.create_connection(
-    f"ws{base.removeprefix('http')}api/kernels/{kernel}/channels", header=headers, timeout=None
+    f"ws{base.removeprefix('http')}api/kernels/{kernel}/channels", header=headers, timeout=None,
+    # This library gives up a silent connection after a minute; a browser does not.
+    sockopt=[(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)],
 )
 code = f"for n in range({count}): print(n, flush=True), time.sleep({every})"
 code = f"import time\\n{code}"

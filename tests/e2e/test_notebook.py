@@ -208,7 +208,7 @@ def test_a_jupyter_that_dies_shows_its_log(notebooks: Notebooks) -> None:
     assert (office.status(), notebooks.servers()) == ([], {})
     # In the foreground, too, where nothing else would show them.
     terminal = office.lab.sshvpn_pty("notebook", "server", env={"TERM": "xterm"}, timeout=60)
-    terminal.expect("sshvpn: jupyter: .*nowhere.pem. does not exist")
+    terminal.expect("sshvpn: jupyter: .*?nowhere.pem. does not exist")
     terminal.expect("sshvpn: Jupyter ended at server while it started")
     terminal.close()
 

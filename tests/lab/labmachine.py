@@ -147,19 +147,20 @@ class LabMachine(Machine):
     def start_jupyter(
         self,
         port: int = 8888,
-        *,
+        *options: str,
         user: str = "alice",
         token: str = "letmein",  # noqa: S107
     ) -> Service:
         """Start a real Jupyter server (JupyterLab where it is installed) on localhost:PORT.
 
+        OPTIONS are more of its own.
         It answers when this returns; its address with the token is `url + "lab?token=" + token`.
         """
         argv = [
             sys.executable, "-m", "jupyterlab",
             "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--port-retries=0",
             f"--IdentityProvider.token={token}", "--ServerApp.allow_remote_access=True",
-            "--ServerApp.terminals_enabled=False",
+            "--ServerApp.terminals_enabled=False", *options,
         ]  # fmt: skip
         log = f"/var/log/jupyter-{port}.log"
         with self.host_path(log).open("w") as stream:

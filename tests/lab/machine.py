@@ -293,7 +293,7 @@ class Machine:
     def processes(self) -> dict[int, str]:
         """Return all processes of the machine: number in the machine, and "UID COMMAND LINE".
 
-        PID 1 and zombies are left out.
+        PID 1 and zombies are left out, and where this checkout lies: it may be called anything.
         """
         result: dict[int, str] = {}
         for path in pathlib.Path(f"/proc/{self.pid}/root/proc").iterdir():
@@ -303,7 +303,8 @@ class Machine:
                 command = (path / "cmdline").read_bytes().replace(b"\0", b" ").strip()
                 if command:
                     uid = path.stat().st_uid
-                    result[int(path.name)] = f"{uid} {command.decode(errors='replace')}"
+                    line = command.decode(errors="replace").replace(f"{CHECKOUT}/", "")
+                    result[int(path.name)] = f"{uid} {line}"
         return result
 
     def parent(self, pid: int) -> int | None:
