@@ -25,6 +25,11 @@ _START_AGAIN_S = (1.0, 60.0)
 """The first and the longest wait before a process that has ended is started again."""
 
 
+FIRST_S = 0.2
+"""So long the first word waits, in which a command that started the session ends: the process that
+says it takes both."""
+
+
 class Announcer:
     """One session's, which is of ``profile``. ``make_server`` returns a process to be started.
 
@@ -112,6 +117,8 @@ class Announcer:
             log.warning("changes are not followed: %s", error)
 
     async def _tell(self) -> None:
+        if self._wishes.portal is None:  # a person waits for that
+            await asyncio.sleep(FIRST_S)
         while True:
             await self._dirty.wait()
             self._dirty.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 
 _PIECE = 1 << 16
@@ -30,6 +31,10 @@ class Lines:
             self._begun += data
         line, end, self._begun = self._begun.partition(b"\n")
         return line + end
+
+    def is_quiet(self, for_s: float) -> bool:
+        """Wait until something comes, at most so long, and return whether nothing did."""
+        return not self._begun and not select.select([self._peer], [], [], for_s)[0]
 
     def take(self) -> int | None:
         """Return the only descriptor that has come, which the caller closes; None: not one."""

@@ -44,6 +44,8 @@ from sshvpn.privileged.units import Units
 
 LONGEST_LINE = 1 << 20
 _MOST_STEPS = 4096
+_QUIET_S = 0.5
+"""After this, what the last requests left behind goes: with fifty tunnels it is megabytes."""
 
 
 class HelperServer:
@@ -76,9 +78,9 @@ class HelperServer:
                 self._send(answer, self._handed)
                 self._handed = None
                 self._kernel.tables.see()
-                del answer
-                # Netlink's messages hold on to one another: with fifty tunnels they are megabytes.
-                gc.collect()
+                if not self._is_over and self._lines.is_quiet(_QUIET_S):
+                    del answer
+                    gc.collect()  # netlink's messages hold on to one another
         except OSError:  # the client is gone
             pass
         finally:
