@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI)
 STAMP := .venv/.installed
 # What is handed to pytest; -n 0 runs one test at a time.
-PYTEST ?= -n 2
+PYTEST ?= -n 3
 # What `make bench` measures; all by default.
 MEASURES ?=
 # Processes in the laboratory write here too, also those that are not root.

@@ -31,10 +31,9 @@ class Kernel:
 
     def read(self, label: str, unit: int) -> NetworkState:
         """Return all that the tunnel has."""
-        links = [link for link in self.netlink.links() if link.unit == unit]
         return NetworkState(
             label,
-            link=links[0] if links else None,
+            link=self.netlink.link(unit),
             addresses=self.netlink.addresses(unit),
             routes=self.netlink.routes(unit),
             rules=self.netlink.rules(unit),

@@ -91,28 +91,20 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Return every tun device that bears our name."""
-        found = []
-        for message in self._ip.get_links():
-            unit = marks.unit_of(message.get("IFLA_IFNAME") or "")
-            info = message.get_attr("IFLA_LINKINFO")
-            if unit is None or info is None or info.get_attr("IFLA_INFO_KIND") != "tun":
-                continue
-            data = info.get_attr("IFLA_INFO_DATA")
-            names = message.get_attr("IFLA_PROP_LIST")
-            others = [value for _, value in names["attrs"]] if names else []
-            owner = data.get_attr("IFLA_TUN_OWNER")
-            found.append(
-                Link(
-                    unit,
-                    marks.label_in(message.get_attr("IFLA_IFALIAS") or "") or "",
-                    -1 if owner is None else owner,
-                    message.get_attr("IFLA_MTU"),
-                    is_up=bool(message["flags"] & _IFF_UP),
-                    ssh_name=marks.ssh_device_name(unit) in others,
-                    has_queues=bool(data.get_attr("IFLA_TUN_MULTI_QUEUE")),
-                )
-            )
-        return found
+        units = (marks.unit_of(name) for _, name in socket.if_nameindex())
+        links = (self.link(unit) for unit in units if unit is not None)
+        return [link for link in links if link is not None]
+
+    def link(self, unit: int) -> Link | None:
+        """Return the unit's tun device; None where there is none."""
+        index = self._index(marks.device_name(unit))
+        if index is None:
+            return None
+        # One at a time: a message with all that the kernel tells of a device is 100 kB here.
+        with _told(f"the device {marks.device_name(unit)}", is_deletion=True):
+            for message in self._ip.link("get", index=index):
+                return _link(message, unit)
+        return None
 
     def is_taken(self, name: str) -> bool:
         """Whether a device answers to ``name``."""
@@ -323,6 +315,25 @@ class Netlink:
 def adapters() -> list[str]:
     """Return the names of all adapters."""
     return [name for _, name in socket.if_nameindex()]
+
+
+def _link(message: Any, unit: int) -> Link | None:
+    info = message.get_attr("IFLA_LINKINFO")
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "tun":
+        return None
+    data = info.get_attr("IFLA_INFO_DATA")
+    names = message.get_attr("IFLA_PROP_LIST")
+    others = [value for _, value in names["attrs"]] if names else []
+    owner = data.get_attr("IFLA_TUN_OWNER")
+    return Link(
+        unit,
+        marks.label_in(message.get_attr("IFLA_IFALIAS") or "") or "",
+        -1 if owner is None else owner,
+        message.get_attr("IFLA_MTU"),
+        is_up=bool(message["flags"] & _IFF_UP),
+        ssh_name=marks.ssh_device_name(unit) in others,
+        has_queues=bool(data.get_attr("IFLA_TUN_MULTI_QUEUE")),
+    )
 
 
 def _family(text: str) -> int:

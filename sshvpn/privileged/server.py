@@ -70,22 +70,24 @@ class HelperServer:
             self._kernel.netlink.prepare()
             gc.freeze()  # what is loaded stays, and need not be looked at below
             while not self._is_over:
+                if self._lines.is_quiet(_QUIET_S):
+                    gc.collect()  # netlink's messages hold on to one another
                 line = self._lines.next(LONGEST_LINE)
                 if not line.endswith(b"\n"):
                     break  # the end, or a line that nobody of ours sends
-                answer = self._answer(line)
-                self._lines.forget()  # who reads the answer finds nothing kept
-                self._send(answer, self._handed)
-                self._handed = None
-                self._kernel.tables.see()
-                if not self._is_over and self._lines.is_quiet(_QUIET_S):
-                    del answer
-                    gc.collect()  # netlink's messages hold on to one another
+                self._serve_one(line)
         except OSError:  # the client is gone
             pass
         finally:
             self._lines.forget()
             self._tear_down()
+
+    def _serve_one(self, line: bytes) -> None:
+        answer = self._answer(line)
+        self._lines.forget()  # who reads the answer finds nothing kept
+        self._send(answer, self._handed)
+        self._handed = None
+        self._kernel.tables.see()
 
     def _send(self, record: Mapping[str, object], handed: socket.socket | None) -> None:
         if handed is None:
