@@ -20,12 +20,12 @@ from sshvpn.plan import marks
 from sshvpn.plan.request import KnownAddress, KnownRoute
 from sshvpn.plan.state import Address, Link, PolicyRule, ProxyNeighbour, Route
 from sshvpn.privileged.proxies import proxy_neighbours
+from sshvpn.privileged.routes import FAMILIES, UNREACHABLE, SeenRoute, known, ours, seen
 from sshvpn.privileged.tun import create_tun
 
 # linux/if.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
 _IFF_UP = 0x1
-_UNICAST, _LOCAL, _UNREACHABLE = 1, 2, 7
-_LOCAL_TABLE, _SCOPE_LINK = 255, 253
+_SCOPE_LINK = 253
 _TO_TABLE, _INVERT = 1, 2
 _NTF_PROXY = 8
 _NO_SUPPRESSION = 0xFFFFFFFF
@@ -172,7 +172,7 @@ class Netlink:
             "proto": marks.PROTOCOL,
         }
         if route.device is None:
-            return {**words, "type": _UNREACHABLE}
+            return {**words, "type": UNREACHABLE}
         if words["family"] == socket.AF_INET:
             words["scope"] = _SCOPE_LINK  # as iproute2 has it for what needs no next hop
         return {**words, "oif": self._need(route.device)}
@@ -182,46 +182,23 @@ class Netlink:
         return frozenset(route for route, of in self._our_routes() if of == unit)
 
     def _our_routes(self) -> Iterator[tuple[Route, int]]:
-        for message, prefix, device, table in self._routes():
-            metric = message.get_attr("RTA_PRIORITY") or 0
-            if message["proto"] != marks.PROTOCOL:
-                continue
-            if message["type"] == _UNREACHABLE:
-                unit = metric - marks.twin_metric(0)
-                if 0 <= unit < marks.UNITS:
-                    yield Route(prefix, None, metric, table), unit
-            elif message["type"] == _UNICAST and device is not None:
-                found = marks.unit_of(device)
-                if found is not None:
-                    yield Route(prefix, device, metric, table), found
+        return ours(self._routes())
 
     def known_routes(self) -> list[KnownRoute]:
         """Return all routes to other machines, of all tables."""
-        units = {
-            (route.prefix, route.device, route.table): unit for route, unit in self._our_routes()
-        }
-        found = []
-        for message, prefix, device, table in self._routes():
-            if message["type"] not in (_UNICAST, _UNREACHABLE) or table == _LOCAL_TABLE:
-                continue
-            if prefix.startswith(("fe80:", "ff00:")):
-                continue
-            # IPv6's unreachable routes stand on the loopback device.
-            via = None if message["type"] == _UNREACHABLE else device
-            unit = marks.unit_of(via) if via else None
-            if via is None and message["proto"] == marks.PROTOCOL:
-                unit = units.get((prefix, None, table))
-            found.append(KnownRoute(prefix, via, table, unit))
-        return found
+        return known(self._routes())
 
-    def _routes(self) -> Iterator[tuple[Any, str, str | None, int]]:
+    def _routes(self) -> list[SeenRoute]:
         names = self._names()
-        for family in (socket.AF_INET, socket.AF_INET6):
-            zero = "0.0.0.0" if family == socket.AF_INET else "::"  # noqa: S104 (a prefix)
-            for message in self._ip.get_routes(family=family):
-                prefix = f"{message.get_attr('RTA_DST') or zero}/{message['dst_len']}"
-                table = message.get_attr("RTA_TABLE") or message["table"]
-                yield message, prefix, names.get(message.get_attr("RTA_OIF")), table
+        found: list[SeenRoute] = []
+
+        def note(message: Any) -> bool:
+            if message["family"] in FAMILIES:
+                found.append(seen(message, names))
+            return False  # a message is 17 kB: of many tunnels all at once would be megabytes
+
+        self._ip.route("dump", match=note)
+        return found
 
     # -- rules -----------------------------------------------------------------------------------
 
