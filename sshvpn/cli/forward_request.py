@@ -25,8 +25,8 @@ from sshvpn.spec import (
     parse_destination,
     parse_dynamic,
     parse_forward,
-    quoted,
     refuse_twins,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _host(typed: ForwardWords, hosts: Sequence[str], config: Config) -> str:
     named = [*hosts, *([typed.host] if typed.host is not None else [])]
     if len(named) > 1:
         raise UsageError(
-            f"more than one HOST: {', '.join(map(quoted, named))}",
+            f"more than one HOST: {', '.join(map(shown, named))}",
             "one forward has one host; start two",
         )
     if named:

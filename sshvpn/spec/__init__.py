@@ -17,7 +17,7 @@ from sshvpn.spec.library import not_carried
 from sshvpn.spec.notebook import make_wish, parse_directory, parse_jupyter
 from sshvpn.spec.ssh_option import parse_ssh_option
 from sshvpn.spec.twins import forward_twins, published_twins, refuse_twins, twins_error
-from sshvpn.spec.words import parse_port, quoted
+from sshvpn.spec.words import parse_port, shown
 
 __all__ = [
     "check_jump",
@@ -38,7 +38,7 @@ __all__ = [
     "parse_publish",
     "parse_ssh_option",
     "published_twins",
-    "quoted",
     "refuse_twins",
+    "shown",
     "twins_error",
 ]

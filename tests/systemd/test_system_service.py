@@ -143,12 +143,20 @@ def command_line(pid: int) -> str:
 
 
 def programs_of(site: Site) -> set[str]:
-    """Return what runs in the service for good: not what a part of it starts for a moment."""
-    lines = set()
-    for pid in in_service(site):
-        with contextlib.suppress(OSError):
-            lines.add(command_line(pid))
-    return {line for line in lines if "sshvpn" in line}
+    """Return what runs in the service for good: not what a part of it starts for a moment.
+
+    What tells the LAN is the last that is started.
+    """
+
+    def lines() -> set[str]:
+        found = set()
+        for pid in in_service(site):
+            with contextlib.suppress(OSError):
+                found.add(command_line(pid))
+        return {line for line in found if "sshvpn" in line}
+
+    wait_until(lambda: any("sshvpn.lan.main" in line for line in lines()), 30, every=0.1)
+    return lines()
 
 
 def test_its_log_is_followed_until_ctrl_c(office: Site) -> None:
