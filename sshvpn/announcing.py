@@ -24,8 +24,7 @@ log = logging.getLogger("sshvpn.lan")
 _START_AGAIN_S = (1.0, 60.0)
 """The first and the longest wait before a process that has ended is started again."""
 
-
-FIRST_S = 0.2
+_FIRST_S = 0.2
 """So long the first word waits, in which a command that started the session ends: the process that
 says it takes both."""
 
@@ -118,7 +117,7 @@ class Announcer:
 
     async def _tell(self) -> None:
         if self._wishes.portal is None:  # a person waits for that
-            await asyncio.sleep(FIRST_S)
+            await asyncio.sleep(_FIRST_S)
         while True:
             await self._dirty.wait()
             self._dirty.clear()

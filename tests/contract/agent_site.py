@@ -252,7 +252,6 @@ def processes_gone(lab: Lab) -> None:
     """Return when nothing of an agent runs on the server any more."""
     wait_until(
         lambda: not any("sshvpn-agent" in line for line in lab.server.processes().values()),
-        30,
         what="an agent still runs",
     )
 

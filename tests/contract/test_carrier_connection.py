@@ -52,9 +52,7 @@ def sweep(one: Carrier) -> None:
 
 
 def unchanged(lab: Lab, before: str) -> None:
-    wait_until(
-        lambda: not difference(before, lab.server.dump(), "server"), 30, what="not as before"
-    )
+    wait_until(lambda: not difference(before, lab.server.dump(), "server"), what="not as before")
 
 
 def signal(lab: Lab, one: Carrier, name: str) -> None:

@@ -144,7 +144,8 @@ def test_a_server_whose_ip_fails_at_any_change_leaves_nothing(
     lab: Lab, login: str, transport: str | None, steps: slice
 ) -> None:
     vpn = Vpn(lab, login=login, transport=transport)
-    assert each_call(vpn, lab.server, "ip", steps) >= 2
+    # Of every second one, one is of those that the agent can do without.
+    assert each_call(vpn, lab.server, "ip", steps) >= (3 if transport is None else 2)
 
 
 def each_call(vpn: Vpn, machine: LabMachine, program: str, steps: slice) -> int:

@@ -158,7 +158,7 @@ def test_a_supervisor_that_is_killed_takes_all_with_it(vpn: Vpn) -> None:
     with vpn.lab.unchanged(but=(f"{place}/control", f"{place}/lock")):
         record = up(vpn, "server", "--lan", "--publish", "8888", "--route", "10.20.0.0/24")
         vpn.lab.gateway.kill(record["pid"])
-        wait_until(lambda: is_bare(vpn.lab), 15)
+        wait_until(lambda: is_bare(vpn.lab), 5)
     assert vpn.lab.sshvpn("status").stdout.strip() == "nothing is up"
     tidy(vpn)
     vpn.lab.check()

@@ -28,7 +28,7 @@ REMOTE: Final = ("10.20.0.0/24", "fd20::/64", "100.64.0.0/10")
 PATIENT: Final = ("--ServerApp.tornado_settings={'ws_ping_interval': 0}",) if IS_LONG else ()
 """Jupyter itself ends a websocket on which nobody has answered its pings for 90 s."""
 BEFORE_S: Final = 4.0
-FLOW_WITHIN_S: Final = 130.0 if IS_LONG else 10.0
+FLOW_WITHIN_S: Final = 60.0 if IS_LONG else 10.0
 """Its own retransmission timer adds to what the tunnel takes: it is doubled each time, up to two
 minutes (TCP_RTO_MAX)."""
 

@@ -37,7 +37,7 @@ from tests.lab.wan import TAPS, Emulator, Wan
 from tests.lab.wiring import lay, settle
 
 AGENT_SOCKET: Final = f"{ALICE.home}/.ssh/agent.sock"
-SETTLE_S: Final = 15.0
+SETTLE_S: Final = 5.0
 
 
 class Lab:

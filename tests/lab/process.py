@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def wait_until(
-    predicate: Callable[[], T], timeout: float = 20, *, what: str | None = None, every: float = 0.01
+    predicate: Callable[[], T], timeout: float = 10, *, what: str | None = None, every: float = 0.01
 ) -> T:
     """Call PREDICATE until what it returns is true, and return that.
 

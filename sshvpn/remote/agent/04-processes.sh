@@ -40,6 +40,11 @@ session_of() { # PID: sets session, the process of sshd that PID belongs to, or 
 
 nap() { sleep 0.05 || sleep 1; }
 
+look_at_clock() { # sets clock to the hundredths of a second since boot
+  read -r clock clock_rest </proc/uptime
+  clock=${clock%.*}${clock#*.}
+}
+
 end_process() { # PID START: lets it end by itself for five seconds
   is_alive "$1" "$2" || return 0
   kill "$1"

@@ -99,10 +99,11 @@ linger() {
   disarm
   undo_made
   : >"$state/journal"
-  linger_tries=60
-  while is_holder && [ "$linger_tries" -gt 0 ]; do
+  look_at_clock
+  linger_end=$((clock + 300))
+  while is_holder && [ "$clock" -lt "$linger_end" ]; do
     nap
-    linger_tries=$((linger_tries - 1))
+    look_at_clock
   done
 }
 

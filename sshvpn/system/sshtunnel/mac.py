@@ -1,7 +1,7 @@
 """The packets' MAC by the library that encrypts them.
 
 paramiko takes Python's hmac, which is quick with OpenSSL and slow without; see
-sshvpn.system.imports. An AEAD cipher needs none.
+sshvpn.privileged.imports. An AEAD cipher needs none.
 """
 
 from __future__ import annotations
