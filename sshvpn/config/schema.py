@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from sshvpn.config.entries import Config, ForwardEntry, NotebookEntry, TunnelEntry
 from sshvpn.config.lines import key_lines
+from sshvpn.config.specs import placed_specs, refuse_not_carried, refuse_twins
 from sshvpn.config.toml import loads
 from sshvpn.config.value import Source, Table, Value
 from sshvpn.errors import ConfigError, UsageError
@@ -21,9 +21,7 @@ from sshvpn.model import (
     DEFAULT_ROUTE,
     STREAMS_MAX,
     Destination,
-    Direction,
     EngineName,
-    ForwardSpec,
     JupyterWay,
     SshOptions,
     Transport,
@@ -33,21 +31,16 @@ from sshvpn.spec import (
     forward_twins,
     is_host,
     make_wish,
-    not_carried,
     parse_address_port,
     parse_bind,
     parse_destination,
     parse_directory,
-    parse_dynamic,
-    parse_forward,
     parse_interface,
     parse_jupyter,
     parse_publish,
     parse_ssh_option,
     published_twins,
-    twins_error,
 )
-from sshvpn.spec.twins import Twins
 
 MTU_MIN = 576
 """RFC 791: what every IPv4 host takes."""
@@ -173,11 +166,7 @@ def _is_profile_name(name: str) -> bool:
 def _forward(name: str, value: Value) -> ForwardEntry:
     table = value.table(FORWARD_KEYS)
     host, destination = _host(table)
-    placed = [
-        (item, item.parsed(parser))
-        for key, parser in _SPEC_PARSERS.items()
-        for item in table.each(key, lambda item: item)
-    ]
+    placed = placed_specs(table)
     if not placed:
         raise value.error("there is nothing to forward", 'write specs = ["9999:8888"]')
     entry = ForwardEntry(
@@ -196,22 +185,9 @@ def _forward(name: str, value: Value) -> ForwardEntry:
         tuning=_tuning(table),
         keepalive_s=table.get("keepalive", lambda value: value.number(1, KEEPALIVE_MAX_S), None),
     )
-    _refuse_twins(placed, forward_twins(entry.specs, entry.binds, lan=entry.lan))
-    _refuse_not_carried(placed, entry.engine)
+    refuse_twins(placed, forward_twins(entry.specs, entry.binds, lan=entry.lan))
+    refuse_not_carried(placed, entry.engine)
     return entry
-
-
-def _refuse_twins(placed: Sequence[tuple[Value, ForwardSpec]], twins: Twins) -> None:
-    if twins is not None:
-        error = twins_error([spec for _, spec in placed], twins)
-        raise placed[twins[1]][0].error(error.message, error.hint)
-
-
-def _refuse_not_carried(placed: Sequence[tuple[Value, ForwardSpec]], engine: EngineName) -> None:
-    for item, spec in placed if engine is EngineName.SSHTUNNEL else ():
-        message = not_carried(spec)
-        if message is not None:
-            raise item.error(message, 'write engine = "openssh", or leave it out')
 
 
 def _notebook(name: str, value: Value) -> NotebookEntry:
@@ -261,7 +237,7 @@ def _tunnel(name: str, value: Value) -> TunnelEntry:
     host, destination = _host(table)
     published = table.each("publish", lambda item: (item, item.parsed(parse_publish)))
     publish = tuple(spec for _, spec in published)
-    _refuse_twins(published, published_twins(publish))
+    refuse_twins(published, published_twins(publish))
     return TunnelEntry(
         name=name,
         host=host,
@@ -334,17 +310,6 @@ def _portal(value: Value) -> int | None:
     if isinstance(value.raw, bool):
         return 0 if value.raw else None
     return value.number(1, 65535)
-
-
-def _parse_remote(text: str) -> ForwardSpec:
-    return parse_forward(text, Direction.REMOTE)
-
-
-_SPEC_PARSERS: Mapping[str, Callable[[str], ForwardSpec]] = {
-    "specs": parse_forward,
-    "remote_specs": _parse_remote,
-    "dynamic_specs": parse_dynamic,
-}
 
 
 def parse_route(text: str) -> str:
