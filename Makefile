@@ -6,15 +6,20 @@ PYTHON := .venv/bin/python
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI)
 STAMP := .venv/.installed
 # What is handed to pytest; -n 0 runs one test at a time.
-PYTEST ?= -n 3
+PYTEST ?= -n 3 --maxschedchunk 12
+ALONE := -n 1
+# The status of pytest where what was asked for has no test of that kind.
+NONE := 5
 # What `make bench` measures; all by default.
 MEASURES ?=
+# How long `make fuzz` goes on.
+SECONDS ?= 60
 # Processes in the laboratory write here too, also those that are not root.
 COVERAGE := .coverage.d
 ALL_TESTS := env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/.hypothesis \
   $(PYTHON) -m pytest -p no:cacheprovider
 
-.PHONY: help demo test coverage pythons ready test-systemd unit lint bench faults docs clean system
+.PHONY: help demo test coverage pythons ready test-systemd unit fuzz lint bench faults docs clean system
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +28,7 @@ help:
 	@echo "make coverage  the same, and which lines they reach"
 	@echo "make test-systemd  the services alone, in a Debian that systemd runs"
 	@echo "make unit    the tests that need no root, in seconds"
+	@echo "make fuzz    damaged frames for a minute, or for SECONDS=N"
 	@echo "make pythons  the same under every Python from 3.10 on that is here"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   how fast it is, against its peers"
@@ -48,8 +54,17 @@ lint: $(STAMP)
 unit: $(STAMP)
 	$(PYTHON) -m pytest tests/unit
 
+# What tests/unit tries for a moment; what broke a promise is printed, with its seed.
+fuzz: $(STAMP)
+	$(PYTHON) -m tests.fuzz.frames $(SECONDS)
+
+# Twice, and both to their ends: the tests of how many seconds an outage takes are alone.
 test: ready lint
-	$(ROOT) $(ALL_TESTS) $(PYTEST)
+	@$(ROOT) $(ALL_TESTS) $(PYTEST) -m "not timed"; shared=$$?; \
+	$(ROOT) $(ALL_TESTS) $(PYTEST) $(ALONE) -m timed; timed=$$?; \
+	for status in $$shared $$timed; do \
+	  [ $$status -eq 0 ] || [ $$status -eq $(NONE) -a -n "$(PYTEST)" ] || exit $$status; \
+	done
 
 # Every process that a test starts is watched, which takes as long again as the tests.
 coverage: ready
@@ -78,7 +93,8 @@ bench: system $(STAMP)
 
 # The tests of outages at full length (a cut of five minutes, five hundred reconnects); what they
 # measure is printed. About an hour. SSHVPN_TEST_TRANSPORT says for which transport.
-FAULTS := $(addprefix tests/e2e/test_,up_outages.py up_transfers.py up_endurance.py forward_outages.py)
+FAULTS := $(addprefix tests/e2e/test_,up_outages.py up_ways.py up_far.py up_crash.py \
+  up_transfers.py up_endurance.py forward_outages.py)
 faults: system $(STAMP)
 	@$(ROOT) env SSHVPN_TEST_FAULTS=long SSHVPN_TEST_TRANSPORT=$(or $(SSHVPN_TEST_TRANSPORT),w) \
 	  PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -p no:cacheprovider -q -n 0 -s $(FAULTS)

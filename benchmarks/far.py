@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from benchmarks import ways
-from benchmarks.network import DIRECTIONS, OURS, ping_ms
+from benchmarks.network import BESIDE, DIRECTIONS, OURS, ping_ms
 from benchmarks.office import HERE, LOAD_PORT, PLAIN_PYTHON, Office
 from benchmarks.table import Row, paired
 from tests.lab import Wan, wait_until
@@ -112,31 +112,35 @@ def measure_narrow(office: Office, *, rounds: int) -> list[Row]:
         **ways.transports(),
         PEER: partial(ways.ssh_w, congestion_control="cubic"),
     }
-    found: dict[str, list[float]] = defaultdict(list)
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
     with _shaped(office, NARROW):
         for _ in range(rounds):
             for name in list(those):
                 try:
                     with those[name](office) as address:
-                        found[name].append(ping_ms(office.lab.lan, address, PING_S))
+                        for verb in BESIDE:
+                            ms = ping_ms(office.lab.lan, address, verb, PING_S)
+                            found[name, verb].append(ms)
                 except ways.NotHereError as error:
                     _left_out(name, error)
                     del those[name]
-    peer = statistics.median(found[PEER])
-    rows = []
-    for name in (name for name in those if name != PEER):
-        ours = statistics.median(found[name])
-        is_bound = name == OURS
-        rows.append(
-            Row(
-                f"{name}, ping while bytes are pushed, 40 ms, 50 Mbit/s; {PEER}",
-                f"{ours:.0f} ms",
-                f"{peer:.0f} ms",
-                bound=f"< {PATH_MS:g} + {QUEUE_MS:g} ms" if is_bound else "-",
-                ok=ours < PATH_MS + QUEUE_MS if is_bound else None,
-            )
-        )
-    return rows
+    return [
+        _narrow_row(name, verb, found[name, verb], found[PEER, verb])
+        for name in those
+        if name != PEER
+        for verb in BESIDE
+    ]
+
+
+def _narrow_row(name: str, verb: str, ours: list[float], peer: list[float]) -> Row:
+    ms, is_bound = statistics.median(ours), name == OURS
+    return Row(
+        f"{name}, ping while bytes are {BESIDE[verb]}, 40 ms, 50 Mbit/s; {PEER}",
+        f"{ms:.0f} ms",
+        f"{statistics.median(peer):.0f} ms",
+        bound=f"< {PATH_MS:g} + {QUEUE_MS:g} ms" if is_bound else "-",
+        ok=ms < PATH_MS + QUEUE_MS if is_bound else None,
+    )
 
 
 @contextmanager

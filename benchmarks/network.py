@@ -28,11 +28,13 @@ from tests.lab import LabMachine
 from tests.lab.process import read_line
 
 DIRECTIONS = {"push": "to the server", "pull": "from the server"}
+BESIDE = {"push": "pushed", "pull": "pulled"}
+"""What is done with the bytes beside a ping."""
 COUNT_PORT = 7100
 DATAGRAM = 200
 TRANSFER_S, BLAST_S, PING_S = 2.0, 3.0, 3.0
 OURS, PEER = "stream", "ssh -w"
-BYTES = {"bytes": "ssh HOST cat", "bytes to cat": "ssh HOST head | cat"}
+BYTES = {"bytes": "ssh HOST cat", "bytes to cat": "ssh HOST head to cat"}
 """The byte streams. From the server the first one has nobody who reads what ssh writes."""
 TIMES_FASTER, TIMES_PACKETS = 8.0, 8.0
 OF_BYTES, OF_CPU = 0.75, 1.3
@@ -45,13 +47,14 @@ class Samples:
     """What one way did, round by round: each list has a number a round.
 
     ``rate`` in bytes a second and ``cpu`` in seconds a gigabyte, by direction; ``packets`` a
-    second; ``ping_ms`` the median while bytes are pushed; ``memory_mb`` the most of each end.
+    second; ``ping_ms`` the median beside bytes, by their direction; ``memory_mb`` the most of each
+    end.
     """
 
     rate: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     packets: list[float] = field(default_factory=list)
-    ping_ms: list[float] = field(default_factory=list)
+    ping_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     memory_mb: dict[str, float] = field(default_factory=dict)
 
 
@@ -90,7 +93,8 @@ def _sample(office: Office, name: str, address: str, into: Samples) -> None:
         into.cpu[verb].append((_cpu_s(office) - before) / (rate * TRANSFER_S) * 1e9)
     if name in (*ways.transports(), PEER):
         into.packets.append(_blast(office, address))
-        into.ping_ms.append(ping_ms(lan, address, PING_S))
+        for verb in BESIDE:
+            into.ping_ms[verb].append(ping_ms(lan, address, verb, PING_S))
     if name in ways.transports():
         for machine, mb in _memory_mb(office).items():
             into.memory_mb[machine] = max(into.memory_mb.get(machine, 0.0), mb)
@@ -117,9 +121,9 @@ def _blast(office: Office, address: str) -> float:
         counter.end()
 
 
-def ping_ms(machine: LabMachine, address: str, seconds: float) -> float:
-    """Return the median round trip to ADDRESS while MACHINE pushes bytes to it, in ms."""
-    bulk = machine.popen(_load("push-for", address, seconds + 1.5))
+def ping_ms(machine: LabMachine, address: str, verb: str, seconds: float) -> float:
+    """Return the median round trip to ADDRESS while MACHINE pushes or pulls bytes there, in ms."""
+    bulk = machine.popen(_load(f"{verb}-for", address, seconds + 1.5))
     try:
         ping = ["ping", "-n", "-i0.05", "-W2", f"-c{int(seconds / 0.05)}", address]
         said = machine.run(ping, user="root", timeout=60, check=False).stdout
@@ -233,7 +237,6 @@ def _rate_row(name: str, peer: str, verb: str, found: Mapping[str, Samples]) -> 
 def _packet_rows(name: str, found: Mapping[str, Samples]) -> list[Row]:
     ours, peer = found[name], found[PEER]
     packets = paired(ours.packets, peer.packets)
-    ping = statistics.median(ours.ping_ms)
     is_bound = name == OURS
     return [
         Row(
@@ -244,14 +247,20 @@ def _packet_rows(name: str, found: Mapping[str, Samples]) -> list[Row]:
             f">= {TIMES_PACKETS:g}" if is_bound else "-",
             packets.median >= TIMES_PACKETS if is_bound else None,
         ),
-        Row(
-            f"{name}, ping while bytes are pushed, median; {PEER}",
-            f"{ping:.1f} ms",
-            f"{statistics.median(peer.ping_ms):.1f} ms",
-            bound=f"< {PING_MS:g} ms" if is_bound else "-",
-            ok=ping < PING_MS if is_bound else None,
-        ),
+        *(_ping_row(name, verb, found) for verb in BESIDE),
     ]
+
+
+def _ping_row(name: str, verb: str, found: Mapping[str, Samples]) -> Row:
+    ours, peer = (statistics.median(found[one].ping_ms[verb]) for one in (name, PEER))
+    is_bound = name == OURS
+    return Row(
+        f"{name}, ping while bytes are {BESIDE[verb]}, median; {PEER}",
+        f"{ours:.1f} ms",
+        f"{peer:.1f} ms",
+        bound=f"< {PING_MS:g} ms" if is_bound else "-",
+        ok=ours < PING_MS if is_bound else None,
+    )
 
 
 def _cpu_row(name: str, beside: str, verb: str, found: Mapping[str, Samples]) -> Row:

@@ -1,13 +1,13 @@
 """sshvpn: a VPN-style tunnel manager over plain SSH.
 
 The Python interface is :func:`forward`; everything else is reached by the command line.
-Importing this package is cheap: nothing is loaded before it is used.
+Importing this package is cheap: nothing is loaded before it is used. That includes ``typing``:
+until the command line runs, Ctrl-C is Python's, which answers it with a traceback.
 """
-
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # which mypy takes for true
 if TYPE_CHECKING:
     from sshvpn.api import Forward, forward
     from sshvpn.errors import SshvpnError
@@ -21,7 +21,7 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name at its first use (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

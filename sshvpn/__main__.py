@@ -4,12 +4,14 @@ import os
 import sys
 
 INTERRUPTED = 130
+_OTHERS = 0o077
 
 
 def main() -> None:
     """Run the command line. Ctrl-C while modules still load is exit 130, without a traceback."""
-    _open_standard_descriptors()
     try:
+        _open_standard_descriptors()
+        os.umask(os.umask(_OTHERS) & _OTHERS)  # what we make is ours to enter and read
         from sshvpn.cli.main import run
 
         code = run(sys.argv[1:])

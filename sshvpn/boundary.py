@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the command line passes by here too: plans take a while to 
         InterfaceAddress,
         LanNetwork,
         Listener,
+        TcpCounters,
         TcpEndpoint,
         TcpPath,
         Traffic,
@@ -173,7 +174,10 @@ class LocalEnd(Protocol):
         ...
 
     def changes(self) -> AsyncIterator[None]:
-        """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced)."""
+        """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced).
+
+        Not after those of another tunnel's alone.
+        """
         ...
 
     async def bypass(self) -> Bypass:
@@ -196,6 +200,25 @@ class LocalEnd(Protocol):
 
     async def close(self) -> Sequence[str]:
         """Remove all, and return what could not be removed; twice is fine."""
+        ...
+
+
+class LocalView(Protocol):
+    """This machine as it would be for a tunnel; nothing is changed."""
+
+    async def unit(self) -> int:
+        """Return the unit that it would get. Raises TakenError where it is up."""
+        ...
+
+    async def facts(self) -> Facts:
+        """Return what this machine is like."""
+        ...
+
+    async def bypass(self) -> Bypass:
+        """Return how ssh would go around a default route.
+
+        Raises PrivilegeError where it surely could not.
+        """
         ...
 
 
@@ -247,10 +270,10 @@ class TunnelConnection(Protocol):
         """
         ...
 
-    def life(self) -> int:
-        """Return a number that grows while the server is heard (bytes received or acknowledged).
+    def counters(self) -> TcpCounters | None:
+        """Return what its TCP connection shows; None where it cannot be told, and once it is gone.
 
-        0 where nothing can be told.
+        What the server acknowledges counts there: while those bytes grow, it is heard.
         """
         ...
 
@@ -288,10 +311,10 @@ class TunnelCarrier(Protocol):
 
     async def look(
         self, profile: TunnelProfile, label: str, prompter: Prompter | None
-    ) -> protocol.Facts:
+    ) -> protocol.Facts | None:
         """Log in, and return what the server is like; nothing is changed there.
 
-        Raises as :meth:`connect`.
+        None where the login runs no agent, and :meth:`connect` would do without. Raises as that.
         """
         ...
 
@@ -328,7 +351,7 @@ class Way(Protocol):
     async def wait_open(self) -> bool:
         """Return True once connections are taken that were not taken before.
 
-        False at once where they are taken anyhow, or where it cannot be told.
+        False as soon as it is known that they were taken all along, or that it cannot be told.
         """
         ...
 
@@ -344,10 +367,13 @@ class Way(Protocol):
 class Prober(Protocol):
     """Asks the network whether somebody is there."""
 
-    async def round_trip_s(self, address: str, source: str, timeout_s: float) -> float | None:
+    async def round_trip_s(
+        self, address: str, source: str, timeout_s: float, *, is_sparing: bool = False
+    ) -> float | None:
         """Return how long ``address`` took to answer a packet from ``source``; None: it did not.
 
-        Any answer counts, a refusal too. Needs no privilege.
+        Any answer counts, a refusal too. ``is_sparing``: with one packet where that is enough.
+        Needs no privilege.
         """
         ...
 
@@ -355,8 +381,15 @@ class Prober(Protocol):
         """Raise TakenError where something listens on that TCP port of this machine."""
         ...
 
-    async def holder_of(self, interface: str, address: str) -> str | None:
-        """Return the MAC of who has ``address`` at ``interface`` (ARP, NDP), None if nobody."""
+    def check_may_listen(self, address: str, port: int) -> None:
+        """Raise TakenError as :meth:`check_free`, PrivilegeError where this user may not listen."""
+        ...
+
+    async def holder_of(self, interface: str, address: str, quiet: asyncio.Event) -> str | None:
+        """Return the MAC of who has ``address`` at ``interface`` (ARP, NDP), None if nobody.
+
+        ``quiet`` is set before, when nobody has answered at once, and nothing speaks for one.
+        """
         ...
 
 
@@ -386,8 +419,11 @@ class Interfaces(Protocol):
         """Return the bytes that an adapter has received and sent, None where it is not there."""
         ...
 
-    def changes(self) -> AsyncIterator[None]:
-        """Yield once after every change of a link, an address or a route (coalesced)."""
+    def changes(self, unit: int | None = None) -> AsyncIterator[None]:
+        """Yield once after every change of a link, an address or a route (coalesced).
+
+        With a tunnel's ``unit`` not after those of other tunnels' devices alone.
+        """
         ...
 
 

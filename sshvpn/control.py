@@ -2,13 +2,14 @@
 
 Each session has a directory in the run-time directory, ``KIND-ID/``::
 
-    lock     held by flock(2) while the session lives, and by nothing else
+    lock     held by flock(2) while the session lives, else for a moment by who looks or sweeps
     control  a unix socket, mode 0600: JSON lines, see docs/control-protocol.md
     mux, ask ssh's own sockets
     secret   mode 0600: the token of a notebook
     socket-N symbolic links to the unix sockets that its SPECs make
 
-A session whose lock is free is dead, whatever else lies there. This module starts fast
+A session whose lock is free is dead, whatever else lies there. Who sweeps holds that of the
+run-time directory, too, by which it is told from a session. This module starts fast
 (``sshvpn status`` imports little more) and is synchronous; the server is control_server.py.
 """
 
@@ -60,6 +61,11 @@ def tunnel_id(name: str) -> str:
     return _hash("tunnel", name)
 
 
+def forward_id(name: str) -> str:
+    """Return the label of what the forward NAME runs as, which is a name of the user's own."""
+    return _hash("forward", name)
+
+
 def _hash(*words: str) -> str:
     import hashlib
 
@@ -101,7 +107,7 @@ class SessionDir:
             # Those who only look (is_alive) share the lock for a moment; an owner does not.
             is_owned = not _try_lock(fd, fcntl.LOCK_SH)
             os.close(fd)
-            if is_owned:
+            if is_owned and is_alive(self.path):
                 raise AlreadyUpError(self.path)
 
     def _clear(self) -> None:
@@ -167,13 +173,34 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def is_alive(directory: Path) -> bool:
-    """Whether the session of ``directory`` lives: its lock is held."""
+    """Whether the session of ``directory`` lives: its lock is held, and not by who sweeps."""
+    try:
+        if not _is_held(directory):
+            return False
+        with _sweeping(directory.parent, fcntl.LOCK_SH):
+            return _is_held(directory)
+    except OSError:  # whoever swept has removed it
+        return False
+
+
+def _is_held(directory: Path) -> bool:
     try:
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         return not _try_lock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _sweeping(runtime: Path, kind: int) -> Iterator[None]:
+    """Hold the lock of all who sweep below ``runtime``; waits for it. Raises OSError."""
+    fd = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, kind)
+        yield
     finally:
         os.close(fd)
 
@@ -201,17 +228,26 @@ def session_dirs(runtimes: Iterable[Path]) -> Iterator[Path]:
             yield from sorted(p for p in runtime.iterdir() if p.name.startswith(_BEGINNINGS))
 
 
-def sweep(runtimes: Iterable[Path]) -> list[Path]:
-    """Remove the directories of sessions that have died without doing so, and return them."""
-    return [directory for directory in session_dirs(runtimes) if _remove_if_dead(directory)]
+def sweep(runtimes: Iterable[Path], only: str | None = None) -> list[Path]:
+    """Remove the directories of sessions that have died without doing so, and return them.
+
+    ONLY: the one so called, KIND-ID.
+    """
+    found = [one for one in session_dirs(runtimes) if only in (None, one.name)]
+    return [directory for directory in found if _remove_if_dead(directory)]
 
 
 def _remove_if_dead(directory: Path) -> bool:
-    # With the lock in hand: one that is just starting must not lose its directory.
     try:
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _sweeping(directory.parent, fcntl.LOCK_EX):
+            return _remove_unlocked(directory)
     except OSError:
         return False
+
+
+def _remove_unlocked(directory: Path) -> bool:
+    # With the lock in hand: one that is just starting must not lose its directory.
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _try_lock(fd, fcntl.LOCK_EX) or not _is_at(fd, directory / "lock"):
             return False
@@ -279,8 +315,15 @@ class Client:
         self._socket.sendall(json.dumps({"v": VERSION, **message}).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """Return the next message, or None at the end. Raises SshvpnError on a garbled one."""
-        line = self._reader.readline()
+        """Return the next message, or None at the end. Raises SshvpnError on a garbled one.
+
+        The other side's sudden end is an end, too: who is killed before it has read what was sent
+        leaves a connection that is reset (unix(7)).
+        """
+        try:
+            line = self._reader.readline()
+        except ConnectionError:
+            return None
         if not line:
             return None
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import struct
@@ -18,6 +19,9 @@ from typing import Any
 
 from sshvpn.control import LONGEST_LINE, VERSION
 from sshvpn.errors import SshvpnError
+from sshvpn.waiting import within
+
+log = logging.getLogger("sshvpn.control")
 
 _MOST_BUFFERED = 1 << 20
 _LAST_WORDS_S = 1.0
@@ -53,7 +57,8 @@ class ControlServer:
     """Serves one session. Implements boundary.Prompter by asking an attached client.
 
     ``commands`` maps a command's name to what is called for it; ``requests`` to what takes a
-    while: it gets the message and returns what the reply holds.
+    while: it gets the message and returns what the reply holds. ``on_attach`` is called when a
+    client attaches.
     """
 
     def __init__(
@@ -61,10 +66,13 @@ class ControlServer:
         snapshot: Callable[[], dict[str, Any]],
         commands: Mapping[str, Callable[[], None]],
         requests: Mapping[str, Request] | None = None,
+        *,
+        on_attach: Callable[[], None] = lambda: None,
     ) -> None:
         self._snapshot = snapshot
         self._commands = commands
         self._requests = requests or {}
+        self._on_attach = on_attach
         self._peers: set[_Peer] = set()
         self._server: asyncio.Server | None = None
         self._next_question = 1
@@ -112,7 +120,7 @@ class ControlServer:
                 peer.send(end)
             peer.leave()
             try:
-                await asyncio.wait_for(peer.writer.drain(), _LAST_WORDS_S)
+                await within(_LAST_WORDS_S, peer.writer.drain())
                 peer.writer.close()
             except (OSError, asyncio.TimeoutError):  # it does not read, and never will
                 peer.writer.transport.abort()
@@ -204,7 +212,7 @@ class ControlServer:
             peer.is_attached = command == "attach"
             peer.send({"event": "snapshot", "snapshot": self._snapshot()})
             if peer.is_attached:
-                self._commands["attached"]()
+                self._on_attach()
         elif command == "answer":
             self._take_answer(peer, message)
         elif isinstance(command, str) and command in self._commands:
@@ -223,6 +231,9 @@ class ControlServer:
             peer.send({"ok": False, "error": {"code": error.code, **told}})
         except (ValueError, KeyError, TypeError, AttributeError):
             peer.send(_error("malformed", "the message does not hold what this command needs"))
+        except Exception as bug:
+            log.debug("unexpected", exc_info=True)
+            peer.send(_error("failed", f"something unexpected: {type(bug).__name__}: {bug}"))
 
     def _keep(self, what: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(what)

@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from sshvpn import server_routes
 from sshvpn.errors import SshvpnError, TakenError, TunnelRefusedError, UsageError
 from sshvpn.model import (
     DEFAULT_ROUTE,
@@ -25,15 +26,13 @@ from sshvpn.model import (
 )
 from sshvpn.plan import addresses as plan_addresses, marks, prefixes
 from sshvpn.plan.request import Bypass, Facts, TunnelAddresses, TunnelPlan
+from sshvpn.plan.settings import LOWEST_MTU6
 from sshvpn.plan.state import Appearance, Gate, Lan, Published
 from sshvpn.remote import protocol
 
-LOWEST_MTU6 = 1280
 """RFC 8200, section 5: with less a link carries no IPv6."""
 _SPARE_PORTS = range(49152, 65536)
 """RFC 6335, section 6: for those published services whose own port another one has."""
-_UNICAST = "unicast"
-
 
 _PRIVATE = tuple(
     ipaddress.ip_network(text)
@@ -47,7 +46,8 @@ class Service:
     """A service of the server's side that is published.
 
     ``port`` is where it is reached at the server's end of the tunnel, None where no rights on
-    the server (or a name that only the server resolves) leave nothing but ``ssh -L``.
+    the server (or a name that only the server resolves, or an address to which it forwards
+    nothing) leave nothing but ``ssh -L``.
     """
 
     spec: ForwardSpec
@@ -104,16 +104,23 @@ def choose_addresses(site: Site) -> TunnelAddresses:
     if given is not None:
         _check_given(site, given)
     if wanted is not None and (given is None or ":" not in wanted):
-        chosen = plan_addresses.pick(site.label, (), wanted=wanted, has_ipv6=False)
+        taken = (*_taken_here(site), *site.peers)
+        chosen = plan_addresses.pick(site.label, taken, wanted=wanted, has_ipv6=False)
         if given is None:
             return chosen
         return TunnelAddresses(chosen.local4, given.remote4, given.local6, given.remote6)
     if given is None:
-        raise TunnelRefusedError(
-            "the server's tun has no address, and this login may not give it one",
-            "on the server: ip address add 10.99.0.2/30 dev TUN; here: --address 10.99.0.1/30",
-        )
+        raise _without_address(site)
     return given
+
+
+def _without_address(site: Site) -> TunnelRefusedError:
+    free = plan_addresses.pick(site.label, _taken(site), has_ipv6=False).remote4
+    device = site.remote.device.name if site.remote and site.remote.device else "DEVICE"
+    return TunnelRefusedError(
+        "the server's tun has no address, and this login may not give it one",
+        f"on the server, as root: ip address add {free} dev {device} && ip link set {device} up",
+    )
 
 
 def _has_ipv6(remote: protocol.Facts | None) -> bool:
@@ -135,7 +142,7 @@ def _taken(site: Site) -> Iterator[str]:
     for address in site.remote.addresses:
         if address.interface != own:
             yield from (str(address.address), str(address.network))
-    yield from (str(r.prefix) for r in site.remote.routes if r.interface != own)
+    yield from (str(r.prefix) for r in site.remote.routes if own not in r.interfaces)
 
 
 def _taken_here(site: Site) -> Iterator[str]:
@@ -173,7 +180,7 @@ def _check_given(site: Site, given: TunnelAddresses) -> None:
                     f"the server's tun has {text}, which is in {other}, a network of this machine",
                     "let the server's administrator give it other addresses",
                 )
-        if network != wanted and not any(_is_in(network, pool) for pool in _PRIVATE):
+        if network != wanted and not any(server_routes.is_in(network, pool) for pool in _PRIVATE):
             raise TunnelRefusedError(
                 f"the server's tun has {text}, which is no private address",
                 "let the server's administrator give it others; if you trust it: --address CIDR",
@@ -200,6 +207,7 @@ def local_plan(
 ) -> TunnelPlan:
     """Return what is asked of this machine. Raises UsageError."""
     profile = site.profile
+    reaches_ipv6 = site.remote is not None and server_routes.reaches_ipv6(site.remote)
     return TunnelPlan(
         label=site.label,
         unit=site.unit,
@@ -213,7 +221,7 @@ def local_plan(
         exclude=profile.exclude,
         peers=site.peers,
         has_default=profile.has_default,
-        reaches_ipv6=_reaches_ipv6(site) and addresses.local6 is not None,
+        reaches_ipv6=reaches_ipv6 and addresses.local6 is not None,
         bypass=site.bypass if profile.has_default else None,
         has_nat=profile.nat,
         lans=_lans(site.shared),
@@ -224,13 +232,6 @@ def local_plan(
 
 def _lans(shared: Iterable[InterfaceAddress]) -> tuple[Lan, ...]:
     return tuple(dict.fromkeys(Lan(a.interface, a.network) for a in shared))
-
-
-def _reaches_ipv6(site: Site) -> bool:
-    return site.remote is not None and any(
-        route.prefix.version == 6 and route.prefix.prefixlen == 0 and route.kind == _UNICAST  # noqa: PLR2004
-        for route in site.remote.routes
-    )
 
 
 def _published(
@@ -288,7 +289,7 @@ def services_of(site: Site) -> tuple[Service, ...]:
     for spec in site.profile.publish:
         target = _target(spec)
         port = None
-        if site.can_configure and site.shared and _is_translatable(spec, target):
+        if site.can_configure and _is_translatable(site, spec, target):
             is_ipv6 = ":" in target.host
             wanted = (target.port, *_SPARE_PORTS)
             port = next(one for one in wanted if (is_ipv6, one) not in used)
@@ -311,14 +312,19 @@ def _target(spec: ForwardSpec) -> TcpEndpoint:
     return TcpEndpoint(LOOPBACK4, target.port) if target.host == "localhost" else target
 
 
-def _is_translatable(spec: ForwardSpec, target: TcpEndpoint) -> bool:
+def _is_translatable(site: Site, spec: ForwardSpec, target: TcpEndpoint) -> bool:
+    """Whether the kernels can lead to ``target``, from one of our addresses at least."""
+    is_ipv6 = ":" in target.host
+    if all(here.is_ipv6 != is_ipv6 for here in listen_addresses(spec, site.shared)):
+        return False
     if spec.bind in (LOOPBACK4, LOOPBACK6, "localhost") or target.host == LOOPBACK6:
         return False
     try:
-        ipaddress.ip_address(target.host)
+        address = ipaddress.ip_address(target.host)
     except ValueError:
         return False
-    return True
+    # Nothing is forwarded at the server for a service alone: its sshd connects to it.
+    return site.remote is not None and server_routes.is_led_to(site.profile, site.remote, address)
 
 
 def _listen_port(spec: ForwardSpec) -> int:
@@ -331,24 +337,50 @@ def _listen_port(spec: ForwardSpec) -> int:
 
 
 def remote_end(
-    site: Site, addresses: TunnelAddresses, services: Sequence[Service]
+    site: Site,
+    addresses: TunnelAddresses,
+    services: Sequence[Service],
+    *,
+    gives_way: bool = False,
 ) -> protocol.RemoteEnd:
-    """Return what the agent shall make of the server's end."""
+    """Return what the agent shall make of the server's end.
+
+    Raises UsageError for a LAN that would be routed here while the server itself is in it, and
+    TakenError where the server has another route to it; one that ``gives_way`` leaves it out.
+    """
     profile = site.profile
     own = [ipaddress.ip_interface(one) for one in addresses.local]
-    returns = () if profile.nat else tuple(lan.network for lan in _lans(site.shared))
     versions = {one.version for one in own}
-    routes = [ipaddress.ip_network(one) for one in returns]
+    returns = [lan for lan in _returns(site) if lan.version in versions]
     return protocol.RemoteEnd(
         addresses=tuple(ipaddress.ip_interface(one) for one in addresses.remote),
         mtu=site.mtu,
-        routes=tuple(route for route in routes if route.version in versions),
+        routes=tuple(_free(site, returns, gives_way=gives_way)),
         # This machine's own packets always: nobody beyond the server knows these addresses.
         masquerade=tuple(ipaddress.ip_network(one.ip) for one in own) if profile.routes else (),
-        forward=tuple(_ways_out(site)),
+        forward=tuple(server_routes.ways_out(profile, site.remote)) if site.remote else (),
         published=tuple(_publications(addresses, services)),
         is_guarded=site.is_guarded,
     )
+
+
+def _returns(site: Site) -> list[prefixes.Network]:
+    """Return the networks of the LAN to which the server's answers go, unless they are masked."""
+    return [] if site.profile.nat else [prefixes.parse(lan.network) for lan in _lans(site.shared)]
+
+
+def _free(
+    site: Site, returns: Iterable[prefixes.Network], *, gives_way: bool
+) -> Iterator[prefixes.Network]:
+    """Yield those of ``returns`` with nothing of the server's in their way. Raises what is."""
+    for lan in returns:
+        error = None
+        if site.remote is not None and site.can_configure:
+            error = server_routes.in_the_way(site.remote, lan)
+        if error is None:
+            yield lan
+        elif not gives_way:
+            raise error
 
 
 def _publications(
@@ -360,34 +392,3 @@ def _publications(
             continue
         host = str(ipaddress.ip_interface(listen).ip)
         yield protocol.Publication(host, service.port, service.target.host, service.target.port)
-
-
-def _ways_out(site: Site) -> list[str]:
-    """Return the server's adapters by which the routed networks are reached."""
-    if site.remote is None or not site.profile.routes:
-        return []
-    own = site.remote.device.name if site.remote.device else None
-    known = [
-        (route.prefix, route.interface)
-        for route in site.remote.routes
-        if route.kind == _UNICAST and route.interface not in (None, "lo", own)
-    ]
-    found: dict[str, None] = {}
-    for wanted in _wanted_networks(site.profile):
-        # Those inside the wanted network, and the narrowest that holds all of it.
-        inside = [(p, i) for p, i in known if p.version == wanted.version and _is_in(p, wanted)]
-        around = [(p, i) for p, i in known if p.version == wanted.version and _is_in(wanted, p)]
-        around.sort(key=lambda entry: -entry[0].prefixlen)
-        found |= {str(interface): None for _, interface in [*inside, *around[:1]]}
-    return sorted(found)
-
-
-def _wanted_networks(profile: TunnelProfile) -> list[prefixes.Network]:
-    texts = [route for route in profile.routes if route != DEFAULT_ROUTE]
-    if profile.has_default:
-        texts += [prefixes.ALL4, prefixes.ALL6]
-    return [prefixes.parse(text) for text in texts]
-
-
-def _is_in(inner: prefixes.Network, outer: prefixes.Network) -> bool:
-    return inner.prefixlen >= outer.prefixlen and prefixes.has_overlap(inner, outer)

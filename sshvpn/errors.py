@@ -13,12 +13,16 @@
     │   ├── HostKeyChangedError      5  not the host key that is known
     │   ├── HostKeyUnknownError      5  no host key is known
     │   ├── TunnelRefusedError       5  PermitTunnel or no right to a tun
+    │   │   └── TunnelFailedError    5  a command at the server failed; retried once it has run
     │   └── ForwardingRefusedError   5  the server does not forward
     ├── UnreachableError             6  time can mend it
     │   ├── ResolveError             6  the name did not resolve
     │   ├── NoAnswerError            6  no packet came back through the tunnel
+    │   ├── AdapterAwayError         6  a service's adapter, or its address, is not there yet
     │   └── ConnectionLostError      6  it was there and went
-    ├── TakenError                   7  address, port, route or device is taken
+    ├── TakenError                   7  address, port, route or device is taken; as above
+    ├── NotebookError                1  Jupyter cannot be had at a server that was reached
+    │   └── NotebookLostError        1  it was there before; retried
     └── UnknownSshError              1  ssh said something unheard of; retried
 
 Whether to retry is an attribute of the class, never a match on text. Text from ssh or the
@@ -36,6 +40,8 @@ class Retry(Enum):
     """Only a person can mend it: stop at once."""
     FOREVER = "forever"
     """Time can mend it: try again, with backoff."""
+    ONCE_RUN = "once_run"
+    """What stood may stand again: of one that has run as FOREVER, at a first start as NEVER."""
     ON_LOGIN = "on_login"
     """A person must type something: wait for one, ask nobody."""
 
@@ -125,9 +131,21 @@ class HostKeyUnknownError(RefusedError):
 
 
 class TunnelRefusedError(RefusedError):
-    """The server gives no tun device (PermitTunnel, or no right to one)."""
+    """The server gives no tun device (PermitTunnel, or no right to one).
+
+    ``is_lasting``: it is so until somebody changes the server, and may be remembered for a while.
+    """
 
     code = "tunnel_refused"
+    is_lasting: ClassVar[bool] = True
+
+
+class TunnelFailedError(TunnelRefusedError):
+    """The server's end could not be made what it shall be: a command there has failed."""
+
+    retry = Retry.ONCE_RUN
+    code = "tunnel_failed"
+    is_lasting = False
 
 
 class ForwardingRefusedError(RefusedError):
@@ -142,6 +160,14 @@ class UnreachableError(SshvpnError):
     exit_code = 6
     retry = Retry.FOREVER
     code = "unreachable"
+
+    @classmethod
+    def timed_out(cls) -> "UnreachableError":
+        """Return what it means that the time of a first start is over."""
+        return cls(
+            "the server did not answer within the time given",
+            "look at the network, or give more time with --timeout SECONDS",
+        )
 
 
 class ResolveError(UnreachableError):
@@ -162,11 +188,31 @@ class NoAnswerError(UnreachableError):
     code = "no_answer"
 
 
+class AdapterAwayError(UnreachableError):
+    """An adapter of this machine, or its address, is not there yet; a service waits for it."""
+
+    code = "no_adapter"
+
+
 class TakenError(SshvpnError):
     """Somebody else has the address, port, route or device."""
 
     exit_code = 7
+    retry = Retry.ONCE_RUN
     code = "taken"
+
+
+class NotebookError(SshvpnError):
+    """Jupyter is not at the server, does not start there, or does not answer."""
+
+    code = "notebook"
+
+
+class NotebookLostError(NotebookError):
+    """The same of one that has run: a disk that is not mounted yet or is full can be mended."""
+
+    retry = Retry.FOREVER
+    code = "notebook_lost"
 
 
 class UnknownSshError(SshvpnError):

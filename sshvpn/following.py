@@ -8,6 +8,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from sshvpn.errors import SshvpnError
+from sshvpn.waiting import within
+
+_AFTER_BUG_S = 5.0
 
 
 async def follow(
@@ -30,10 +33,15 @@ async def follow(
     try:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), look_again_s())
+                await within(look_again_s(), changed.wait())
             changed.clear()
-            if not await reconcile():
-                return
+            try:
+                if not await reconcile():
+                    return
+            except Exception as bug:  # noqa: BLE001 (what stands is looked after all the same)
+                _tell(bug, log)
+                await asyncio.sleep(_AFTER_BUG_S)
+                changed.set()
     finally:
         for listener in listeners:
             listener.cancel()
@@ -46,3 +54,10 @@ async def _note(changes: AsyncIterator[None], changed: asyncio.Event, log: loggi
             changed.set()
     except SshvpnError as error:
         log.warning("changes are not followed: %s", error)
+    except Exception as bug:  # noqa: BLE001 (the others are heard)
+        _tell(bug, log)
+
+
+def _tell(bug: Exception, log: logging.Logger) -> None:
+    log.debug("unexpected", exc_info=bug)
+    log.warning("changes are not followed: something unexpected: %s: %s", type(bug).__name__, bug)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sshvpn.boundary import Connection, ForwardEngine, Interfaces, Prompter, TrustStore
-from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
+from sshvpn.errors import AdapterAwayError, PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.following import follow
 from sshvpn.listeners import (
     Addresses,
@@ -86,14 +86,10 @@ class ForwardSession(ProfileSession[ForwardProfile]):
         self._has_shared = False
         self._drains: set[asyncio.Task[None]] = set()
 
+    def _check_adapters(self, profile: ForwardProfile) -> None:
+        refuse_unknown_binds(profile, self._interfaces.names())
+
     async def _check(self, profile: ForwardProfile) -> None:
-        known = self._interfaces.names()
-        for bind in profile.binds:
-            if not is_address(bind) and bind not in known:
-                raise UsageError(
-                    f"--bind {bind}: not an address, and no adapter of this machine",
-                    f"there are: {', '.join(known)}",
-                )
         await self.engine.check(profile)
 
     async def adopt(self, profile: ForwardProfile | None) -> None:
@@ -107,6 +103,8 @@ class ForwardSession(ProfileSession[ForwardProfile]):
                 "the engine and the place of metrics cannot be changed while it is up",
                 f"take it down and up again: sshvpn down {self.name}",
             )
+        if profile.binds != self.profile.binds:
+            self._check_adapters(profile)
         await self._check(profile)
         self._adopted = profile
 
@@ -305,17 +303,18 @@ class ForwardSession(ProfileSession[ForwardProfile]):
         tell_untrusted(self._sharing.untrusted, self.trusting)
 
     def _nowhere(self, spec: str) -> SshvpnError:
+        error = AdapterAwayError if self.is_service else SshvpnError
         if self._sharing.untrusted:
-            return SshvpnError(
+            return error(
                 f"{spec} is not shared: {self._sharing.untrusted[0]} is not a trusted network",
                 "say --lan on the command line to trust it",
             )
         if self.profile.lan:
-            return SshvpnError(
+            return error(
                 f"{spec} is shared with nobody: no adapter of this machine is on a LAN",
                 "ip address lists them; --bind ADAPTER takes any of them",
             )
-        return SshvpnError(
+        return error(
             f"{spec} has nowhere to listen: {', '.join(self.profile.binds)} has no address",
             "give the adapter an address, or --bind another",
         )
@@ -374,6 +373,16 @@ class ForwardSession(ProfileSession[ForwardProfile]):
                 }
             )
         return records
+
+
+def refuse_unknown_binds(profile: ForwardProfile, known: Sequence[str]) -> None:
+    """Raise UsageError where an adapter of ``--bind`` is none of those that are ``known``."""
+    for bind in profile.binds:
+        if not is_address(bind) and bind not in known:
+            raise UsageError(
+                f"--bind {bind}: not an address, and no adapter of this machine",
+                f"there are: {', '.join(known)}",
+            )
 
 
 async def _drain(connection: Connection) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sshvpn.errors import Retry, SshvpnError, TakenError
+from sshvpn.errors import NoAnswerError, Retry, SshvpnError, UnreachableError
 from sshvpn.model import State
 
 BACKOFF_FIRST_S = 0.5
@@ -29,6 +29,10 @@ BACKOFF_MOST_S = 60.0
 BACKOFF_FACTOR = 1.7
 STEADY_AFTER_S = 10.0
 """A connection that stood this long starts the backoff anew when it is lost."""
+SILENCES = 5
+"""So many connections in a row may fall silent within that time; then each waits longer."""
+WOKEN_FOR_S = 5.0
+"""What is lost so soon after the network changed, or the machine woke up, is lost by that."""
 
 
 # Events ------------------------------------------------------------------------------------
@@ -70,7 +74,7 @@ class Wake:
     """The network changed, the machine woke up, HUP, or somebody came to log in.
 
     ``asked`` is True when a person wants it tried again now, whatever it waits for or has
-    failed of; ``login`` when that person can be asked, too.
+    failed of, and an attempt that hangs begun anew; ``login`` when that person can be asked, too.
     """
 
     login: bool = False
@@ -172,7 +176,8 @@ class Life:
 
     Times are seconds on the clock of ``now``; ``deadline`` bounds the first start,
     ``prompt_since`` is when the prompt that is open now was shown. ``flaps`` counts connections
-    in a row that stood for a moment only.
+    in a row that were ended within a moment, ``silences`` those that fell silent within one while
+    the way was open all the time; ``woken_at`` is when the last Wake came while it ran.
     """
 
     phase: State | None = None
@@ -180,8 +185,10 @@ class Life:
     may_prompt: bool = True
     attempt: int = 0
     flaps: int = 0
+    silences: int = 0
     reconnects: int = 0
     since: float | None = None
+    woken_at: float | None = None
     retry_at: float | None = None
     deadline: float | None = None
     prompt_since: float | None = None
@@ -221,7 +228,7 @@ def step(  # noqa: C901, PLR0911 (one return an event: it reads as the table it 
         case TimerFired():
             return _timer_fired(life, now)
         case Wake(login, asked):
-            return _wake(life, login=login, asked=asked or login)
+            return _wake(life, now, login=login, asked=asked or login)
         case WayOpen():
             return _way_open(life)
         case LoginPossible():
@@ -264,7 +271,7 @@ def _connected(life: Life, now: float) -> Step:
 
 def _is_mendable(life: Life, error: SshvpnError) -> bool:
     # A port that was ours and is taken now may come back; one that was never ours is a mistake.
-    return error.retry is Retry.FOREVER or (life.has_run and isinstance(error, TakenError))
+    return error.retry is Retry.FOREVER or (life.has_run and error.retry is Retry.ONCE_RUN)
 
 
 def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
@@ -284,16 +291,34 @@ def _failed(life: Life, error: SshvpnError, now: float, jitter: float) -> Step:
 
 def _back_off(life: Life, now: float, jitter: float) -> Step:
     stood = life.phase is State.RUNNING and life.since is not None
+    is_by_wake = stood and life.woken_at is not None and now - life.woken_at <= WOKEN_FOR_S
     if stood:
-        # What came before the connection has been mended; a server that ends each one has not.
-        flaps = 0 if now - (life.since or 0.0) >= STEADY_AFTER_S else life.flaps + 1
-        life = replace(life, flaps=flaps, attempt=max(flaps - 1, 0))
+        life = _count_moments(life, now, is_by_wake=is_by_wake)
     attempt = life.attempt + 1
-    retry_at = now + backoff_s(attempt, jitter)
+    # Only once: the next connection has not been woken.
+    retry_at = now + (0.0 if is_by_wake else backoff_s(attempt, jitter))
+    life = replace(life, woken_at=None)
     waiting = replace(life, phase=State.BACKOFF, attempt=attempt, retry_at=retry_at)
     if life.deadline is not None and retry_at >= life.deadline and life.last_error is not None:
         return _give_up(waiting, life.last_error)
     return waiting, (Disconnect(), SetTimer(retry_at), WatchWay())
+
+
+def _count_moments(life: Life, now: float, *, is_by_wake: bool) -> Life:
+    """Return ``life`` after a connection that stood: what came before it has been mended.
+
+    A server that ends each one within a moment has not; nor has one that says nothing any more,
+    while a link may be cut every few seconds, and be back as often.
+    """
+    if now - (life.since or 0.0) >= STEADY_AFTER_S:
+        life = replace(life, flaps=0, silences=0)
+    elif not isinstance(life.last_error, NoAnswerError):
+        life = replace(life, flaps=life.flaps + 1)
+        return replace(life, attempt=max(life.flaps - 1, 0))
+    elif not is_by_wake:
+        life = replace(life, silences=life.silences + 1)
+    # A silence has its own patience: it took seconds to be noticed already.
+    return replace(life, attempt=max(life.silences - SILENCES, 0))
 
 
 def _give_up(life: Life, error: SshvpnError) -> Step:
@@ -309,17 +334,8 @@ def _timer_fired(life: Life, now: float) -> Step:
     if life.phase is State.STARTING and life.deadline is not None and life.prompt_since is None:
         if now < life.deadline:
             return life, (SetTimer(life.deadline),)
-        return _give_up(life, life.last_error or _timed_out())
+        return _give_up(life, life.last_error or UnreachableError.timed_out())
     return life, ()
-
-
-def _timed_out() -> SshvpnError:
-    from sshvpn.errors import UnreachableError
-
-    return UnreachableError(
-        "the server did not answer within the time given",
-        "look at the network, or give more time with --timeout SECONDS",
-    )
 
 
 def _try_again(life: Life) -> Step:
@@ -327,18 +343,27 @@ def _try_again(life: Life) -> Step:
     return starting, (SetTimer(life.deadline), Connect(may_prompt=life.may_prompt))
 
 
-def _wake(life: Life, *, login: bool, asked: bool) -> Step:
+def _wake(life: Life, now: float, *, login: bool, asked: bool) -> Step:
     waits = life.phase is State.BACKOFF and (life.retry_at is not None or asked)
     if waits or (asked and life.phase is State.FAILED and life.has_run):
-        return _try_again(replace(life, attempt=0, flaps=0, may_prompt=life.may_prompt or login))
-    return life, ()
+        may_prompt = life.may_prompt or login
+        return _try_again(replace(life, attempt=0, flaps=0, silences=0, may_prompt=may_prompt))
+    if life.phase is State.RUNNING:
+        return replace(life, woken_at=now), ()
+    # Who can be asked has come to log in, or to wait with this attempt.
+    return _begin_anew(life) if asked and not login else (life, ())
 
 
 def _way_open(life: Life) -> Step:
+    life = replace(life, silences=0)  # it had been cut
     if life.phase is State.BACKOFF and life.retry_at is not None:
         return _try_again(life)
+    return _begin_anew(life)
+
+
+def _begin_anew(life: Life) -> Step:
+    """Give up the attempt for another: what it sent into a silence is sent again late, or never."""
     if life.phase is State.STARTING and life.prompt_since is None:
-        # What was sent into the silence is sent again after seconds, or never.
         return life, (Disconnect(), Connect(may_prompt=life.may_prompt))
     return life, ()
 

@@ -269,7 +269,8 @@ class ForwardProfile:
         """What is to listen and where, in words: equal for two profiles that want the same."""
         if self.notebook is not None:
             port = [f"port {self.specs[0].listen}"] if self.notebook.has_port else []
-            return (*self.notebook.wanted, *port, *(["lan"] if self.lan else []))
+            lan = ["lan"] if self.lan else []
+            return (*self.notebook.wanted, *port, *lan, *self.wishes.wanted)
         return (
             *(f"{spec.direction.value} {spec.text}" for spec in self.specs),
             *(f"bind {bind}" for bind in self.binds),
@@ -308,6 +309,9 @@ class Transport(str, Enum):
     STREAM = "stream"
     """The packet pump over an exec channel."""
 
+
+NO_LAN = "no lan"
+"""The wish to share with nobody, in words."""
 
 DEFAULT_ROUTE = "default"
 """The word of ``--route`` that sends everything."""
@@ -360,6 +364,7 @@ class TunnelProfile:
             *(f"route {route}" for route in self.routes),
             *(f"exclude {prefix}" for prefix in self.exclude),
             *(f"publish {spec.text}" for spec in self.publish),
+            *([NO_LAN] if self.lan is False else []),
             *(f"lan {name}" for name in self.lan_interfaces),
             *([f"lan address {self.lan_address}"] if self.lan_address else []),
             *([f"metrics {self.metrics}"] if self.metrics else []),
@@ -368,6 +373,8 @@ class TunnelProfile:
 
     def is_met_by(self, wanted: Sequence[str]) -> bool:
         """Whether a tunnel that wants ``wanted`` is what this asks for; a bare name is met."""
+        if self.lan_trusts and NO_LAN in wanted:
+            return False
         return not self.wanted or sorted(self.wanted) == sorted(wanted)
 
     @property
@@ -412,6 +419,24 @@ class LanNetwork:
     def __str__(self) -> str:
         router = f", router {self.router_mac}" if self.router_mac else ""
         return f"{self.prefix} on {self.interface}{router}"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpCounters:
+    """What one TCP connection has carried: bytes received, and bytes that the peer has.
+
+    ``rtt_s`` is its smoothed round trip, None before the first one. ``repeats_in_s`` is in how
+    long it repeats what it has repeated in vain already (RFC 6298), ``unanswered_s`` for how long
+    it has been doing so; both are 0.0 where all it has sent lately is acknowledged. ``silent_s`` is
+    how long ago data came last.
+    """
+
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rtt_s: float | None = None
+    repeats_in_s: float = 0.0
+    silent_s: float = 0.0
+    unanswered_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

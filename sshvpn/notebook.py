@@ -16,15 +16,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sshvpn.boundary import Connection, ForwardEngine, Interfaces, TrustStore, WebClient
-from sshvpn.errors import SshvpnError, TakenError
+from sshvpn.errors import NotebookError, NotebookLostError, SshvpnError, TakenError
 from sshvpn.forwarding import ForwardSession
-from sshvpn.jupyter import Found, RemoteJupyter, Started, conversation, new_token
+from sshvpn.jupyter import Found, RemoteJupyter, Started, conversation, new_token, stop_line
 from sshvpn.model import (
     LOOPBACK4,
     LOOPBACK6,
     Direction,
+    Endpoint,
     ForwardProfile,
     ForwardSpec,
+    Listener,
     NotebookWish,
     TcpEndpoint,
     UnixEndpoint,
@@ -37,9 +39,12 @@ FIRST_PORT = 9999
 """Where a notebook is here, unless said otherwise or taken."""
 _PORTS = 100
 _ANSWER_WITHIN_S = 30.0
+_START_WITHIN_S = 120.0
+_LOGIN_S = 20.0
 _POLL_S = 0.1
 _STARTS = 3
 _REFUSED = (401, 403)
+_LEADS_TO_LOGIN = (301, 302, 303, 307, 308)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,9 @@ class NotebookSession(ForwardSession):
         self._keep = keep
         self._token = new_token()
         self._server: Server | None = None
+        self._boot = ""
+        self._has_run = False
+        self._had_run = False
         self._words: str | None = None
         self._port: int | None = None
 
@@ -87,18 +95,38 @@ class NotebookSession(ForwardSession):
     def _use(self, profile: ForwardProfile) -> None:
         super()._use(profile)
         assert profile.notebook is not None  # noqa: S101 (a notebook stays one)
+        if profile.notebook.directory != self._wish.directory:
+            self._server, self._token = None, new_token()
         self._asked, self._wish = profile, profile.notebook
+        self._had_run, self._has_run = self._had_run or self._has_run, False
         if self._wish.has_port and profile.specs[0].listen != self._port:
             self._port = None
 
-    async def tear_down(self) -> None:
-        """End the connection and its listeners. Jupyter lives on."""
-        await super().tear_down()
-        self._server = None
+    def go_back(self) -> bool:
+        """Take the profile again that was there before, and what is known of it."""
+        had_run = self._had_run
+        is_back = super().go_back()
+        if is_back:
+            self._has_run = had_run
+        return is_back
 
     async def _open_listeners(self, connection: Connection) -> None:
+        try:
+            await self._open_notebook(connection)
+        except NotebookError as error:
+            if self._has_run:
+                raise NotebookLostError(error.message, error.hint) from error
+            raise
+        self._has_run = True
+
+    async def _open_notebook(self, connection: Connection) -> None:
         async with conversation(connection, self.profile.host) as jupyter:
-            server = await self._find_or_start(jupyter)
+            try:
+                server = await self._find_or_start(connection, jupyter)
+            except asyncio.CancelledError:
+                if jupyter.has_launched:
+                    self._tell_it_goes_on()
+                raise
             # Its end takes a round trip, and nobody need wait for it.
             leaving = asyncio.create_task(jupyter.leave())
             try:
@@ -116,36 +144,81 @@ class NotebookSession(ForwardSession):
 
     # Jupyter at the server --------------------------------------------------------------
 
-    async def _find_or_start(self, jupyter: RemoteJupyter) -> Server:
+    async def _find_or_start(self, connection: Connection, jupyter: RemoteJupyter) -> Server:
         found = await jupyter.look(self._wish.directory)
         for _ in range(_STARTS):
             server = found.serving(self._wish)
             if server is not None:
                 self._words = None
+                self._boot = found.boot
                 log.info("%s: Jupyter runs there already, process %d", self.name, server.pid)
-                return server
-            started = await self._start(jupyter)
+                return await self._asked_of(connection, server)
+            if self._server is not None and found.boot in ("", self._boot):
+                # It has ended by itself, and who took its port since may have been sent its token.
+                self._token = new_token()
+            self._boot = found.boot
+            started = await self._start(connection, jupyter)
             if isinstance(started, Started):
                 self._words = started.words
                 self._tell_others(found.servers)
                 return started.server
             found = started
-        raise SshvpnError(
+        raise NotebookError(
             f"somebody else starts and ends Jupyter at {self.profile.host} all the time",
             f"see: sshvpn notebook list {self.profile.host}",
         )
 
-    async def _start(self, jupyter: RemoteJupyter) -> Started | Found:
+    async def _start(self, connection: Connection, jupyter: RemoteJupyter) -> Started | Found:
         """Start it so that it may be shared later, too: it must take the LAN's names for it.
 
         That lets in no one without its token. One whose configuration has none is started
         again, and keeps to localhost: its check of names is all that it has (DNS rebinding).
         """
-        started = await jupyter.start(self._wish, self._token, shared=True)
-        if isinstance(started, Started) and started.server.is_open:
-            await jupyter.stop([started.server.pid])
-            return await jupyter.start(self._wish, self._token, shared=False)
+        within_s = start_within_s(self.profile.timeout_s)
+        started = await jupyter.start(self._wish, self._token, shared=True, within_s=within_s)
+        if isinstance(started, Started):
+            server = await self._asked_of(connection, started.server)
+            if not server.is_open:
+                return replace(started, server=server)
+            await jupyter.stop([server.pid])
+            return await jupyter.start(self._wish, self._token, shared=False, within_s=within_s)
         return started
+
+    async def _asked_of(self, connection: Connection, server: Server) -> Server:
+        """Return ``server`` with a password where it asks for one, though it tells of none.
+
+        So does jupyter_server 2. It is seen on loopback, before others can reach it.
+        """
+        if not server.is_open:
+            return server
+        listener = Listener(Direction.LOCAL, TcpEndpoint(LOOPBACK4, 0), _target(server))
+        where = await connection.open_listener(listener)
+        assert isinstance(where, TcpEndpoint)  # noqa: S101 (as the listener)
+        try:
+            status = await self._status_within(where, server, {})
+        finally:
+            await connection.close_listener(listener)
+        return replace(server, has_password=status in _REFUSED or status in _LEADS_TO_LOGIN)
+
+    def _tell_it_goes_on(self) -> None:
+        directory = self._wish.directory or None
+        ends = stop_line(self.profile.host, self.profile.ssh, directory)
+        log.warning("Jupyter goes on at %s; %s ends it", self.profile.host, ends)
+
+    async def has_service(self) -> bool:
+        """Whether the Jupyter that it leads to runs, and holds its place there.
+
+        The server is asked: here whoever has that place would answer.
+        """
+        connection, server = self._connection, self._server
+        if connection is None or server is None:
+            return False
+        async with conversation(connection, self.profile.host) as jupyter:
+            found = await jupyter.look(self._wish.directory)
+        return any(
+            (one.pid, one.token, _target(one)) == (server.pid, server.token, _target(server))
+            for one in found.servers
+        )
 
     def _tell_others(self, servers: Sequence[Server]) -> None:
         others = sorted({one.directory for one in servers if one.directory})
@@ -183,8 +256,21 @@ class NotebookSession(ForwardSession):
                 raise taken[0]
             await self._close_listeners(connection)
         self._judge()
+        self._judge_sharing()
         first_open = next(iter(self._open.values())).where
         self._port = first_open.port if isinstance(first_open, TcpEndpoint) else None
+
+    def _judge_sharing(self) -> None:
+        """Tell where ``--lan`` shares with nobody. Raises that to who asks for it just now."""
+        places = [opened.where for opened in self._open.values()]
+        if not self.profile.lan or self._has_shared or any(map(_is_on_lan, places)):
+            return
+        if self._failed or self._sharing.untrusted:
+            return  # which was told
+        nowhere = self._nowhere("the notebook")
+        if self.profile.lan_trusts:
+            raise nowhere
+        log.warning("%s", nowhere)
 
     async def _close_listeners(self, connection: Connection) -> None:
         for opened in self._open.values():
@@ -207,7 +293,7 @@ class NotebookSession(ForwardSession):
         if server.token and here in _REFUSED:
             log.warning("Jupyter in %s wants another login than its token", server.directory)
         for place in places:
-            if place.host in (LOOPBACK4, LOOPBACK6) or here in _REFUSED:
+            if not _is_on_lan(place) or here in _REFUSED:
                 continue
             if await self._status(place, server, headers, None) in _REFUSED:
                 raise self._refuses(server, place)
@@ -219,7 +305,7 @@ class NotebookSession(ForwardSession):
         localhost = f"localhost:{place.port}"
         while (status := await self._status(place, server, headers, localhost)) is None:
             if asyncio.get_running_loop().time() > deadline:
-                raise SshvpnError(
+                raise NotebookError(
                     f"Jupyter at {self.profile.host} (process {server.pid}) does not answer",
                     f"end it: sshvpn notebook stop {self.profile.host}",
                 )
@@ -251,7 +337,10 @@ class NotebookSession(ForwardSession):
     # What is told -----------------------------------------------------------------------
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what ``status --json`` says; never a token."""
+        """Return what ``status --json`` says; never a token.
+
+        While there is no connection it is the Jupyter that it led to last.
+        """
         records = super().describe()
         server = self._server
         for record in records:
@@ -272,10 +361,27 @@ class NotebookSession(ForwardSession):
         return records
 
 
+def start_within_s(timeout_s: float | None) -> int:
+    """Return how long what starts Jupyter may take where ``timeout_s`` is for all of the start.
+
+    Less than that, for the login before it, and so that somebody hears how it went.
+    """
+    whole_s = _START_WITHIN_S if timeout_s is None else timeout_s
+    return max(int(whole_s - _LOGIN_S), int(whole_s / 2), 1)
+
+
 def _scheme(server: Server) -> str:
     return "https" if server.has_tls else "http"
 
 
+def _is_on_lan(where: Endpoint) -> bool:
+    return isinstance(where, TcpEndpoint) and where.host not in (LOOPBACK4, LOOPBACK6)
+
+
+def _target(server: Server) -> Endpoint:
+    return UnixEndpoint(server.socket) if server.socket else TcpEndpoint(server.host, server.port)
+
+
 def _spec(port: int, server: Server) -> ForwardSpec:
-    target = UnixEndpoint(server.socket) if server.socket else TcpEndpoint(server.host, server.port)
+    target = _target(server)
     return ForwardSpec(Direction.LOCAL, None, port, target, f"{port}:{target}")

@@ -5,8 +5,8 @@
     starting, backoff ── STATUS ──>     running ── READY, STATUS ──>     stopping ── STOPPING ──>
                                           └── HUP ── RELOADING ── … running ── READY
 
-READY is said in ``running`` and nowhere else: what a service manager calls started is a tunnel
-through which a packet has come back.
+READY is said in ``running``: what a service manager calls started is a tunnel through which a
+packet has come back. It also ends a reload that only a person can go on with.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ class Readiness:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._is_ready = False
+        self._is_reloading = False
         self._last = ""
 
     def take(self, snapshot: Mapping[str, Any]) -> None:
         """Tell what is new in ``snapshot``."""
         status = status_line(snapshot)
         news: dict[str, str] = {}
-        if snapshot["state"] == "running" and not self._is_ready:
+        is_over = self._is_reloading and _waits_for_a_person(snapshot)
+        if (snapshot["state"] == "running" or is_over) and not self._is_ready:
             self._is_ready = True
+            self._is_reloading = False
             news["READY"] = "1"
         if status != self._last:
             self._last = status
@@ -45,6 +48,7 @@ class Readiness:
         """Tell that a new connection is being made; the next ``running`` ends it."""
         if self._is_ready:
             self._is_ready = False
+            self._is_reloading = True
             self._last = "a new connection was asked for"
             self._manager.say_reloading(self._last)
 
@@ -66,6 +70,11 @@ def status_line(snapshot: Mapping[str, Any]) -> str:
     # An instant to the second; the fractions are for programs.
     when = f"; next try at {retry_at[:19]}Z" if retry_at else ""
     return f"{state}: {_told(error)}{when}"
+
+
+def _waits_for_a_person(snapshot: Mapping[str, Any]) -> bool:
+    state, retry_at = snapshot["state"], snapshot["records"][0]["retry_at"]
+    return state == "failed" or (state == "backoff" and retry_at is None)
 
 
 def _told(error: Mapping[str, str]) -> str:

@@ -26,7 +26,7 @@ from sshvpn.errors import SshvpnError
 from sshvpn.readiness import Readiness
 from sshvpn.session import Session
 from sshvpn.supervisor import Supervisor
-from sshvpn.wire import profile_from_json
+from sshvpn.wire import checked_profile
 
 _LOG_BYTES = 1 << 20
 _EXIT_INTERRUPTED = 130
@@ -148,8 +148,9 @@ class _Runner:
         self._thread = threading.get_ident()
         self._control = ControlServer(
             self._snapshot,
-            {"down": self._down, "wake": self._wake, "attached": self._attached},
-            {"typed": self._typed, "restart": self._restart},
+            {"down": self._down, "wake": self._wake},
+            {"typed": self._typed, "restart": self._restart, "look": self._look},
+            on_attach=self._attached,
         )
         self._supervisor = Supervisor(
             session,
@@ -276,9 +277,12 @@ class _Runner:
     async def _typed(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"typed": self._session.profile.typed}
 
+    async def _look(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        return {"has_service": await self._session.has_service()}
+
     async def _restart(self, message: Mapping[str, Any]) -> dict[str, Any]:
         plain = message.get("profile")
-        await self._supervisor.restart(None if plain is None else profile_from_json(plain))
+        await self._supervisor.restart(None if plain is None else checked_profile(plain))
         if self._announcer is not None:
             self._announcer.adopt(self._session.profile)
         return {"snapshot": self._snapshot()}

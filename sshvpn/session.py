@@ -84,7 +84,7 @@ class Session(Protocol):
         ...
 
     def go_back(self) -> bool:
-        """Take the profile again that was there before the one adopted last, if it has not run."""
+        """Take the profile again that was there before those adopted since, if none has run."""
         ...
 
     async def close(self) -> None:
@@ -99,14 +99,21 @@ class Session(Protocol):
         """Return what has been carried."""
         ...
 
+    async def has_service(self) -> bool:
+        """Whether what it leads to is there; True of a kind that leads to nothing known."""
+        ...
+
 
 class ProfileSession(ABC, Generic[P]):
     """The part of a session that is the same for all kinds: its profile, and how it changes.
 
     ``adopt`` leaves the next profile in ``_adopted``; ``bring_up`` takes it, and forgets the one
     before only when the new one has run. ``on_change`` is called after something has changed by
-    itself.
+    itself. ``is_service``: nobody is there who could correct a word, and at a boot adapters come
+    late, so that they are waited for.
     """
+
+    is_service = False
 
     def __init__(self, profile: P) -> None:
         self.profile: P = profile
@@ -129,12 +136,18 @@ class ProfileSession(ABC, Generic[P]):
         """The bound of the first start."""
         return self.profile.timeout_s
 
+    async def has_service(self) -> bool:
+        """Nothing is known of what it leads to; see Session."""
+        return True
+
     async def check(self) -> None:
         """Raise UsageError for what is wrong before anything is changed."""
+        if not self.is_service:
+            self._check_adapters(self.profile)
         await self._check(self.profile)
 
     def go_back(self) -> bool:
-        """Take the profile again that was there before, if the adopted one has not run."""
+        """Take the profile again that was there before, if nothing adopted since has run."""
         before, self._before = self._before, None
         if before is not None:
             self._use(before)
@@ -142,11 +155,17 @@ class ProfileSession(ABC, Generic[P]):
 
     def _take_adopted(self) -> None:
         if self._adopted is not None:
-            self._before, adopted, self._adopted = self.profile, self._adopted, None
+            adopted, self._adopted = self._adopted, None
+            if self._before is None:  # else this one has not run, and that one may have
+                self._before = self.profile
             self._use(adopted)
 
     def _use(self, profile: P) -> None:
         self.profile = profile
+
+    @abstractmethod
+    def _check_adapters(self, profile: P) -> None:
+        """Raise UsageError where this machine has no adapter that ``profile`` names."""
 
     @abstractmethod
     async def _check(self, profile: P) -> None:

@@ -29,6 +29,7 @@ from sshvpn.errors import (
 from sshvpn.lifecycle import Life
 from sshvpn.model import State
 from sshvpn.session import Session
+from sshvpn.waiting import within
 
 log = logging.getLogger("sshvpn.supervisor")
 
@@ -80,7 +81,7 @@ class Supervisor:
         self.post(lifecycle.Wake(login=login))
 
     def reconnect(self) -> None:
-        """Make a new connection now: what waits tries again, what runs is made anew."""
+        """Make a new connection now: what waits tries again, what runs or hangs is made anew."""
         if self._life.phase is State.RUNNING:
             self.post(lifecycle.Failed(ConnectionLostError("a new connection was asked for")))
         self.post(lifecycle.Wake(asked=True))
@@ -235,17 +236,7 @@ class Supervisor:
 
     async def _try(self, number: int, prompter: Prompter | None) -> None:
         try:
-            await _within(None if prompter else ATTEMPT_S, self._session.bring_up(prompter))
-            self._events.put_nowait((number, lifecycle.Connected()))
-            self._end_restarts(None, number)
-            if self._way is not None:
-                self._noting = asyncio.create_task(self._way.note())
-            error = await self._session.wait_lost()
-        except SshvpnError as raised:
-            error = raised
-            if raised.retry is not Retry.FOREVER and self._session.go_back():
-                self._end_restarts(raised, number)
-                error = ConnectionLostError(f"the profile before is taken again: {raised.message}")
+            error = await self._stand(number, prompter)
         except Exception as bug:
             log.debug("unexpected", exc_info=True)
             error = UnknownSshError(
@@ -253,6 +244,21 @@ class Supervisor:
                 "please report it, with what --debug shows",
             )
         self._events.put_nowait((number, lifecycle.Failed(error)))
+
+    async def _stand(self, number: int, prompter: Prompter | None) -> SshvpnError:
+        """Make the connection; return why it was not made, or has ended."""
+        try:
+            await _within(None if prompter else ATTEMPT_S, self._session.bring_up(prompter))
+            self._events.put_nowait((number, lifecycle.Connected()))
+            self._end_restarts(None, number)
+            if self._way is not None:
+                self._noting = asyncio.create_task(self._way.note())
+            return await self._session.wait_lost()
+        except SshvpnError as error:
+            if error.retry is Retry.FOREVER or not self._session.go_back():
+                return error
+            self._end_restarts(error, number)
+            return ConnectionLostError(f"the profile before is taken again: {error.message}")
 
     async def _await_gone(self) -> None:
         self.post(lifecycle.Gone(await self._session.wait_gone()))
@@ -330,7 +336,7 @@ class Supervisor:
 
 async def _within(seconds: float | None, attempt: Awaitable[None]) -> None:
     try:
-        await asyncio.wait_for(attempt, seconds)
+        await within(seconds, attempt)
     except asyncio.TimeoutError as error:
         raise UnreachableError(f"the login did not come to its end in {seconds:.0f} s") from error
 

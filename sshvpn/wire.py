@@ -7,8 +7,9 @@ again, so that there is one parser.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, is_dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from sshvpn.model import (
     Destination,
@@ -60,6 +61,34 @@ def profile_from_json(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfil
     if plain["kind"] == _TUNNEL:
         return TunnelProfile(**{**fields, **_of_tunnel(fields)})
     return ForwardProfile(**{**fields, **_of_forward(fields)})
+
+
+def checked_profile(plain: Mapping[str, Any]) -> ForwardProfile | TunnelProfile:
+    """Return the same of what somebody else may have made. Raises TypeError, ValueError, KeyError.
+
+    Each value is of the type that the profile says.
+    """
+    if plain["kind"] not in (_FORWARD, _TUNNEL):
+        raise ValueError("neither a forward nor a tunnel")
+    profile = profile_from_json(plain)
+    if not _fits(profile, type(profile)):
+        raise TypeError("a value of another type than the profile has there")
+    return profile
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether ``value`` is what the type ``hint`` says: not an int where it says bool."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is tuple and isinstance(value, tuple):
+        each = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(each) == len(value) and all(map(_fits, value, each))
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, hint):
+        return all(_fits(getattr(value, key), of) for key, of in get_type_hints(hint).items())
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint
 
 
 def _of_forward(plain: Mapping[str, Any]) -> dict[str, Any]:

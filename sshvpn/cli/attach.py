@@ -75,13 +75,16 @@ def follow_start(launched: socket.socket, hidden: Collection[str]) -> Snapshot |
     Raises Ended where it does not come to ``running``; all that it made is undone then.
     """
     client = Client(launched)
+    follower = _Follower(client, hidden)
     try:
-        return _Follower(client, hidden).follow(None)
+        return follower.follow(None)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            # It may run since this very moment, and who gives up does not want it.
-            with contextlib.suppress(OSError):
-                client.send({"cmd": "down"})
+        # It may run since this very moment, and who gives up does not want it; or it ran for a
+        # moment, and would be kept for who mends it.
+        with contextlib.suppress(OSError):
+            client.send({"cmd": "down"})
+            # Its end is told when all is undone: that it has failed, before that.
+            follower.hear_out(_UNDONE_WITHIN_S, shows=isinstance(error, KeyboardInterrupt))
         client.wait_end(_UNDONE_WITHIN_S)
         if isinstance(error, Ended) and error.code == AlreadyUpError.code:
             return None
@@ -109,19 +112,23 @@ def join(
 
 
 def restart(
-    directory: Path, profile: ForwardProfile | TunnelProfile | None, hidden: Collection[str]
+    directory: Path,
+    profile: ForwardProfile | TunnelProfile | None,
+    hidden: Collection[str],
+    within_s: float | None = None,
 ) -> Snapshot:
     """Let a session make a new connection, with ``profile`` (None: as it is); return it running.
 
-    Its questions are answered at a terminal. Raises Ended with what is wrong with the profile
-    (the session goes on as before), UnreachableError where it does not run in time.
+    ``within_s`` bounds the wait; None: what the profile says of a start. Its questions are
+    answered at a terminal. Raises Ended with what is wrong with the profile (the session goes on
+    as before), UnreachableError where it does not run in time.
     """
     client = Client.connect(directory)
     try:
         client.send({"cmd": "attach" if terminal.prompter() is not None else "watch"})
         plain = None if profile is None else profile_to_json(profile)
         client.send({"cmd": "restart", "profile": plain})
-        timeout_s = (profile and profile.timeout_s) or START_WITHIN_S
+        timeout_s = within_s or (profile and profile.timeout_s) or START_WITHIN_S
         return _Follower(client, hidden).reply(timeout_s)
     finally:
         client.close()
@@ -234,6 +241,14 @@ class _Follower:
                 raise Ended.of_refusal(message["error"])
             else:
                 self._take(message)
+
+    def hear_out(self, seconds: float, *, shows: bool) -> None:
+        """Hear, and show, what is said until the end, or for so long; nothing is answered."""
+        self._deadline = time.monotonic() + seconds
+        with contextlib.suppress(SshvpnError):
+            while (message := self._receive()).get("event") != "end":
+                if shows and message.get("event") == "notice":
+                    self._take(message)
 
     def _take(self, message: dict[str, Any]) -> None:
         match message.get("event"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,14 +24,24 @@ class LanUrls:
         self._interfaces = interfaces
 
     def of(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return a URL a record that is not on loopback alone; the first LAN address for ``*``."""
+        """Return the URLs of the records that are not on loopback alone, a handful at most.
+
+        Each address of IPv4 has one, as each adapter has one such; or else the first of IPv6.
+        ``*`` is the first address of the LAN.
+        """
         return [url for record in records for url in self._of_one(record)][:4]
 
     def _of_one(self, record: Mapping[str, Any]) -> Iterable[str]:
         if record["direction"] == "remote" or not record["url"]:
             return
         parts = urlsplit(record["url"])
-        for listen in record["listen"]:
+        places = list(self._places(record["listen"]))
+        fours = [place for place in places if not place.startswith("[")]
+        for place in fours or places[:1]:
+            yield parts._replace(netloc=place).geturl()
+
+    def _places(self, listened: Iterable[str]) -> Iterator[str]:
+        for listen in listened:
             host, _, port = listen.rpartition(":")
             if host in ("127.0.0.1", "[::1]") or listen.startswith("/"):
                 continue
@@ -39,8 +49,7 @@ class LanUrls:
                 host = next((found.address for found in self._interfaces.lan()), "")
                 host = f"[{host}]" if ":" in host else host
             if host:
-                yield parts._replace(netloc=f"{host}:{port}").geturl()
-                return
+                yield f"{host}:{port}"
 
 
 def print_qr(urls: Sequence[str]) -> None:
@@ -52,7 +61,11 @@ def print_qr(urls: Sequence[str]) -> None:
             "sshvpn: no QR code: the forward is for this machine only (--lan shares it)", err=True
         )
     for url in urls:
-        click.echo(f"{lan.qr_code(url)}\n{url}")
+        try:
+            click.echo(lan.qr_code(url))
+        except ValueError:
+            click.echo("sshvpn: this URL is too long for a QR code", err=True)
+        click.echo(url)
 
 
 def open_when_answered(urls: Sequence[str], *, wait: bool) -> None:

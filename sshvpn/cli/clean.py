@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,31 +11,44 @@ import click
 from sshvpn import control
 from sshvpn.cli.completers import complete_name
 from sshvpn.cli.main import tell
-from sshvpn.errors import SshvpnError
+from sshvpn.cli.options import kind_options
+from sshvpn.errors import SshvpnError, UsageError
 from sshvpn.wiring import places, privilege
 
 
 @click.command(short_help="Remove what a crash left behind.")
 @click.argument("name", required=False, shell_complete=complete_name)
+@kind_options
 @click.pass_context
-def clean(context: click.Context, name: str | None) -> None:
+def clean(context: click.Context, name: str | None, session: str | None) -> None:
     """Remove what sessions that were killed have left on this machine, and nothing else.
 
     Nothing there: nothing happens, and nobody is asked. For what is left in the kernel sudo asks
     as it does for up; under sudo it is that of all users. What runs is not touched. A server
-    undoes its end by itself. NAME: of that tunnel alone.
+    undoes its end by itself. NAME: of that tunnel alone, for which sudo asks in any case; with
+    --forward of that forward, for which nobody is asked.
     """
+    if name is None and session is not None:
+        raise UsageError(f"--{session} needs a NAME", "sshvpn clean alone is for all")
     if name is not None:
-        _clean_tunnel(name)
+        if session == "forward":
+            _sweep_sessions(f"forward-{control.forward_id(name)}")
+        else:
+            _clean_tunnel(name)
         return
-    removed = control.sweep(places.runtimes())
-    for directory in removed:
-        click.echo(f"removed {directory}")
+    removed = _sweep_sessions()
     has_left = bool(_left())
     code = sweep_kernel() if has_left else 0
     if not removed and not has_left:
         click.echo("nothing was left behind")
     context.exit(code)
+
+
+def _sweep_sessions(only: str | None = None) -> list[Path]:
+    removed = control.sweep(places.runtimes(), only)
+    for directory in removed:
+        click.echo(f"removed {directory}")
+    return removed
 
 
 def sweep_kernel() -> int:
@@ -73,6 +87,6 @@ def unit_of(snapshot: Mapping[str, Any]) -> int | None:
 def _clean_tunnel(name: str) -> None:
     privilege.leave_root(1)
     failed = privilege.sweep_tunnel(name)
-    control.sweep(places.runtimes())
+    _sweep_sessions(f"tunnel-{control.tunnel_id(name)}")
     if failed:
         raise SshvpnError(f"not removed: {'; '.join(failed)}", "as root: sshvpn clean")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sshvpn import control
 from sshvpn.cli.attach import Ended
 from sshvpn.cli.completers import complete_enabled, complete_host
 from sshvpn.cli.forward_request import ForwardWords, build_profile
+from sshvpn.cli.options import kind_options
 from sshvpn.cli.restart import profile_now
 from sshvpn.cli.tunnel_request import TunnelWords, build_profiles
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
@@ -32,22 +32,16 @@ _KEY_HELPS = ("auth_refused", "needs_login")
 _FAR = "umask 077; mkdir -p .ssh; cat >>.ssh/authorized_keys"
 
 
-def _kind_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    tunnel = click.option("--tunnel", "session", flag_value="tunnel", help="The tunnel NAME.")
-    forward = click.option("--forward", "session", flag_value="forward", help="The forward NAME.")
-    return tunnel(forward(command))
-
-
 # enable --------------------------------------------------------------------------------------
 
 
 @click.command(short_help="Keep NAME up for ever, as a systemd service.")
 @click.argument("name", shell_complete=complete_host)
-@_kind_options
+@kind_options
 @click.option(
     "--make-key",
     is_flag=True,
-    help="Make a key for it that may do nothing else, and print the line for the server.",
+    help="Make a key for it alone, as limited as it can be, and print the line for the server.",
 )
 @click.option("--try-login", "is_trial", is_flag=True, hidden=True)
 @click.pass_context
@@ -70,6 +64,7 @@ def enable(
         )
     profile = _profile(name, session)
     kind = KINDS[_session(profile)]
+    services.check_adapters(profile)
     key = services.key(name, make=make_key)
     text = services.profile_text(_with_key(profile, key) if key else profile)
     with contextlib.closing(services.manager_for(kind)) as manager:
@@ -78,8 +73,9 @@ def enable(
         if refused is not None:
             _explain(profile, name, refused, has_key=key is not None)
         _leave(kind, name)
+        before = services.state_of(kind, name).get("InvocationID", "")
         manager.start()
-        waits_for = _wait_up(kind, name)
+        waits_for = _wait_up(kind, name, before)
         manager.keep()
     click.echo(f"{name} is enabled: it comes back after a crash and a reboot")
     if waits_for:
@@ -184,7 +180,7 @@ def _explain(profile: Profile, name: str, refused: dict[str, Any], *, has_key: b
 def _wants_key(name: str) -> bool:
     if terminal.prompter() is None:
         return False
-    question = f"Make a key for {name} that may do nothing else? [Y/n] "
+    question = f"Make a key for {name} alone, as limited as it can be? [Y/n] "
     answer = terminal.ask(question, echo=True)
     return answer is not None and answer.strip().lower() in ("", "y", "yes")
 
@@ -199,18 +195,22 @@ def _leave(kind: Kind, name: str) -> None:
             click.echo(f"{name} goes on as a service", err=True)
 
 
-def _wait_up(kind: Kind, name: str) -> str:
+def _wait_up(kind: Kind, name: str, before: str) -> str:
     """Return when the service is up: "", or after a while why it is not yet.
 
+    What is seen of the invocation ``before`` is not looked at: systemd ends it first, and keeps
+    its state and the count of its restarts until the next one begins.
     Raises what ended it: then it would end so at each boot.
     """
     deadline = time.monotonic() + _UP_WITHIN_S
     while True:
         seen = services.state_of(kind, name)
-        status = seen.get("StatusText", "")
-        if seen.get("ActiveState") == "active":
+        is_new = seen.get("InvocationID", "") != before
+        status = seen.get("StatusText", "") if is_new else ""
+        if is_new and seen.get("ActiveState") == "active":
             return ""
-        if seen.get("ActiveState") == "failed" or seen.get("NRestarts", "0") != "0":
+        has_ended = seen.get("ActiveState") == "failed" or seen.get("NRestarts", "0") != "0"
+        if is_new and has_ended:
             code = int(seen.get("ExecMainStatus") or 1)
             told = status.removeprefix("failed: ") or "the service does not start"
             raise Ended("failed", code, told, f"see: sshvpn logs {name}")
@@ -224,7 +224,7 @@ def _wait_up(kind: Kind, name: str) -> str:
 
 @click.command(short_help="Undo enable: NAME ends, and does not come back.")
 @click.argument("name", shell_complete=complete_enabled)
-@_kind_options
+@kind_options
 def disable(name: str, *, session: str | None) -> None:
     """End the service NAME, and remove all that enable made for it: its units, profile and key."""
     services.leave_root()
@@ -241,6 +241,8 @@ def disable(name: str, *, session: str | None) -> None:
     with contextlib.closing(services.manager_for(found[0])) as manager:
         manager.remove(name)
     click.echo(f"{name} is disabled")
+    if any(other == name for _, other in services.enabled()):
+        return  # the other kind's service of that name logs in with the same key
     if services.remove_key(name):
         click.echo(
             "  its key is removed; its line in the server's authorized_keys is of no use now"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,9 @@ from sshvpn.cli.completers import complete_name
 from sshvpn.cli.words import candidates
 from sshvpn.errors import NotRunningError, UsageError
 from sshvpn.wiring import places, services
+
+_LOOK_S = 1.0
+"""How often is looked whether a service has ended: a session tells it, systemd has to be asked."""
 
 
 @click.command(short_help="Show what happened.")
@@ -52,10 +56,17 @@ def logs(name: str | None, *, follow: bool) -> None:
         opened = {stack.enter_context(Log(file)): path for file, path in files.items()}
         for log in opened:
             log.print_new()
-        for session, unit in sorted(units):
-            services.print_journal(session, unit, follow=follow and not opened)
-        if follow:
-            _follow(opened)
+        if not follow:
+            for session, unit in sorted(units):
+                services.print_journal(session, unit)
+            return
+        followed = [
+            stack.enter_context(contextlib.closing(services.follow_journal(session, unit)))
+            for session, unit in sorted(units)
+        ]
+        _follow(opened)
+        while followed := [one for one in followed if not one.is_over()]:
+            time.sleep(_LOOK_S)
 
 
 def _unit(snapshot: Mapping[str, Any]) -> str | None:

@@ -224,7 +224,7 @@ def run(arguments: Sequence[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        return _report(error)
+        return _report(_of_stdout(error))
     return code
 
 
@@ -295,9 +295,22 @@ def _flush() -> None:
         return
     try:
         sys.stdout.flush()
-    except OSError:
-        _let_go_of_stdout()
+    except BrokenPipeError:
         raise
+    except OSError as error:
+        _let_go_of_stdout()
+        raise SshvpnError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _of_stdout(error: Exception) -> Exception:
+    """Return ``error``, or in place of a command's that could not write to stdout what says so."""
+    try:
+        _flush()
+    except SshvpnError as failed:
+        return failed
+    except BrokenPipeError:
+        _let_go_of_stdout()
+    return error
 
 
 def _let_go_of_stdout() -> None:

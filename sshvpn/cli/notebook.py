@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sshvpn import control
-from sshvpn.cli.attach import QUIET, Snapshot, follow_start, join, wait_told
+from sshvpn.cli.attach import (
+    QUIET,
+    Snapshot,
+    follow_start,
+    is_terminal,
+    join,
+    restart,
+    snapshot_of,
+    wait_told,
+)
+from sshvpn.cli.browser import answers
 from sshvpn.cli.completers import complete_host
 from sshvpn.cli.front import make_front
 from sshvpn.cli.group import CommandGroup
@@ -20,9 +32,9 @@ from sshvpn.cli.notebook_view import NotebookExtras
 from sshvpn.cli.options import ssh_options, verbose_option
 from sshvpn.cli.told import told
 from sshvpn.cli.tunnel_view import aligned
-from sshvpn.control import AlreadyUpError
+from sshvpn.control import AlreadyUpError, is_alive
 from sshvpn.errors import NotRunningError, SshvpnError, TakenError, UsageError
-from sshvpn.model import EngineName, ForwardProfile, JupyterWay, SshOptions
+from sshvpn.model import EngineName, ForwardProfile, JupyterWay, NotebookWish, SshOptions
 from sshvpn.wiring import forwards, notebooks, places
 
 if TYPE_CHECKING:
@@ -78,7 +90,12 @@ def host_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     default=None,
     help="For the devices of the local network, too; saying so is the trust in it.",
 )
-@click.option("--qr", is_flag=True, help="Print a QR code of the URL as the LAN sees it.")
+@click.option(
+    "--qr/--no-qr",
+    "qr",
+    default=None,
+    help="Print a QR code of each URL as the LAN sees it; with --lan at a terminal, unless not.",
+)
 @click.option(
     "--browser/--no-browser", default=True, help="Open it in the browser here (where there is one)."
 )
@@ -106,7 +123,7 @@ def open_notebook(
 ) -> None:
     """Build the profile, and run it here or in a process of its own."""
     engine = given["engine"]
-    profile = build_profile(
+    built = build_profile(
         NotebookWords(
             host=given["host"],
             directory=given["directory"],
@@ -125,50 +142,101 @@ def open_notebook(
             wishes=wishes,
         )
     )
+    profile = _as_it_runs(built)
     if given["qr"] and not profile.lan:
         raise UsageError("--qr is for other devices, and the notebook is not shared", "add --lan")
-    extras = NotebookExtras(profile, qr=given["qr"], browser=given["browser"])
+    qr = profile.lan and is_terminal() if given["qr"] is None else given["qr"]
+    extras = NotebookExtras(profile, qr=qr, browser=given["browser"])
     run = _run_background if given["background"] else _run_here
-    context.exit(run(profile, extras, verbose=given["verbose"]))
+    against = said_against(given["lan"], wishes)
+    context.exit(run(profile, extras, against, verbose=given["verbose"]))
 
 
 notebook = CommandGroup(open_notebook)
 
 
-def _run_here(profile: ForwardProfile, extras: NotebookExtras, *, verbose: bool) -> int:
+def said_against(lan: bool | None, wishes: TypedWishes) -> set[str]:
+    """Return what is said not to be, in the words of what is up and wants it."""
+    return {*(["lan"] if lan is False else []), *(["no announce"] if wishes.announce else [])}
+
+
+def _as_it_runs(profile: ForwardProfile) -> ForwardProfile:
+    """Return ``profile`` as it is called where it is up: a service has its name for itself."""
+    assert profile.notebook is not None  # noqa: S101 (build_profile makes no other)
+    named = replace(profile, named=True)
+    directory = places.session_path(named)
+    if is_alive(places.session_path(profile)) or not is_alive(directory):
+        return profile
+    snapshot = snapshot_of(profile.name, directory)
+    is_it = snapshot["records"][0]["host"] == profile.host
+    return named if is_it and profile.notebook.wanted[0] in snapshot["wanted"] else profile
+
+
+def _run_here(
+    profile: ForwardProfile, extras: NotebookExtras, against: set[str], *, verbose: bool
+) -> int:
     try:
         code = forwards.run_forward(
             profile, lambda: make_front(profile.name, extras, verbose=verbose), verbose=verbose
         )
     except AlreadyUpError:
-        return _show_that_of_others(profile, extras, verbose=verbose)
+        return _show_that_of_others(profile, extras, against, verbose=verbose)
     if extras.is_done:
-        click.echo(
-            f"Jupyter goes on at {profile.host}; sshvpn notebook stop {profile.name} ends it"
-        )
+        from sshvpn.jupyter import stop_line
+
+        assert profile.notebook is not None  # noqa: S101 (build_profile makes no other)
+        ends = stop_line(profile.host, profile.ssh, profile.notebook.directory or None)
+        click.echo(f"Jupyter goes on at {profile.host}; {ends} ends it")
     return code
 
 
-def _run_background(profile: ForwardProfile, extras: NotebookExtras, *, verbose: bool) -> int:
+def _run_background(
+    profile: ForwardProfile, extras: NotebookExtras, against: set[str], *, verbose: bool
+) -> int:
     launched = forwards.start_background(profile, verbose=verbose)
     snapshot = follow_start(launched, () if verbose else QUIET)
     if snapshot is None:
-        return _show_that_of_others(profile, extras, verbose=verbose)
+        return _show_that_of_others(profile, extras, against, verbose=verbose)
     extras.once_running(snapshot)
     snapshot = wait_told(profile, places.session_path(profile), snapshot)
     click.echo("".join(f"{line}\n" for line in aligned(told(snapshot["records"][0]))), nl=False)
+    extras.wait_opened()
     return 0
 
 
-def _show_that_of_others(profile: ForwardProfile, extras: NotebookExtras, *, verbose: bool) -> int:
+def _show_that_of_others(
+    profile: ForwardProfile, extras: NotebookExtras, against: set[str], *, verbose: bool
+) -> int:
     others = TakenError(
         f"{profile.name} is up with other wishes",
         f"first: sshvpn down {profile.name}; Jupyter and its kernels go on meanwhile",
     )
+    if against & set(snapshot_of(profile.name, places.session_path(profile))["wanted"]):
+        raise others
     snapshot: Snapshot = join(profile, others, () if verbose else QUIET)
     click.echo(f"{profile.name} is up already", err=True)
+    why = _why_again(profile, snapshot)
+    if why:
+        click.echo(why, err=True)
+        hidden = () if verbose else QUIET
+        snapshot = restart(places.session_path(profile), None, hidden, profile.timeout_s)
     extras.once_running(snapshot)
+    extras.wait_opened()
     return 0
+
+
+def _why_again(profile: ForwardProfile, snapshot: Snapshot) -> str:
+    """Return why the session has to make a new connection, "" where its Jupyter is there.
+
+    The server says whether it is: whoever took its port would answer here, too, and get its token.
+    """
+    reply = control.request(places.session_path(profile), "look")
+    if reply is None or not reply["ok"]:
+        return f"the connection to {profile.host} does not answer: it is made anew"
+    if not reply["has_service"]:
+        return f"Jupyter has ended at {profile.host}: it is started again"
+    is_there = answers(snapshot["records"][0]["url"])
+    return "" if is_there else f"Jupyter at {profile.host} does not answer: it is looked for again"
 
 
 def _about_servers(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,7 +257,7 @@ def _about_servers(command: Callable[..., Any]) -> Callable[..., Any]:
 @_about_servers
 def list_servers(profile: ForwardProfile, *, as_json: bool) -> None:
     """Show the Jupyter servers of your login that run at HOST, whoever started them."""
-    servers = notebooks.list_notebooks(profile)
+    servers = notebooks.list_notebooks(_anywhere(profile))
     if as_json:
         import json
 
@@ -198,6 +266,11 @@ def list_servers(profile: ForwardProfile, *, as_json: bool) -> None:
         click.echo(f"no Jupyter runs at {profile.host}")
     else:
         click.echo("\n".join(_table(servers)))
+
+
+def _anywhere(profile: ForwardProfile) -> ForwardProfile:
+    """Return ``profile`` for what is asked of all directories: its own may be gone."""
+    return replace(profile, notebook=NotebookWish())
 
 
 def _plain(server: Server) -> dict[str, Any]:
@@ -246,17 +319,18 @@ def stop_servers(
             return [server for server in found.servers if server.is_ours]
         return _chosen(profile, found)
 
-    servers, ended = notebooks.end_notebooks(profile, choose)
+    where = _anywhere(profile) if everything else profile
+    found, ended = notebooks.end_notebooks(where, choose)
     if not ended:
         raise NotRunningError(
             f"no Jupyter that sshvpn has started runs at {profile.host}",
             f"see: sshvpn notebook list {profile.host}",
         )
-    directories = {server.pid: server.directory for server in servers}
+    known = {server.pid: server for server in found.servers}
     for one in ended:
         if one.is_gone:
-            _take_forwards_down(profile, one.pid)
-            click.echo(f"Jupyter in {directories[one.pid]} at {profile.host} has ended")
+            _take_forwards_down(profile.host, known[one.pid], found.home)
+            click.echo(f"Jupyter in {known[one.pid].directory} at {profile.host} has ended")
     left = [one for one in ended if not one.is_gone]
     if left:
         pids = " ".join(str(one.pid) for one in left)
@@ -290,11 +364,29 @@ def _chosen(profile: ForwardProfile, found: Found) -> Sequence[Server]:
     return ours
 
 
-def _take_forwards_down(profile: ForwardProfile, pid: int) -> None:
+def _take_forwards_down(host: str, gone: Server, home: str) -> None:
     """End what leads to a Jupyter that is gone: a new connection would start it again."""
     for directory, snapshot in control.snapshots(places.runtimes()).items():
-        about = [record.get("notebook") or {} for record in snapshot["records"]]
-        is_host = any(record["host"] == profile.host for record in snapshot["records"])
-        if is_host and any(one.get("pid") == pid for one in about):
+        if leads_to(snapshot, host, gone, home):
             control.take_down(directory)
             click.echo(f"{snapshot['name']} is down")
+
+
+def leads_to(snapshot: Snapshot, host: str, server: Server, home: str) -> bool:
+    """Whether the session of ``snapshot`` leads, or will lead again, to ``server`` at ``host``.
+
+    ``home`` is the login's directory there. A host may have several names, and the log's is of
+    that one Jupyter alone.
+    """
+    record = snapshot["records"][0]
+    about: Mapping[str, Any] = record.get("notebook") or {}
+    if record["host"] != host:
+        return bool(server.log) and (about.get("log"), about.get("pid")) == (server.log, server.pid)
+    if about.get("pid") == server.pid:
+        return True
+    if about:
+        return bool(snapshot["state"] != "running" and about["directory"] == server.directory)
+    asked = next((word[9:] for word in snapshot["wanted"] if word.startswith("notebook ")), None)
+    if asked == "~":
+        return server.origin == "home" or server.directory == home
+    return asked is not None and PurePosixPath(home, asked) == PurePosixPath(server.directory)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sshvpn.wiring import outside, places
 
 Record = Mapping[str, Any]
 
+_OPEN_WITHIN_S = 5.0
 _REDIRECT = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -46,6 +48,7 @@ class NotebookExtras:
         self._profile = profile
         self._qr = qr
         self._browser = browser
+        self._opening: threading.Thread | None = None
         self.is_done = False
 
     def is_due(self, snapshot: Mapping[str, Any]) -> bool:
@@ -67,7 +70,15 @@ class NotebookExtras:
             print_qr(lan)
         flush()
         if self._browser and has_desktop():
-            _open(here, directory / "open.html")
+            # A browser may be waited for until its window is closed, and a session goes on here.
+            words = (here, directory / "open.html")
+            self._opening = threading.Thread(target=_open, args=words, daemon=True)
+            self._opening.start()
+
+    def wait_opened(self) -> None:
+        """Wait until the browser was started, and not for long: before this process ends."""
+        if self._opening is not None:
+            self._opening.join(_OPEN_WITHIN_S)
 
 
 def with_token(url: str, token: str) -> str:
@@ -98,7 +109,10 @@ def _open(url: str, redirect: Path) -> None:
     import webbrowser
 
     redirect.unlink(missing_ok=True)
-    fd = os.open(redirect, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(redirect, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # the session has just ended, with its directory
+        return
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(_REDIRECT.format(url=html.escape(url)))
     if not webbrowser.open(redirect.as_uri()):

@@ -28,9 +28,16 @@ keepalive_option = click.option(
     "keepalive_s",
     type=int,
     metavar="SECONDS",
-    help="Ask the server for a sign of life after so much silence (default 3); three times as long "
-    "without one, and a new connection is made.",
+    help="Ask the server for a sign of life after so much silence (default 3); after three times "
+    "as long without one, at the latest, a new connection is made.",
 )
+
+
+def kind_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--tunnel`` and ``--forward``, for what may be called the same: ``session``, or None."""
+    tunnel = click.option("--tunnel", "session", flag_value="tunnel", help="The tunnel NAME.")
+    forward = click.option("--forward", "session", flag_value="forward", help="The forward NAME.")
+    return tunnel(forward(command))
 
 
 def ssh_options(command: Callable[..., Any]) -> Callable[..., Any]:

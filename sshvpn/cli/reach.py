@@ -6,12 +6,13 @@ names do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sshvpn.cli import tunnel_view
 from sshvpn.cli.told import told
 from sshvpn.cli.tunnel_view import Fact, Record, aligned
 from sshvpn.client_routes import destinations_of, lans_of, one_line_per_system
+from sshvpn.model import NO_LAN
 
 _SHOWN_SERVICES = 3
 _LINES_A_SYSTEM = 1
@@ -20,19 +21,22 @@ _ROUTERS = "dnsmasq|openwrt"
 _FORMATS = f"linux|macos|windows|{_ROUTERS}"
 
 
-def reach(record: Record) -> list[str]:
-    """Return the lines about a tunnel that runs."""
+def reach(record: Record, wanted: Collection[str] = ()) -> list[str]:
+    """Return the lines about a tunnel that runs, for which ``wanted`` was asked."""
     facts: list[Fact] = [*_here(record), *_services(record)]
     if record["lan"]:
         facts.append(("shared with", tunnel_view.networks(record)))
         facts += [*tunnel_view.appearances(record), *told(record)]
         return [*aligned(facts), *_for_clients(record)]
-    facts.append(("shared with", [f"nobody: sshvpn up {record['name']} --lan shares it"]))
+    how = "" if NO_LAN in wanted else f": sshvpn up {record['name']} --lan shares it"
+    facts.append(("shared with", [f"nobody{how}"]))
     return aligned(facts)
 
 
 def _here(record: Record) -> Iterator[Fact]:
-    yield ("here", [f"{record['host']} is {tunnel_view.address(record) or '-'}"])
+    first, *others = tunnel_view.addresses(record) or ["-"]
+    # One of IPv6 is as long as half a line.
+    yield ("here", [f"{record['host']} is {first}", *(f"and {other}" for other in others)])
     if tunnel_view.routed(record):
         yield ("routes", [tunnel_view.routes(record, most=3)])
 

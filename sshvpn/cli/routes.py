@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sshvpn import client_routes, control
+from sshvpn.cli import tunnel_view
 from sshvpn.cli.completers import complete_name
 from sshvpn.client_routes import System
 from sshvpn.errors import NotRunningError, SshvpnError, UsageError
@@ -45,7 +46,8 @@ def routes(name: str, *, system: str) -> None:
         raise SshvpnError(f"{name} is not shared with a LAN", f"share it: sshvpn up {name} --lan")
     routers = outside.ipv4_routers(lan["interface"] for lan in record["lan"])
     lans = client_routes.lans_of(record["lan"], routers)
-    destinations = client_routes.destinations_of(record["routes"], record["remote_addresses"])
+    routed = tunnel_view.routed(record)  # an address of the LAN needs nothing there
+    destinations = client_routes.destinations_of(routed, record["remote_addresses"])
     click.echo(client_routes.client_routes(destinations, lans, System(system)), nl=False)
 
 

@@ -72,6 +72,9 @@ def _tunnel_row(record: Record, now: datetime) -> tuple[str, ...]:
 
 def _forward_row(record: Record, now: datetime) -> tuple[str, ...]:
     where, target = _ends(record)
+    about = record.get("notebook")
+    if about:  # a host may have several, each in a directory of its own
+        target = f"{record['host']} Jupyter in {about['directory']}"
     return (record["name"], record["state"], _since(record["since"], now), where, target)
 
 
@@ -107,6 +110,10 @@ def _of_forward(record: Record, traffic: Record) -> Iterator[Fact]:
     where, target = _ends(record)
     yield ("from", [where])
     yield ("to", [target])
+    about = record.get("notebook")
+    if about:
+        jupyter = f"Jupyter in {about['directory']}, process {about['pid']} there"
+        yield ("notebook", [jupyter, *([f"its log: {about['log']}"] if about["log"] else [])])
     if record["direction"] != "remote":
         yield ("listens on", [", ".join(record["listen"]) or "nothing now"])
     yield from told(record)

@@ -24,7 +24,7 @@ def ways(record: Record) -> list[Fact]:
     """Return by which ways it can be used; what does not hold is left out."""
     facts: list[Fact] = []
     if record["remote_addresses"]:
-        facts.append(("remote host", [", ".join(map(bare, record["remote_addresses"]))]))
+        facts.append(("remote host", [", ".join(addresses(record))]))
     if routed(record):
         facts.append(("routes", [routes(record)]))
     if record["lan"]:
@@ -97,6 +97,11 @@ def figures(record: Record) -> str:
 def address(record: Record) -> str | None:
     """Return the remote host's address inside the tunnel; None: it has none yet."""
     return None if record["remote_address"] is None else bare(record["remote_address"])
+
+
+def addresses(record: Record) -> list[str]:
+    """Return all its addresses there; none where it has none yet."""
+    return [bare(one) for one in record["remote_addresses"] or ()]
 
 
 def bare(cidr: str) -> str:

@@ -149,6 +149,9 @@ def up(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given:
     hosts, is_foreground = given["hosts"], given["foreground"]
     if is_foreground and len(hosts) > 1:
         raise UsageError("--foreground is for one HOST", "start one for each")
+    if given["dry_run"] and len(hosts) > 1:
+        # What another one gets depends on the one before: its device, its routes.
+        raise UsageError("--dry-run is for one HOST", "look at one after the other")
     # Before the configuration is read: under sudo that is the caller's.
     privilege.leave_root(max(len(hosts), 1))
     begun = None

@@ -57,8 +57,7 @@ def run(
     )
     profiles = build_profiles(words)
     if given["dry_run"]:
-        for profile in profiles:
-            click.echo("\n".join(tunnels.dry_run(profile)))
+        click.echo("\n".join(tunnels.dry_run(profiles[0])))
         return 0
     if is_foreground:
         return _run_foreground(profiles[0], verbose=verbose)
@@ -174,5 +173,5 @@ def _down(profile: TunnelProfile) -> str:
 
 def _show(snapshot: Mapping[str, Any]) -> None:
     for record in snapshot["records"]:
-        click.echo("\n".join(reach(record)))
+        click.echo("\n".join(reach(record, snapshot["wanted"])))
     flush()

@@ -82,7 +82,9 @@ class HostNames:
 
         ``is_legacy``: who asks knows plain DNS only (section 6.7).
         """
-        asked = [q for q in question.questions if q.name.lower() in self._records]
+        # A packet may ask for the same a thousand times, and is told once.
+        questions = {(q.name.lower(), q.type): q for q in question.questions}
+        asked = [q for (name, _), q in questions.items() if name in self._records]
         if not asked:
             return []
         known = {(r.name.lower(), _rdata(r)) for r in question.answers() if r.ttl > TTL_S // 2}
@@ -91,16 +93,17 @@ class HostNames:
             multicast=not is_legacy,
             id_=question.id if is_legacy else 0,
         )
-        said = False
+        told: set[tuple[str, tuple[int, bytes]]] = set()
         for wanted in asked:
             if is_legacy:
                 out.add_question(wanted)
             for record in self._answers(wanted):
-                if (record.name.lower(), _rdata(record)) not in known:
+                which = (record.name.lower(), _rdata(record))
+                if which not in known and which not in told:
                     ttl = _LEGACY_TTL_S if is_legacy else TTL_S
                     out.add_answer_at_time(_with_ttl(record, ttl), 0)
-                    said = True
-        return out.packets() if said else []
+                    told.add(which)
+        return out.packets() if told else []
 
     def _answers(self, question: DNSQuestion) -> Iterator[DNSRecord]:
         records = self._records[question.name.lower()]

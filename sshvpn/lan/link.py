@@ -25,6 +25,7 @@ from zeroconf.asyncio import AsyncZeroconf
 from sshvpn.lan.host_names import HostNames, Verdict
 from sshvpn.lan.multicast import PORT, Multicast, keep_to
 from sshvpn.presence import Adapter
+from sshvpn.waiting import within
 
 log = logging.getLogger("sshvpn.lan")
 
@@ -36,6 +37,7 @@ _ANNOUNCE_AGAIN_S = 1.0
 """Section 8.3: twice at least, a second apart."""
 _GOODBYES = 3
 _GOODBYE_EVERY_S = 0.125
+_LONGEST_PATH = 255 - len("path=")
 _TELL_AGAIN_S = 0.1
 """At most so often the names are told to all who ask (a neighbour may ask without end)."""
 
@@ -82,6 +84,7 @@ class Link:
         self._heard = asyncio.Event()
         self._verdict = Verdict.NOTHING
         self._told_at = 0.0
+        self._defence: asyncio.TimerHandle | None = None
         self._zeroconf: AsyncZeroconf | None = None
         self._services: dict[Announced, ServiceInfo] = {}
         self._wanted: frozenset[Announced] = frozenset()
@@ -146,7 +149,7 @@ class Link:
             self._send(self._host_names.probe())
             sent += 1
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._heard.wait(), _PROBE_EVERY_S)
+                await within(_PROBE_EVERY_S, self._heard.wait())
             if self._verdict is Verdict.CONFLICT:
                 return False
             if self._verdict is Verdict.WAIT:
@@ -185,12 +188,14 @@ class Link:
         await asyncio.gather(*(self._register(self._zeroconf, one) for one in new))
 
     async def _register(self, zeroconf: AsyncZeroconf, service: Announced) -> None:
+        # One string of a TXT record holds 255 bytes (RFC 6763, 6.1).
+        path = service.path if len(service.path.encode()) <= _LONGEST_PATH else "/"
         info = ServiceInfo(
             f"{service.kind}.local.",
             service.full_name,
             port=service.port,
             server=service.host,
-            properties={"path": service.path} if "http" in service.kind else {},
+            properties={"path": path} if "http" in service.kind else {},
             parsed_addresses=list(self.names[service.host]),
         )
         try:
@@ -216,7 +221,7 @@ class Link:
 
     def _defend(self, message: DNSIncoming, source: tuple[str, int]) -> None:
         if not message.is_query():
-            self._announce()
+            self._announce_soon()
         elif source[1] != PORT:
             for packet in self._host_names.answer(message, is_legacy=True):
                 self._multicast.send(packet, source)
@@ -224,6 +229,19 @@ class Link:
             answer = self._host_names.answer(message, is_legacy=False)
             self._told_at = now if answer else self._told_at
             self._send(answer)
+
+    def _announce_soon(self) -> None:
+        """Say it again, but not more often than who asks is answered: anybody may say goodbye."""
+        if self._defence is None:
+            loop = asyncio.get_running_loop()
+            at = max(loop.time(), self._told_at + _TELL_AGAIN_S)
+            self._defence = loop.call_at(at, self._tell_again)
+
+    def _tell_again(self) -> None:
+        self._defence = None
+        if self.is_claimed.is_set():
+            self._told_at = asyncio.get_running_loop().time()
+            self._announce()
 
     def _send(self, packets: Iterable[bytes]) -> None:
         for packet in packets:

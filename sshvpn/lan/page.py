@@ -97,14 +97,20 @@ def _cards(service: Shown, presence: Presence, visit: Visit) -> Iterator[str]:
         )
         if service.scheme in _LINKED:
             url = escape(f"{service.scheme}://{shown}{_rest(service)}")
-            code = svg_qr(f"{service.scheme}://{numeric}{_rest(service)}")
-            yield (
-                f'<li class="card"><a href="{url}">\n{words}</a>\n'
-                f'<span class="code" role="img" aria-label="QR code of {escape(numeric)}">'
-                f"{code}</span></li>\n"
-            )
+            code = _code(f"{service.scheme}://{numeric}{_rest(service)}", numeric)
+            yield f'<li class="card"><a href="{url}">\n{words}</a>\n{code}</li>\n'
         else:
             yield f'<li class="card"><div>\n{words}</div></li>\n'
+
+
+def _code(url: str, where: str) -> str:
+    """Return the QR code of ``url``, nothing where it is too long for one."""
+    try:
+        code = svg_qr(url)
+    except ValueError:
+        return ""
+    label = f"QR code of {escape(where)}"
+    return f'<span class="code" role="img" aria-label="{label}">{code}</span>'
 
 
 def _rest(service: Shown) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sshvpn.errors import TakenError, UsageError
 from sshvpn.plan import marks, prefixes
-from sshvpn.plan.request import BypassCgroup, BypassMark, BypassUser, Facts, TunnelPlan
+from sshvpn.plan.request import (
+    BypassCgroup,
+    BypassMark,
+    BypassUser,
+    Facts,
+    KnownRoute,
+    TunnelPlan,
+)
 from sshvpn.plan.settings import confined, wanted_sysctls
 from sshvpn.plan.state import (
     MAIN_TABLE,
@@ -70,10 +77,23 @@ def desired(tunnel: TunnelPlan, facts: Facts) -> NetworkState:
 
 def _networks(tunnel: TunnelPlan, facts: Facts) -> list[prefixes.Network]:
     """Return the networks behind the server, cut to size, once they are known to be free."""
-    excluded = [prefixes.parse(text) for text in tunnel.exclude]
-    peers = [prefixes.parse(text) for text in tunnel.peers]
+    excluded = [prefixes.parse(text) for text in (*tunnel.exclude, *tunnel.peers)]
     wanted = [prefixes.parse(text) for text in tunnel.routes]
-    networks = prefixes.without(wanted, [*excluded, *peers])
+    while True:
+        networks = prefixes.without(wanted, excluded)
+        found = next(_in_the_way(tunnel, facts, networks), None)
+        if found is None:
+            return networks
+        other, error = found
+        if other is None or not tunnel.gives_way:
+            raise error
+        excluded.append(other)
+
+
+def _in_the_way(
+    tunnel: TunnelPlan, facts: Facts, networks: Iterable[prefixes.Network]
+) -> Iterator[tuple[prefixes.Network | None, UsageError | TakenError]]:
+    """Yield what is here already of ``networks``, None for another tunnel's, and the error."""
     devices = {marks.device_name(unit) for unit in range(marks.UNITS)}
     for network in networks:
         for known in facts.addresses:
@@ -81,35 +101,41 @@ def _networks(tunnel: TunnelPlan, facts: Facts) -> list[prefixes.Network]:
             if known.interface in devices or own.num_addresses == 1:
                 continue
             if prefixes.has_overlap(network, own):
-                raise UsageError(
-                    f"the route {network} overlaps {own}, this machine's own network on "
-                    f"{known.interface}",
-                    f"leave that one out: -x {own}",
+                yield (
+                    own,
+                    UsageError(
+                        f"the route {network} overlaps {own}, this machine's own network on "
+                        f"{known.interface}",
+                        f"leave that one out: -x {own}",
+                    ),
                 )
         for route in facts.routes:
-            _check_free(tunnel, network, route.prefix, route.unit, route.interface)
-    return networks
+            yield from _taken(tunnel, network, route)
 
 
-def _check_free(
-    tunnel: TunnelPlan,
-    network: prefixes.Network,
-    prefix: str,
-    unit: int | None,
-    interface: str | None,
-) -> None:
-    other = ipaddress.ip_network(prefix)
-    if other.prefixlen == 0 or unit == tunnel.unit:
+def _taken(
+    tunnel: TunnelPlan, network: prefixes.Network, route: KnownRoute
+) -> Iterator[tuple[prefixes.Network | None, TakenError]]:
+    other = ipaddress.ip_network(route.prefix)
+    if other.prefixlen == 0 or route.unit == tunnel.unit:
         return
-    if unit is not None and prefixes.has_overlap(network, other):
-        raise TakenError(
-            f"the route {network} overlaps {other} of another tunnel ({marks.device_name(unit)})",
-            f"leave that one out with -x {other}, or take the other tunnel down",
+    if route.unit is not None and prefixes.has_overlap(network, other):
+        yield (
+            None,
+            TakenError(
+                f"the route {network} overlaps {other} of another tunnel "
+                f"({marks.device_name(route.unit)})",
+                f"leave that one out with -x {other}, or take the other tunnel down",
+            ),
         )
-    if unit is None and network == other:
-        raise TakenError(
-            f"this machine has a route to {other} already, by {interface or 'another way'}",
-            f"see: ip route show {other}",
+    if route.unit is None and network == other:
+        yield (
+            other,
+            TakenError(
+                f"this machine has a route to {other} already, "
+                f"by {route.interface or 'another way'}",
+                f"see: ip route show {other}",
+            ),
         )
 
 
@@ -118,6 +144,7 @@ def _check_appearances(tunnel: TunnelPlan, facts: Facts) -> None:
     for wanted in tunnel.appearances:
         if wanted.address in own:
             raise TakenError(f"{wanted.address} is this machine's own address", "name a free one")
+        _refuse_anothers(tunnel, facts, wanted.address)
         here = [lan.network for lan in tunnel.lans if lan.interface == wanted.interface]
         address = ipaddress.ip_address(wanted.address)
         if not any(address in ipaddress.ip_network(network) for network in here):
@@ -125,6 +152,22 @@ def _check_appearances(tunnel: TunnelPlan, facts: Facts) -> None:
                 f"{wanted.address} is not in the shared network of {wanted.interface}",
                 f"name a free address of {', '.join(here) or 'a shared network'}",
             )
+        for network in here:
+            why = prefixes.why_no_machine(wanted.address, network)
+            if why:
+                raise UsageError(f"{wanted.address} is {why}", "name a free address of it")
+
+
+def _refuse_anothers(tunnel: TunnelPlan, facts: Facts, address: str) -> None:
+    """Raise TakenError where another tunnel of ours appears under ``address``: nobody else hears.
+
+    This machine does not ask itself who has it.
+    """
+    host = str(ipaddress.ip_network(address))
+    for route in facts.routes:
+        if route.prefix == host and route.unit not in (None, tunnel.unit):
+            device = marks.device_name(route.unit)
+            raise TakenError(f"{address} is another tunnel's already ({device})", "name a free one")
 
 
 def _at(tunnel: TunnelPlan) -> set[str]:
@@ -140,13 +183,19 @@ def _routes(tunnel: TunnelPlan, facts: Facts, networks: list[prefixes.Network]) 
     table = marks.routing_table(tunnel.unit)
     excluded = [prefixes.parse(text) for text in tunnel.exclude]
     everything = [prefixes.parse(prefixes.ALL4)]
-    if facts.has_ipv6:
+    if _uses_ipv6(facts):
         everything.append(prefixes.parse(prefixes.ALL6))
+    crosses_ipv6 = facts.has_ipv6 and tunnel.reaches_ipv6
     for network in prefixes.without(everything, excluded):
-        if ":" in str(network) and not tunnel.reaches_ipv6:
+        if ":" in str(network) and not crosses_ipv6:
             yield Route(str(network), None, marks.twin_metric(tunnel.unit), table)
         else:
             yield from _with_twin(tunnel, str(network), table)
+
+
+def _uses_ipv6(facts: Facts) -> bool:
+    """Whether anything here may send by IPv6: what new devices have not, older ones may have."""
+    return facts.has_ipv6 or any(":" in one.cidr for one in facts.addresses)
 
 
 def _with_twin(tunnel: TunnelPlan, prefix: str, table: int) -> Iterator[Route]:
@@ -167,7 +216,7 @@ def _rules(tunnel: TunnelPlan, facts: Facts) -> Iterator[PolicyRule]:
         raise ValueError("a default route without a bypass would swallow the connection itself")
     table = marks.routing_table(tunnel.unit)
     mark = bypass.mark if isinstance(bypass, BypassMark | BypassCgroup) else None
-    for is_ipv6 in (False, True) if facts.has_ipv6 else (False,):
+    for is_ipv6 in (False, True) if _uses_ipv6(facts) else (False,):
         if isinstance(bypass, BypassUser):
             place = marks.rule_priority(tunnel.unit, _TO_USER)
             yield PolicyRule(place, is_ipv6, MAIN_TABLE, uid=bypass.uid)

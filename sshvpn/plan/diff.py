@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from sshvpn.plan import steps
-from sshvpn.plan.state import NetworkState, PolicyRule, Route, Sysctl, UnknownTable, nothing
+from sshvpn.plan.state import (
+    GONE,
+    NetworkState,
+    PolicyRule,
+    Route,
+    Sysctl,
+    UnknownTable,
+    nothing,
+)
 from sshvpn.plan.steps import Step
 
 T = TypeVar("T")
@@ -49,6 +57,8 @@ def _changes(current: NetworkState, desired: NetworkState) -> Iterator[Step]:
     # The device's own settings come before it goes up, or it would make itself a link-local
     # address and ask for routers.
     own = desired.link.name if desired.link else None
+    current, larger = _with_ipv6(current, desired)
+    yield from larger
     yield from _set_sysctls(current, desired, lambda sysctl: sysctl.interface == own)
     yield from _link_changes(current, desired)
     for address in _new(current.addresses, desired.addresses):
@@ -65,10 +75,26 @@ def _changes(current: NetworkState, desired: NetworkState) -> Iterator[Step]:
         yield steps.AddRule(rule)
     # Forwarding comes when all is ready; routers' advertisements are kept before it (accept_ra
     # sorts first), because switching to forwarding forgets the routes they gave.
-    yield from _set_sysctls(current, desired, lambda sysctl: sysctl.interface != own)
+    gone = {_key(sysctl) for sysctl in current.sysctls if sysctl.value == GONE}
+    yield from _set_sysctls(
+        current, desired, lambda sysctl: sysctl.interface != own and _key(sysctl) not in gone
+    )
     for accept in _new(current.accepts, desired.accepts):
         yield steps.AddAccept(accept, desired.label)
     yield from _deletions(current, desired)
+
+
+def _with_ipv6(current: NetworkState, desired: NetworkState) -> tuple[NetworkState, list[Step]]:
+    """Return ``current`` with a device that is large enough for its settings, and the steps.
+
+    Where somebody gave it less than IPv6 needs, the kernel took its settings away.
+    """
+    was, wanted = current.link, desired.link
+    lacks = any(s.value == GONE and was and s.interface == was.name for s in current.sysctls)
+    if not lacks or was is None or wanted is None:
+        return current, []
+    larger = dataclasses.replace(was, mtu=wanted.mtu, is_up=False)
+    return dataclasses.replace(current, link=larger), [steps.SetLink(larger, was)]
 
 
 def _link_changes(current: NetworkState, desired: NetworkState) -> Iterator[Step]:

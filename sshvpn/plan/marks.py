@@ -84,19 +84,24 @@ def table_name(label: str) -> str:
     return f"sshvpn_{label}"
 
 
+def table_label(name: str) -> str | None:
+    """Return the label in a name as :func:`table_name` makes them, else None."""
+    label = name.removeprefix("sshvpn_")
+    return label if name != label and is_label(label) else None
+
+
 HYBRID = "unified"
 """Where systemd mounts cgroups of version 2 beside those of version 1, below /sys/fs/cgroup."""
 
 
 def cgroup_name(label: str) -> str:
     """Return the name of the cgroup whose processes go around the tunnel's default route."""
-    return f"sshvpn_{label}"
+    return table_name(label)
 
 
 def cgroup_label(name: str) -> str | None:
     """Return the label in a name as :func:`cgroup_name` makes them, else None."""
-    label = name.removeprefix("sshvpn_")
-    return label if name != label and is_label(label) else None
+    return table_label(name)
 
 
 def is_service_group(name: str) -> bool:

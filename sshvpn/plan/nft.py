@@ -46,6 +46,7 @@ def ruleset(wall: Firewall) -> str:
 def _chains(wall: Firewall) -> Iterator[tuple[str, list[str]]]:
     # Chains that others jump to must stand before them.
     device = f'"{wall.device}"'
+    yield "honest", [*_honest(wall, device)]
     yield "to_server", [*_to_server(wall)]
     yield "from_server", [_ANSWERS, "drop"]
     yield (
@@ -91,6 +92,26 @@ def _chains(wall: Firewall) -> Iterator[tuple[str, list[str]]]:
                 f'socket cgroupv2 level {level} "{wall.ssh_cgroup}" meta mark set {wall.mark:#x}',
             ],
         )
+
+
+def _honest(wall: Firewall, device: str) -> Iterator[str]:
+    """Yield what drops all that comes out of the tunnel from where that does not lead.
+
+    Or the other end could answer for others, in connections of other adapters. Errors of routers
+    on the way are anybody's.
+    """
+    yield "type filter hook prerouting priority -300; policy accept;"
+    # By nft's own words: another name is one of /etc/protocols, which not every machine has.
+    for kind, errors in (("ip", "icmp"), ("ip6", "icmpv6")):
+        sources = collapse(p for p in wall.routed if family(p) == kind)
+        lans = collapse(lan.network for lan in wall.lans if family(lan.network) == kind)
+        payload = f"iifname {device} meta l4proto != {errors}"
+        if not sources:
+            yield f"{payload} meta nfproto {'ipv6' if kind == 'ip6' else 'ipv4'} drop"
+        elif not any(source.endswith("/0") for source in sources):
+            yield f"{payload} {kind} saddr != {_set(sources)} drop"
+        elif lans:
+            yield f"{payload} {kind} saddr {_set(lans)} drop"
 
 
 def _to_server(wall: Firewall) -> Iterator[str]:

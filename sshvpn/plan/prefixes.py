@@ -12,6 +12,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 ALL4 = "0.0.0.0/0"
 ALL6 = "::/0"
 
+_NO_MORE_THAN_MACHINES = 2
+
 
 def parse(text: str) -> Network:
     """Return the prefix that ``text`` says; an address alone is a prefix of that one.
@@ -34,6 +36,23 @@ def has_overlap(one: Network, other: Network) -> bool:
         one.network_address <= other.broadcast_address  # type: ignore[operator]
         and other.network_address <= one.broadcast_address  # type: ignore[operator]
     )
+
+
+def why_no_machine(address: str, network: str) -> str:
+    """Return what ``address`` is where no machine of ``network`` can have it, "" where one can.
+
+    RFC 1122, section 3.2.1.3; of IPv6 the routers' anycast address (RFC 4291, section 2.6.1). A
+    network of two has nothing but machines (RFC 3021, RFC 6164).
+    """
+    known = ipaddress.ip_network(network)
+    wanted = ipaddress.ip_address(address)
+    if known.num_addresses <= _NO_MORE_THAN_MACHINES:
+        return ""
+    if wanted == known.network_address:
+        return f"the address of {network} itself"
+    if known.version == 4 and wanted == known.broadcast_address:  # noqa: PLR2004 (the family's name)
+        return f"the broadcast address of {network}"
+    return ""
 
 
 def without(wanted: Iterable[Network], excluded: Iterable[Network]) -> list[Network]:

@@ -73,10 +73,12 @@ def _changed_link(step: SetLink) -> str:
         verb = "add" if link.ssh_name else "del"
         name = marks.ssh_device_name(link.unit)
         lines.append(f"ip link property {verb} dev {link.name} altname {name}")
+    if before.is_up and not link.is_up:
+        lines.append(f"ip link set dev {link.name} down")
     if link.mtu != before.mtu:
         lines.append(f"ip link set dev {link.name} mtu {link.mtu}")
-    if link.is_up != before.is_up:
-        lines.append(f"ip link set dev {link.name} {'up' if link.is_up else 'down'}")
+    if link.is_up and not before.is_up:
+        lines.append(f"ip link set dev {link.name} up")
     return "\n".join(lines)
 
 

@@ -61,6 +61,7 @@ class TunnelPlan:
     how the ssh connection itself stays out of it. ``reaches_ipv6``: the server's side has an
     IPv6 way out; without one, a default route leaves IPv6 unreachable instead of leaking it.
     ``peers`` are the addresses that the connection is made to; they never go into the tunnel.
+    ``gives_way``: what overlaps a network of this machine is left out, and no error.
     """
 
     label: str
@@ -73,6 +74,7 @@ class TunnelPlan:
     has_queues: bool = False
     routes: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    gives_way: bool = False
     peers: tuple[str, ...] = ()
     has_default: bool = False
     reaches_ipv6: bool = False

@@ -12,13 +12,19 @@ from sshvpn.plan import marks
 from sshvpn.plan.request import Facts, TunnelPlan
 from sshvpn.plan.state import Confined, Setting, Sysctl
 
+LOWEST_MTU6 = 1280
+"""IPv6 needs it (RFC 8200, 5): a device with less has none of its settings."""
 _STRICT = "1"
 
 
 def wanted_sysctls(tunnel: TunnelPlan, facts: Facts) -> frozenset[Sysctl]:
     """Return the settings that ``tunnel`` holds; those of its own device die with that."""
-    wanted = {(setting, interface): value for setting, interface, value in _wanted(tunnel, facts)}
     device = marks.device_name(tunnel.unit)
+    wanted = {
+        (setting, interface): value
+        for setting, interface, value in _wanted(tunnel, facts)
+        if interface != device or _is_there(setting, tunnel.mtu)
+    }
     return frozenset(
         Sysctl(setting, interface, value, _before(facts, setting, interface, device))
         for (setting, interface), value in wanted.items()
@@ -39,13 +45,18 @@ def confined(sysctls: Iterable[Sysctl], facts: Facts) -> Iterator[Confined]:
             yield Confined(None, "ip6")
 
 
-def device_sysctls(unit: int, facts: Facts) -> frozenset[Sysctl]:
+def device_sysctls(unit: int, mtu: int, facts: Facts) -> frozenset[Sysctl]:
     """Return those settings of the unit's device that it must have before it is up."""
     device = marks.device_name(unit)
     return frozenset(
         Sysctl(setting, device, value, _before(facts, setting, device, device))
         for setting, _, value in _of_device(device, facts)
+        if _is_there(setting, mtu)
     )
+
+
+def _is_there(setting: Setting, mtu: int) -> bool:
+    return mtu >= LOWEST_MTU6 or "/ipv6/" not in setting.value
 
 
 def _of_device(device: str, facts: Facts) -> Iterator[tuple[Setting, str, str]]:

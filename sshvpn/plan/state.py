@@ -93,11 +93,16 @@ class Setting(str, Enum):
     ROUTER_SOLICITATIONS = "net/ipv6/conf/{}/router_solicitations"
 
 
+GONE = "gone"
+"""The value of a setting whose adapter is no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sysctl:
     """A setting of an adapter that we hold at ``value``; ``before`` is what it had without us.
 
-    ``interface`` is ``all`` for IPv6 forwarding on kernels that have no other switch.
+    As read, ``value`` is what it really has now. ``interface`` is ``all`` for IPv6 forwarding on
+    kernels that have no other switch.
     """
 
     setting: Setting

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sshvpn.plan.state import (
+    GONE,
     Accept,
     Address,
     Firewall,
@@ -162,7 +163,8 @@ Step = (
 def inverse(step: Step) -> Step | None:
     """Return the step that undoes ``step``; None where nothing can.
 
-    That is after an UnknownTable was replaced or dropped: nobody knows what it held.
+    That is after an UnknownTable was replaced or dropped: nobody knows what it held; and after a
+    setting was let go of whose adapter is no more.
     """
     match step:
         case SetLink():
@@ -170,10 +172,11 @@ def inverse(step: Step) -> Step | None:
         case LoadTable() | DropTable():
             return _table_before(step)
         case SetSysctl():
-            held = step.held
-            return SetSysctl(held, step.sysctl) if held else RestoreSysctl(step.sysctl)
+            if step.held is None or step.held.value == GONE:
+                return RestoreSysctl(step.sysctl)
+            return SetSysctl(step.held, step.sysctl)
         case RestoreSysctl():
-            return SetSysctl(step.sysctl)
+            return None if step.sysctl.value == GONE else SetSysctl(step.sysctl)
         case _:
             opposite = _OPPOSITE[type(step)]
             values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}

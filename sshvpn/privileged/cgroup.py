@@ -50,9 +50,7 @@ def enclose(label: str, pid: int, owner: int) -> str:
     Returns the group's path below :data:`FILESYSTEM`. Twice is fine. Raises PrivilegeError
     where there is no version 2, or the group that it is in is not ours to change.
     """
-    root = next((root for root in _ROOTS if (root / "cgroup.controllers").exists()), None)
-    if root is None:
-        raise PrivilegeError("there is no cgroup hierarchy of version 2", "mount one: cgroups(7)")
+    root = _hierarchy()
     try:
         if os.stat(f"/proc/{pid}").st_uid != owner:  # noqa: PTH116 (/proc is no file)
             raise PrivilegeError(f"process {pid} is not of the user {owner}")
@@ -66,6 +64,19 @@ def enclose(label: str, pid: int, owner: int) -> str:
     except OSError as error:
         raise PrivilegeError(f"no cgroup for the tunnel: {error}") from error
     return str(group.relative_to(FILESYSTEM))
+
+
+def place_for(label: str) -> str:
+    """Return the path that :func:`enclose` would give to this process. Raises PrivilegeError."""
+    group = _hierarchy() / _place_of("self").strip("/") / marks.cgroup_name(label)
+    return str(group.relative_to(FILESYSTEM))
+
+
+def _hierarchy() -> Path:
+    root = next((root for root in _ROOTS if (root / "cgroup.controllers").exists()), None)
+    if root is None:
+        raise PrivilegeError("there is no cgroup hierarchy of version 2", "mount one: cgroups(7)")
+    return root
 
 
 def remove(path: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sshvpn.plan import marks, steps
 from sshvpn.plan.state import (
+    GONE,
     MAIN_TABLE,
     Accept,
     Address,
@@ -76,7 +77,9 @@ def check(step: steps.Step, scope: Scope, adapters: Collection[str]) -> None:
         elif value is not None:
             _CHECKS[type(value)](value, scope, adapters)
     if isinstance(step, steps.SetSysctl):
-        # What was held before is only what to go back to; what is asked for is on a list.
+        # What was held before is looked up by whoever goes back to it; what is asked for is on a
+        # list. One that is let go of may have lost its adapter.
+        _need(step.sysctl.interface in ("all", *adapters), "there is no such adapter")
         is_own = step.sysctl.interface == scope.device
         allowed = (_OWN_VALUES if is_own else _VALUES).get(step.sysctl.setting, set())
         _need(step.sysctl.value in allowed, "no value that this setting may get")
@@ -153,16 +156,15 @@ def _unknown_table(table: UnknownTable, scope: Scope, _: Collection[str]) -> Non
     _need(table.label == scope.label, "another label")
 
 
-def _sysctl(sysctl: Sysctl, scope: Scope, adapters: Collection[str]) -> None:
+def _sysctl(sysctl: Sysctl, scope: Scope, _: Collection[str]) -> None:
     if sysctl.interface == "all":
         _need(sysctl.setting is Setting.FORWARDING6, "a setting of all adapters")
     elif sysctl.interface != scope.device:
         _name(sysctl.interface)
         is_ours = marks.unit_of(sysctl.interface) is not None
         _need(not is_ours and sysctl.interface != "default", "another device")
-        _adapter(sysctl.interface, adapters)
     for value in (sysctl.value, sysctl.before):
-        _need(value == "gone" or bool(_PLAIN_VALUE.fullmatch(value)), "no value")
+        _need(value == GONE or bool(_PLAIN_VALUE.fullmatch(value)), "no value")
 
 
 def _accept(accept: Accept, scope: Scope, _: Collection[str]) -> None:

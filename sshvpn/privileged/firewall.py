@@ -7,16 +7,18 @@ made here from typed descriptions.
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
 
-from sshvpn.errors import SshvpnError
+from sshvpn.errors import SshvpnError, TakenError
 from sshvpn.plan import marks, nft, render
 from sshvpn.plan.state import Accept, Firewall, ForeignChain, UnknownTable
 from sshvpn.privileged.programs import PLACES, path_of
 
+_PUBLISHED = re.compile(r"\bip6? daddr (\S+) tcp dport (\d+) .*\bdnat\b")
 _ENVIRONMENT = {"PATH": ":".join(PLACES), "LC_ALL": "C"}
 _TIMEOUT_S = 20.0
 
@@ -33,6 +35,22 @@ class Tables:
         _run("nft", "-f", "-", text=nft.ruleset(table))
         self._loaded[table.label] = (table, "")
         self._unseen.add(table.label)
+
+    @staticmethod
+    def refuse_published(table: Firewall, before: Firewall | UnknownTable | None) -> None:
+        """Raise TakenError where ``table`` publishes what another tunnel does, and not ``before``.
+
+        Of two rules for one port the kernel would take the one that was loaded first.
+        """
+        held = before.published if isinstance(before, Firewall) else frozenset()
+        wanted = {(port.address, port.port) for port in table.published - held}
+        for label in tables() - {table.label} if wanted else ():
+            found = _PUBLISHED.findall(_listing(label) or "")
+            for address, port in wanted.intersection((a, int(p)) for a, p in found):
+                raise TakenError(
+                    f"port {port} of {address} is published by another tunnel",
+                    "choose another port, as in --publish 9999:8888, or take that one down",
+                )
 
     def see(self) -> None:
         """Look how what was loaded is listed; at once, but nobody need wait for it."""
@@ -62,8 +80,8 @@ def tables() -> set[str]:
     """Return the labels that have an nft table."""
     found = set()
     for line in _run("nft", "list", "tables", "inet").splitlines():
-        label = line.split()[-1].removeprefix("sshvpn_") if line.split() else ""
-        if marks.is_label(label) and line.endswith(f" {marks.table_name(label)}"):
+        label = marks.table_label(line.rpartition(" ")[2])
+        if label is not None:
             found.add(label)
     return found
 

@@ -13,7 +13,7 @@ from sshvpn.errors import SshvpnError
 from sshvpn.plan import steps
 from sshvpn.plan.diff import diff
 from sshvpn.plan.request import Facts
-from sshvpn.plan.state import NetworkState, nothing
+from sshvpn.plan.state import NetworkState, Sysctl, nothing
 from sshvpn.plan.steps import Step, inverse
 from sshvpn.privileged import firewall, sysctl
 from sshvpn.privileged.firewall import Tables
@@ -48,17 +48,36 @@ class Kernel:
 
         What cannot be undone either is named in the error's message.
         """
-        done: list[Step] = []
+        undo: list[Step] = []
         for step in wanted:
+            back = self._inverse(label, step)
             try:
                 self.make(label, step)
             except SshvpnError as error:
-                undo = [inverse(one) for one in reversed(done)]
-                failed = self.make_all(label, [one for one in undo if one is not None])
+                failed = self.make_all(label, reversed(undo))
                 if failed:
                     raise type(error)(f"{error}; and undoing it: {'; '.join(failed)}") from error
                 raise
-            done.append(step)
+            if back is not None:
+                undo.append(back)
+
+    def _inverse(self, label: str, step: Step) -> Step | None:
+        """Return the step that leads back from ``step``, which is to be made now.
+
+        A setting goes back to what it has now, whatever the step says that it had.
+        """
+        match step:
+            case steps.SetSysctl(sysctl):
+                return inverse(steps.SetSysctl(sysctl, self._held(label, sysctl)))
+            case steps.RestoreSysctl(sysctl):
+                held = self._held(label, sysctl)
+                return None if held is None else inverse(steps.RestoreSysctl(held))
+            case _:
+                return inverse(step)
+
+    def _held(self, label: str, sysctl: Sysctl) -> Sysctl | None:
+        held = self.settings.held(label)
+        return next((one for one in held if one.path == sysctl.path), None)
 
     def make_all(self, label: str, wanted: Iterable[Step]) -> list[str]:
         """Make all steps that can be made, and return what was said of the others."""
@@ -76,7 +95,10 @@ class Kernel:
 
     def make(self, label: str, step: Step) -> None:
         """Make one step, or raise SshvpnError; then nothing of it is made."""
-        _MAKERS[type(step)](self, label, step)
+        try:
+            _MAKERS[type(step)](self, label, step)
+        except OSError as error:  # a full disk below /run, a kernel without memory
+            raise SshvpnError(f"{type(step).__name__}: {error}") from error
 
     def facts(self) -> Facts:
         """Return what this machine is like, as if none of our settings were held."""
@@ -93,6 +115,11 @@ class Kernel:
         self.netlink.close()
 
 
+def _load_table(kernel: Kernel, step: steps.LoadTable) -> None:
+    kernel.tables.refuse_published(step.table, step.before)
+    kernel.tables.load(step.table)
+
+
 _MAKERS: dict[type[Any], Callable[[Kernel, str, Any], None]] = {
     steps.AddLink: lambda k, _, s: k.netlink.create_link(s.link),
     steps.DeleteLink: lambda k, _, s: k.netlink.delete_link(s.link),
@@ -105,7 +132,7 @@ _MAKERS: dict[type[Any], Callable[[Kernel, str, Any], None]] = {
     steps.DeleteRule: lambda k, _, s: k.netlink.delete_rule(s.rule),
     steps.AddNeighbour: lambda k, _, s: k.netlink.create_neighbour(s.neighbour),
     steps.DeleteNeighbour: lambda k, _, s: k.netlink.delete_neighbour(s.neighbour),
-    steps.LoadTable: lambda k, _, s: k.tables.load(s.table),
+    steps.LoadTable: lambda k, _, s: _load_table(k, s),
     steps.DropTable: lambda k, label, _: k.tables.drop(label),
     steps.SetSysctl: lambda k, label, s: k.settings.hold(label, s.sysctl),
     steps.RestoreSysctl: lambda k, label, s: k.settings.release(label, s.sysctl.path),

@@ -20,7 +20,15 @@ from sshvpn.plan import marks
 from sshvpn.plan.request import KnownAddress, KnownRoute
 from sshvpn.plan.state import Address, Link, PolicyRule, ProxyNeighbour, Route
 from sshvpn.privileged.proxies import proxy_neighbours
-from sshvpn.privileged.routes import FAMILIES, UNREACHABLE, SeenRoute, known, ours, seen
+from sshvpn.privileged.routes import (
+    FAMILIES,
+    LOCAL_TABLE,
+    UNREACHABLE,
+    SeenRoute,
+    known,
+    ours,
+    seen,
+)
 from sshvpn.privileged.tun import create_tun
 
 # linux/if.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h
@@ -29,6 +37,9 @@ _SCOPE_LINK = 253
 _TO_TABLE, _INVERT = 1, 2
 _NTF_PROXY = 8
 _NO_SUPPRESSION = 0xFFFFFFFF
+_IS_NOTED = False
+"""What a dump's ``match`` returns of a message that need not be kept: each is 17 kB here, and those
+of many tunnels all at once would be megabytes."""
 _GONE = {errno.ENODEV, errno.ESRCH, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ENXIO}
 
 
@@ -77,10 +88,13 @@ class Netlink:
             if link.ssh_name != before.ssh_name:
                 verb = "property_add" if link.ssh_name else "property_del"
                 self._ip.link(verb, index=index, altname=marks.ssh_device_name(link.unit))
+            if before.is_up and not link.is_up:
+                self._ip.link("set", index=index, state="down")
+            # One that is up makes itself an address when it is large enough for IPv6 again.
             if link.mtu != before.mtu:
                 self._ip.link("set", index=index, mtu=link.mtu)
-            if link.is_up != before.is_up:
-                self._ip.link("set", index=index, state="up" if link.is_up else "down")
+            if link.is_up and not before.is_up:
+                self._ip.link("set", index=index, state="up")
 
     def delete_link(self, link: Link) -> None:
         """Delete the device; not there is fine."""
@@ -131,14 +145,18 @@ class Netlink:
     def known_addresses(self) -> list[KnownAddress]:
         """Return all addresses of all adapters but the loopback's and link-local ones."""
         names = self._names()
-        found = []
-        for message in self._ip.get_addr():
+        found: list[KnownAddress] = []
+
+        def note(message: Any) -> bool:
             name = names.get(message["index"], "")
             # Of a point-to-point link, the local end is the one that is ours.
             text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             is_local = message["scope"] != 0  # host or link
             if name and text and not is_local:
                 found.append(KnownAddress(name, f"{text}/{message['prefixlen']}"))
+            return _IS_NOTED
+
+        self._ip.addr("dump", match=note)
         return found
 
     def addresses(self, unit: int) -> frozenset[Address]:
@@ -193,9 +211,10 @@ class Netlink:
         found: list[SeenRoute] = []
 
         def note(message: Any) -> bool:
-            if message["family"] in FAMILIES:
+            # This machine's own addresses are most of what there is, and nobody's routes.
+            if message["family"] in FAMILIES and message["table"] != LOCAL_TABLE:
                 found.append(seen(message, names))
-            return False  # a message is 17 kB: of many tunnels all at once would be megabytes
+            return _IS_NOTED
 
         self._ip.route("dump", match=note)
         return found
@@ -261,8 +280,11 @@ class Netlink:
 
     def neighbours(self, unit: int) -> frozenset[ProxyNeighbour]:
         """Return the unit's: of our protocol number, with a route of the unit behind them."""
+        proxies = proxy_neighbours()
+        if not proxies:
+            return frozenset()
         ways = {route.prefix.partition("/")[0] for route in self.routes(unit)}
-        return frozenset(n for n in proxy_neighbours() if n.address in ways)
+        return frozenset(n for n in proxies if n.address in ways)
 
     # -- units -----------------------------------------------------------------------------------
 

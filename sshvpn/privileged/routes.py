@@ -12,7 +12,7 @@ from sshvpn.plan.state import Route
 
 # linux/rtnetlink.h
 _UNICAST, UNREACHABLE = 1, 7
-_LOCAL_TABLE = 255
+LOCAL_TABLE = 255
 FAMILIES: Mapping[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104
 """The families that matter here, each with the address of its default route."""
 
@@ -56,12 +56,12 @@ def ours(routes: Iterable[SeenRoute]) -> Iterator[tuple[Route, int]]:
 
 
 def known(routes: Iterable[SeenRoute]) -> list[KnownRoute]:
-    """Return those to other machines, of all tables."""
+    """Return those to other machines, of all tables; none of LOCAL_TABLE is among ``routes``."""
     routes = list(routes)
     units = {(route.prefix, route.device, route.table): unit for route, unit in ours(routes)}
     found = []
     for route in routes:
-        if route.kind not in (_UNICAST, UNREACHABLE) or route.table == _LOCAL_TABLE:
+        if route.kind not in (_UNICAST, UNREACHABLE):
             continue
         if route.prefix.startswith(("fe80:", "ff00:")):
             continue

@@ -5,6 +5,7 @@
                                     {"ok": true, "hello": 1, "actor": UID, "pid": P}
     {"op": "open", "label": L}      {"ok": true, "unit": N}     once; then the others. With the
                                     guard's socket; "unit": N takes over what a dead one has made
+    {"op": "look", "label": L}      {"ok": true, "unit": N}     what open would give now
     {"op": "facts"}                 {"ok": true, "facts": …}
     {"op": "read"}                  {"ok": true, "state": …}
     {"op": "apply", "steps": […]}   {"ok": true}                 all, or none
@@ -107,14 +108,24 @@ class HelperServer:
         except Exception as error:  # noqa: BLE001 (whatever it is, the tunnel must stay swept up)
             return refusal("failed", f"{type(error).__name__} in the helper: {error}")
 
-    def _open(self, request: Mapping[str, Any]) -> dict[str, object]:
+    def _look(self, request: Mapping[str, Any]) -> dict[str, object]:
+        label = self._label_in(request)
+        with self._units.locked():
+            used = self._kernel.netlink.units()
+            return {"unit": self._units.likely(label, lambda unit: self._is_free(unit, used))}
+
+    def _label_in(self, request: Mapping[str, Any]) -> str:
         label = request.get("label")
-        if self._scope is not None:
-            raise ValueError("open already")
         if not isinstance(label, str) or not marks.is_label(label):
             raise ValueError("no label")
         if self._actor not in (0, marks.owner_of(label)):
             raise ValueError("another user's label")
+        return label
+
+    def _open(self, request: Mapping[str, Any]) -> dict[str, object]:
+        if self._scope is not None:
+            raise ValueError("open already")
+        label = self._label_in(request)
         with self._units.locked():
             if label in self._units.living().values():
                 raise TakenError("this tunnel is up already", "see: sshvpn status")
@@ -244,6 +255,7 @@ def refusal(code: str, message: str, hint: str = "") -> dict[str, object]:
 Operation = Callable[[HelperServer, Mapping[str, Any]], dict[str, object]]
 _OPERATIONS: dict[str, Operation] = {
     "open": HelperServer._open,  # noqa: SLF001 (the table is part of the class)
+    "look": HelperServer._look,  # noqa: SLF001
     "facts": HelperServer._facts,  # noqa: SLF001
     "read": HelperServer._read,  # noqa: SLF001
     "apply": HelperServer._apply,  # noqa: SLF001

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sshvpn.errors import SshvpnError
-from sshvpn.plan.state import Setting, Sysctl
+from sshvpn.plan.state import GONE, Setting, Sysctl
 
 _PROC = Path("/proc/sys")
 _ALL6 = Setting.FORWARDING6.value.format("all")
@@ -32,8 +32,8 @@ class Settings:
     def hold(self, label: str, sysctl: Sysctl) -> None:
         """Have the setting at the value, for ``label``. Twice is fine.
 
-        What is so already is not written. Raises SshvpnError; then nothing is held. A crash
-        leaves at most a record of what was not changed yet.
+        What is so already is not written. Raises SshvpnError; then it is held as it was before. A
+        crash leaves at most a record of what was not changed yet.
         """
         path = sysctl.path
         with self._records() as records:
@@ -45,6 +45,7 @@ class Settings:
                 fresh["others"] = _forwarding6_of_adapters()
             elif (switch := _switch_of(path)) is not None:
                 fresh["switch"] = _read(switch)
+            before = json.dumps(records)
             record = records.setdefault(path, fresh)
             if label not in record["holders"]:
                 record["holders"].append(label)
@@ -54,9 +55,10 @@ class Settings:
                 if actual != sysctl.value:
                     _write(path, sysctl.value)
             except OSError as error:
-                record["holders"].remove(label)
-                if not record["holders"]:
-                    del records[path]
+                # Saved here: what is as it was read is not written at the end.
+                records.clear()
+                records.update(json.loads(before))
+                self._save(records)
                 raise SshvpnError(f"cannot set {path}: {error.strerror}") from error
 
     def release(self, label: str, path: str) -> None:
@@ -88,7 +90,7 @@ class Settings:
             for path, record in records.items():
                 if label in record["holders"]:
                     setting, interface = _parsed(path)
-                    value = _read(path) or "gone"
+                    value = _read(path) or GONE
                     before = value if _is_switched_since(path, record) else record["before"]
                     found.append(Sysctl(setting, interface, value, before))
             return frozenset(found)

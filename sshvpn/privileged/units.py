@@ -18,8 +18,9 @@ from pathlib import Path
 from sshvpn.errors import SshvpnError, TakenError
 from sshvpn.plan import marks
 
-_ROOT = Path("/run/sshvpn-state")
-_SEEN = 0o711
+ROOT = Path("/run/sshvpn-state")
+SEEN = 0o711
+"""For all to see what is there by its name, and no more: whoever sweeps asks without a right."""
 
 
 def state_directory() -> Path:
@@ -28,15 +29,15 @@ def state_directory() -> Path:
     Raises SshvpnError where somebody else made it.
     """
     own = _directory()
-    for directory in (_ROOT, own):
+    for directory in (ROOT, own):
         with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
+            directory.mkdir(mode=SEEN)
         found = directory.lstat()
         is_closed = stat.S_ISDIR(found.st_mode) and not stat.S_IMODE(found.st_mode) & 0o066
         if found.st_uid != 0 or not is_closed:
             raise SshvpnError(f"{directory} is not root's own directory", "remove it")
-        if stat.S_IMODE(found.st_mode) != _SEEN:
-            directory.chmod(_SEEN)  # whatever the umask
+        if stat.S_IMODE(found.st_mode) != SEEN:
+            directory.chmod(SEEN)  # whatever the umask
     return own
 
 
@@ -63,7 +64,7 @@ def left_units() -> set[int]:
 
 
 def _directory() -> Path:
-    return _ROOT / str(Path("/proc/self/ns/net").stat().st_ino)
+    return ROOT / str(Path("/proc/self/ns/net").stat().st_ino)
 
 
 class Units:
@@ -85,12 +86,27 @@ class Units:
 
         Raises TakenError where the label is up, or no unit is left.
         """
-        if label in self.living().values():
-            raise TakenError("this tunnel is up already", "see: sshvpn status")
+        self._refuse_second(label)
         for unit in range(marks.UNITS):
             if is_free(unit) and self._take(unit, label):
                 return unit
-        raise TakenError(f"all {marks.UNITS} tunnel devices are in use", "take one down")
+        raise _all_in_use()
+
+    def likely(self, label: str, is_free: Callable[[int], bool]) -> int:
+        """Return the unit that ``label`` would get, once what it has left is swept; call it locked.
+
+        Raises TakenError as :meth:`claim` does.
+        """
+        self._refuse_second(label)
+        living, left = self.living(), self.left()
+        for unit in range(marks.UNITS):
+            if unit not in living and (left.get(unit) == label or is_free(unit)):
+                return unit
+        raise _all_in_use()
+
+    def _refuse_second(self, label: str) -> None:
+        if label in self.living().values():
+            raise TakenError("this tunnel is up already", "see: sshvpn status")
 
     def take_over(self, unit: int, label: str) -> bool:
         """Take a unit that ``label`` has left, and return whether it was there to be taken."""
@@ -150,3 +166,7 @@ class Units:
 
     def _path(self, unit: int) -> Path:
         return self._directory / f"unit-{unit}"
+
+
+def _all_in_use() -> TakenError:
+    return TakenError(f"all {marks.UNITS} tunnel devices are in use", "take one down")

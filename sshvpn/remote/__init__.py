@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 
 _FOR_READERS = re.compile(r'^ *"""[^"]*"""\n|  # .*$', re.MULTILINE)
+_HEADING = re.compile(r"(?<=\(\) [{(]) # .*")
+"""What stands behind the first brace of a function in sh."""
 _INDENT = re.compile("^(?:    )+", re.MULTILINE)
 
 
@@ -56,4 +58,5 @@ def _script(directory: str) -> str:
     parts = sorted((Path(__file__).parent / directory).glob("*.sh"))
     text = "".join(part.read_text(encoding="ascii") for part in parts)
     stripped = (line.lstrip(" ") for line in text.splitlines())
-    return "\n".join(line for line in stripped if line and not line.startswith("#"))
+    bare = (_HEADING.sub("", line) for line in stripped)
+    return "\n".join(line for line in bare if line and not line.startswith("#"))

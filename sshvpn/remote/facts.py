@@ -15,6 +15,8 @@ from typing import Final
 from sshvpn.errors import printable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+PREPARED_DEVICE: Final = "sshvpnr"
+"""How the names of the devices begin that agents make, for logins with sudo and for pumps."""
 
 
 class Rights(str, Enum):
@@ -47,12 +49,15 @@ class RemoteAddress:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRoute:
-    """A route of the server. ``interface`` and ``via`` may be None; ``table`` as ip names it."""
+    """A route of the server. ``interfaces``: of all its next hops, as far as ip tells them.
+
+    ``via`` is the address of one of them, or None; ``table`` is as ip names it.
+    """
 
     kind: str
     prefix: Network
     via: str | None
-    interface: str | None
+    interfaces: tuple[str, ...]
     table: str
 
 
@@ -150,7 +155,7 @@ def _take_address(facts: Collected, words: list[str]) -> None:
 
 
 def _take_route(facts: Collected, words: list[str]) -> None:
-    family, kind, prefix, via, interface, table = words
+    family, kind, prefix, via, table, *interfaces = words
     if prefix == "default":
         prefix = "0.0.0.0/0" if family == "4" else "::/0"
     facts.routes.append(
@@ -158,7 +163,7 @@ def _take_route(facts: Collected, words: list[str]) -> None:
             printable(kind),
             ipaddress.ip_network(prefix, strict=False),
             _word(via),
-            _word(interface),
+            tuple(map(printable, interfaces)),
             printable(table),
         )
     )

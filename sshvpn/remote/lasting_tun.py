@@ -14,8 +14,16 @@ import struct
 import sys
 
 # linux/if_tun.h
-_TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+TUNSETIFF, TUNSETPERSIST, TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TUN, _IFF_NO_PI, _IFF_MULTI_QUEUE, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x0100, 0x8000
+
+
+def request(name: str, *, is_many: bool) -> bytes:
+    """Return the struct ifreq for a new tun NAME, of one queue or many."""
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL
+    if is_many:
+        flags |= _IFF_MULTI_QUEUE
+    return struct.pack("16sH22x", name.encode("ascii"), flags)
 
 
 def make(name: str, uid: int, *, is_many: bool) -> None:
@@ -24,14 +32,11 @@ def make(name: str, uid: int, *, is_many: bool) -> None:
     What has that name already is left alone. A crash in the middle leaves nothing: until it is
     told to stay, the device goes with its descriptor. Raises OSError.
     """
-    flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL
-    if is_many:
-        flags |= _IFF_MULTI_QUEUE
     descriptor = os.open("/dev/net/tun", os.O_RDWR)
     try:
-        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode("ascii"), flags))
-        fcntl.ioctl(descriptor, _TUNSETOWNER, uid)
-        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+        fcntl.ioctl(descriptor, TUNSETIFF, request(name, is_many=is_many))
+        fcntl.ioctl(descriptor, TUNSETOWNER, uid)
+        fcntl.ioctl(descriptor, TUNSETPERSIST, 1)
     finally:
         os.close(descriptor)
 

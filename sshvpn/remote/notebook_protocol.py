@@ -21,6 +21,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from sshvpn.errors import printable
 from sshvpn.model import NotebookWish
@@ -30,8 +31,15 @@ from sshvpn.remote.malformed import MalformedLineError
 PROTOCOL: Final = 1
 _LONGEST_RECORD: Final = 64
 """Lines of what Jupyter writes about itself; it has a dozen."""
+_MOST_OF_RECORD: Final = 1 << 16
+"""Characters of it."""
+_LONGEST_BASE_URL: Final = 200
+"""It is told by mDNS, where 255 bytes hold it (RFC 6763, 6.1)."""
+_LONGEST_TOKEN: Final = 1000
+"""With its URL it stands in a QR code, which holds 2331 bytes."""
 _EVERYWHERE: Final = {"", "*", "0.0.0.0", "::", "localhost"}  # noqa: S104 (compared, not bound)
 _LAST_PORT: Final = 65535
+_PLAIN_PATH: Final = re.compile(r"/([A-Za-z0-9_.~@%+-]+/)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,12 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that runs was told."""
+    """All that runs was told; ``boot`` is another one after each start of the server's system.
+
+    It is empty where that does not tell.
+    """
+
+    boot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +185,15 @@ def look(directory: str) -> bytes:
     return encode(*([f"directory {directory}"] if directory else []), "look")
 
 
-def start(wish: NotebookWish, token: str, *, shared: bool) -> bytes:
+def start(wish: NotebookWish, token: str, *, shared: bool, within_s: int = 100) -> bytes:
     """Ask for a server in the directory that was looked at, as ``wish`` says.
 
-    ``shared``: it takes requests for other names than localhost, too.
+    ``shared``: it takes requests for other names than localhost, too. What does not listen
+    ``within_s`` seconds, and does not look like a Jupyter that is slow, is ended.
     """
     words = [f"word {word}" for word in wish.words]
-    share = ["shared" if shared else "unshared"]
-    return encode(f"way {wish.way.value}", "words", *words, f"token {token}", *share, "start")
+    how = ["shared" if shared else "unshared", f"within {within_s}"]
+    return encode(f"way {wish.way.value}", "words", *words, f"token {token}", *how, "start")
 
 
 def stop(pids: list[int]) -> bytes:
@@ -197,6 +211,8 @@ class Reader:
         self._mark = f"{nonce} "
         self._head: tuple[int, str, str] | None = None
         self._record: list[str] = []
+        self._size = 0
+        self._real = ""
 
     def feed(self, line: str) -> Message | None:
         """Return the message that ``line`` completes, None where it completes none.
@@ -209,16 +225,20 @@ class Reader:
         word, _, rest = text.rstrip("\r\n").partition(" ")
         if word == "server":
             self._head = _server_head(rest)
-            self._record = []
+            self._record, self._size, self._real = [], 0, ""
+            return None
+        if word == "real":
+            self._real = rest if rest.isprintable() else ""
             return None
         if word == "json":
             self._record.append(rest)
-            if len(self._record) > _LONGEST_RECORD:
+            self._size += len(rest)
+            if len(self._record) > _LONGEST_RECORD or self._size > _MOST_OF_RECORD:
                 raise MalformedLineError("the server tells too much of one Jupyter")
             return None
         if word == "end":
             head, self._head = self._head, None
-            return None if head is None else _server(head, "\n".join(self._record))
+            return None if head is None else _server(head, "\n".join(self._record), self._real)
         return _message(word, rest)
 
 
@@ -229,7 +249,7 @@ def _message(word: str, rest: str) -> Message:  # noqa: C901, PLR0911 (it reads 
         case "directory":
             return Directory(rest)
         case "ready":
-            return Ready()
+            return Ready(rest.strip())
         case "took":
             return Took(printable(rest))
         case "launched":
@@ -256,8 +276,11 @@ def _server_head(rest: str) -> tuple[int, str, str]:
     return int(pid), origin, printable(log)
 
 
-def _server(head: tuple[int, str, str], text: str) -> Server | None:
-    """Return what Jupyter's own file says; None for one that is not understood, as of old age."""
+def _server(head: tuple[int, str, str], text: str, real: str) -> Server | None:
+    """Return what Jupyter's own file says; None for one that is not understood, as of old age.
+
+    ``real`` is its directory without symbolic links, where that is another.
+    """
     pid, origin, log = head
     try:
         plain = json.loads(text)
@@ -274,18 +297,22 @@ def _server(head: tuple[int, str, str], text: str) -> Server | None:
     port = number if isinstance(number, int) and 0 < number <= _LAST_PORT else 0
     host = words("hostname")
     base_url = words("base_url", "/")
+    is_plain = len(base_url) <= _LONGEST_BASE_URL and _PLAIN_PATH.fullmatch(base_url)
+    token = words("token")
+    is_usable = len(quote(token, safe="")) <= _LONGEST_TOKEN
     return Server(
         pid=pid,
-        directory=words("root_dir") or words("notebook_dir"),
+        directory=real or words("root_dir") or words("notebook_dir"),
         # Not a name: at the server somebody else may listen on the other of its addresses.
         host="127.0.0.1" if host in _EVERYWHERE else host,
         port=port,
         socket=words("sock"),
-        base_url=base_url if re.fullmatch(r"/([A-Za-z0-9_.~@%+-]+/)*", base_url) else "/",
+        base_url=base_url if is_plain else "/",
         has_tls=plain.get("secure") is True,
-        has_password=plain.get("password") is True,
+        # A token that cannot be handed on is asked for all the same.
+        has_password=plain.get("password") is True or not is_usable,
         version=words("version")[:20],
         origin=origin,
         log=log,
-        token=words("token"),
+        token=token if is_usable else "",
     )

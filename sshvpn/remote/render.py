@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sshvpn.errors import TunnelRefusedError
+from sshvpn.remote import lasting_tun
+from sshvpn.remote.facts import PREPARED_DEVICE
 from sshvpn.remote.protocol import (
     GROUP,
     Facts,
@@ -30,7 +32,6 @@ from sshvpn.remote.rules import (
 )
 from sshvpn.remote.settings import Settings
 
-_PREPARED: Final = "sshvpnr"
 _FIRST_UNIT: Final = 5600
 _NEW_MTU: Final = 1500
 """Of a tun that was just made, in bytes."""
@@ -45,9 +46,13 @@ def expected_device(facts: Facts, *, by_ssh: bool = True) -> tuple[str, str | No
     names = {adapter.name for adapter in facts.adapters}
     if facts.rights is not Rights.SUDO and by_ssh:
         return _first_free("tun", 0, names), None
-    while (device := _first_free(_PREPARED, _FIRST_UNIT, names)) and _ssh_name(device) in names:
+    while (device := _first_free(PREPARED_DEVICE, _FIRST_UNIT, names)) and _ssh_name(
+        device
+    ) in names:
         names.add(device)
-    return device, str(facts.uid)
+    # busybox gives no second name, so the one that ssh looks for is the only one.
+    is_renamed = by_ssh and _is_busybox(facts)
+    return (_ssh_name(device) if is_renamed else device), str(facts.uid)
 
 
 def _first_free(prefix: str, number: int, names: set[str]) -> str:
@@ -57,7 +62,7 @@ def _first_free(prefix: str, number: int, names: set[str]) -> str:
 
 
 def _ssh_name(device: str) -> str:
-    return f"tun{device.removeprefix(_PREPARED)}"
+    return f"tun{device.removeprefix(PREPARED_DEVICE)}"
 
 
 def render(
@@ -71,7 +76,7 @@ def render(
 ) -> list[str]:
     """Return the commands of sh(1) that make the server's end what ``end`` says, as root there.
 
-    ``label`` and ``device`` are the tunnel's there. ``owner`` (a name or a uid) is whom the agent
+    ``label`` and ``device`` are the tunnel's there. ``owner`` (a uid) is whom the agent
     makes the device for, with several queues where it ``has_queues``; None: sshd makes it. What
     ``facts`` say is there already is not made again; without rights on the server there is but a
     comment. Each command is one or more lines. Raises RefusedError for what the agent would
@@ -103,16 +108,31 @@ def _made(
 ) -> Iterator[str]:
     if any(adapter.name == device for adapter in facts.adapters):
         return
+    if owner is not None and _is_busybox(facts):
+        yield _by_python(device, int(owner), has_queues=has_queues)
+        return
     if owner is not None:
         queues = " multi_queue" if has_queues else ""
         yield f"ip tuntap add dev {device} mode tun user {shlex.quote(owner)}{queues}"
-        if by_ssh and device.startswith(_PREPARED):
+        if by_ssh and device.startswith(PREPARED_DEVICE):
             # `ssh -w` wants a device called tunN.
             yield f"ip link property add dev {device} altname {_ssh_name(device)}"
         return
     comment = f"# sshd makes {device} for the session, and takes it away with it"
     # busybox cannot make one.
     yield comment if _is_busybox(facts) else f"{comment}\nip tuntap add dev {device} mode tun"
+
+
+def _by_python(device: str, uid: int, *, has_queues: bool) -> str:
+    """Return what lasting_tun.py does, on one line: busybox's ip makes no tun."""
+    text = (
+        'import fcntl, os; tun = os.open("/dev/net/tun", os.O_RDWR); '
+        f"fcntl.ioctl(tun, {lasting_tun.TUNSETIFF:#x}, "
+        f"{lasting_tun.request(device, is_many=has_queues)[:18]!r}.ljust(40, bytes(1))); "
+        f"fcntl.ioctl(tun, {lasting_tun.TUNSETOWNER:#x}, {uid}); "
+        f"fcntl.ioctl(tun, {lasting_tun.TUNSETPERSIST:#x}, 1)"
+    )
+    return f"python3 -ISc {shlex.quote(text)}"
 
 
 def _is_busybox(facts: Facts) -> bool:
@@ -140,7 +160,7 @@ def _addressed(end: RemoteEnd, facts: Facts, device: str) -> Iterator[str]:
             yield f"ip address add {own.ip} peer {peer} dev {device}"
     if known is None or not known.is_up:
         yield f"ip link set dev {device} up"
-    there = {route.prefix for route in facts.routes if route.interface == device}
+    there = {route.prefix for route in facts.routes if device in route.interfaces}
     for network in end.routes:
         if network not in there:
             yield f"ip -{network.version} route add {network} dev {device}"

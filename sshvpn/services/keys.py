@@ -19,6 +19,8 @@ from sshvpn.model import (
 
 _NO = "no-pty,no-agent-forwarding,no-X11-forwarding,no-user-rc"
 _NO_COMMAND = 'command="/bin/false"'
+_NOTHING = ['permitopen="localhost:1"', 'permitlisten="localhost:1"']
+"""No port is opened and none listened on: this one does not exist."""
 _UNIT = re.compile(r"tun([0-9]+)")
 
 
@@ -42,7 +44,8 @@ def _of_tunnel(profile: TunnelProfile) -> str:
     unit = _UNIT.fullmatch(profile.remote_device or "")
     if unit is None or profile.address is None:
         return _NO
-    return ",".join([f'tunnel="{unit[1]}"', _NO_COMMAND, _NO, *_opens(profile.publish)])
+    opens = _opens(profile.publish) or _NOTHING
+    return ",".join([f'tunnel="{unit[1]}"', _NO_COMMAND, _NO, *opens])
 
 
 def _is_unix(spec: ForwardSpec) -> bool:
@@ -63,10 +66,9 @@ def _opens(specs: tuple[ForwardSpec, ...]) -> list[str]:
     ]
     if not opened and not listened:
         return []
-    # A port that does not exist: nothing is opened that way.
-    opens = [f'permitopen="{where}"' for where in opened or ["localhost:1"]]
-    listens = [f'permitlisten="{where}"' for where in listened or ["localhost:1"]]
-    return [*opens, *listens]
+    opens = [f'permitopen="{where}"' for where in opened]
+    listens = [f'permitlisten="{where}"' for where in listened]
+    return [*(opens or _NOTHING[:1]), *(listens or _NOTHING[1:])]
 
 
 def _address(bind: str | None) -> str:

@@ -111,5 +111,7 @@ def directives(*, is_users: bool) -> tuple[Directive, ...]:
     effect there, and others (CapabilityBoundingSet=, PrivateDevices=, ProtectClock=,
     ProtectKernelLogs=, ProtectKernelModules=) keep the service from starting (exit status 218)
     on a machine whose user has not lost these capabilities anyway, as in a container.
+    PrivateUsers=yes would let it build them, and cannot be: root's files are nobody's within, and
+    ssh takes no included configuration (/etc/ssh/ssh_config.d) that is neither root's nor its own.
     """
     return _BOTH + (_USERS if is_users else _SYSTEM)

@@ -56,7 +56,7 @@ StartLimitIntervalSec=0
 """
 
 _COMMON = f"""\
-# READY is said in `running` alone, after a packet has come back; a reload says it again.
+# READY is said in `running`, after a packet has come back; so does the end of a reload.
 Type=notify
 NotifyAccess=main
 WatchdogSec={WATCHDOG_S}
@@ -84,7 +84,7 @@ After=sysinit.target basic.target
 {_COMMON}Environment=SSHVPN_CONFIG=/etc/sshvpn/%i.toml
 RuntimeDirectory=sshvpn-service/%i
 RuntimeDirectoryMode=0700
-ExecStartPre=+install -d -m 0700 /run/sshvpn-state
+ExecStartPre=+install -d -m 0711 /run/sshvpn-state
 # "!": starts as root and changes to User= by itself, once the helper runs; see the capabilities.
 ExecStart=!{words} {" ".join(kind.command)} --name %i
 ExecReload=kill -HUP $MAINPID
@@ -98,13 +98,19 @@ def _users(kind: Kind, words: str) -> str:
     return f"""
 [Unit]
 Description={kind.title}: %i
+# A user's manager knows no network-online.target: until there is a network, it is tried again.
 After=basic.target
 {_ORDER}
 [Service]
 {_COMMON}Environment=SSHVPN_CONFIG=%E/sshvpn/services/{kind.session}-%i.toml
 ExecStart={words} {" ".join(kind.command)} --name %i
 ExecReload=kill -HUP $MAINPID
+# What a process that was killed has left of this forward, and of no other: its sockets.
+ExecStopPost={words} clean --forward %i
 
+# No namespaces: a user's manager builds them in one of users (PrivateUsers=) alone, where root's
+# files are nobody's, and ssh reads no /etc/ssh/ssh_config.d of nobody's. No CapabilityBoundingSet=
+# either, which would want one: this user has no capability, and can get none (NoNewPrivileges=).
 """
 
 

@@ -240,8 +240,17 @@ def _target_host(part: str, text: str) -> str:
     return part
 
 
+def is_plain_socket(path: str) -> bool:
+    """Whether ``path`` is absolute, and no more than text to ssh."""
+    return path.startswith("/") and not _has_more_than_text(path)
+
+
+def _has_more_than_text(path: str) -> bool:
+    return any(not c.isprintable() or c == " " or c in _NOT_IN_PATH for c in path)
+
+
 def _unix_path(part: str, text: str) -> str:
-    if any(not c.isprintable() or c == " " or c in _NOT_IN_PATH for c in part):
+    if _has_more_than_text(part):
         raise UsageError(
             f"SPEC {quoted(text)}: the path {quoted(part)} holds a character that ssh would read",
             "leave out blanks, quotes and : % $ \\ [ ]",

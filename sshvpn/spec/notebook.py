@@ -15,8 +15,22 @@ _LONGEST = 4096
 
 
 def parse_directory(text: str) -> str:
-    """Return a directory as the server has it: absolute, below ``~``, or of the home directory."""
-    return _one_line(text, "a directory")
+    """Return a directory as the server has it: absolute, or of the home directory, ``~``.
+
+    However it was written it is one text, as far as that can be told from here: ``..`` and
+    symbolic links are the server's.
+    """
+    path = _one_line(text, "a directory")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/"):
+        return "/" + "/".join(parts)
+    if path == "~" or path.startswith("~/"):
+        del parts[0]
+    elif path.startswith("~"):
+        return "/".join(parts)
+    if not parts:
+        return "~"
+    return "/".join([".", *parts] if parts[0].startswith("~") else parts)
 
 
 def parse_jupyter(way: JupyterWay, text: str) -> tuple[str, ...]:

@@ -41,10 +41,12 @@ def open_tun(name: str, *, is_many: bool = False) -> int:
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     except OSError as error:
         os.close(descriptor)
-        reason = error.strerror or "there is none"
+        code, reason = "no_device", error.strerror or "there is none"
         if error.errno == errno.EINVAL:
             reason = "made {} several queues".format("without" if is_many else "for")
-        raise PumpError("no_device", f"{name}: {reason}") from error
+        if error.errno == errno.EBUSY:
+            code = "busy"
+        raise PumpError(code, f"{name}: {reason}") from error
     return descriptor
 
 

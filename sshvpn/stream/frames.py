@@ -38,6 +38,8 @@ _LENGTHS = {
     END: (0, 0),
 }
 """The shortest and the longest body of each kind."""
+_FIRST = {HELLO: _LENGTHS[HELLO]}
+_LATER = {kind: lengths for kind, lengths in _LENGTHS.items() if kind != HELLO}
 LARGEST_FRAME = HEADER.size + VIRTIO.size + LARGEST_PACKET
 
 # linux/virtio_net.h
@@ -111,12 +113,13 @@ def read_hello(body: memoryview) -> Hello:
 class Opening:
     """Finds the opening line behind what a server may say before it.
 
-    NONCE is new for each connection, so no noise can hold the line.
+    NONCE is new for each connection, but it stands on the command line, and start-up files may
+    print that: only a line that begins with NONCE and a word of ours is the server's.
     """
 
     def __init__(self, nonce: str) -> None:
-        self._mark = nonce.encode("ascii") + b" "
-        self._seen = b""
+        self._marks = [f"\n{nonce} {word} ".encode("ascii") for word in ("stream", "error")]
+        self._seen = b"\n"  # what comes first begins a line
 
     def feed(self, data: bytes) -> Optional[bytes]:
         """Return what follows the line, or None where it has not come yet.
@@ -124,19 +127,19 @@ class Opening:
         Raises OpeningError: the peer says why there is none, or too much came before it.
         """
         self._seen += data
-        at = self._seen.find(self._mark)
-        if at < 0:
-            if len(self._seen) > LONGEST_NOISE:
+        places = [at for at in map(self._seen.find, self._marks) if at >= 0]
+        if not places:
+            if len(self._seen) > 1 + LONGEST_NOISE:
                 raise OpeningError("", "it said too much before it began")
             return None
-        line, end, rest = self._seen[at + len(self._mark) :].partition(b"\n")
+        line, end, rest = self._seen[min(places) + 1 :].partition(b"\n")
         if not end and len(line) <= LONGEST_NOISE:
             return None
-        words = line.decode("ascii", "replace").split(None, 2)
-        if words[:1] == ["stream"] and words[1:] == [str(VERSION)]:
+        words = line.decode("ascii", "replace").split(None, 3)[1:]
+        if words == ["stream", str(VERSION)]:
             self._seen = b""
             return rest
-        if words[:1] == ["error"] and len(words) == 3:  # noqa: PLR2004
+        if words[0] == "error" and len(words) == 3:  # noqa: PLR2004
             raise OpeningError(words[1], words[2])
         raise OpeningError("", "it began with what is no line of ours")
 
@@ -150,6 +153,7 @@ class Opening:
 class Decoder:
     """Makes frames of bytes: read into ``room()``, then iterate over ``feed(COUNT)`` to its end.
 
+    The first is HELLO, and no other is.
     ``refused`` counts packets that were left out: what they hold is no packet that a kernel
     should see. That ends nothing, or a user of the tunnel could end it.
     """
@@ -158,6 +162,7 @@ class Decoder:
         self._buffer = bytearray(size)
         self._view = memoryview(self._buffer)
         self._begin = self._end = 0
+        self._lengths = _FIRST
         self.refused = 0
 
     def room(self) -> memoryview:
@@ -180,13 +185,13 @@ class Decoder:
         Raises FrameError.
         """
         buffer, view = self._buffer, self._view
-        at, end = self._begin, self._end + count
+        at, end, lengths = self._begin, self._end + count, self._lengths
         while end - at >= 4:  # noqa: PLR2004 (HEADER.size; this loop is hot)
             (word,) = HEADER.unpack_from(buffer, at)
             kind, length = word >> 24, word & 0xFFFFFF
-            if kind not in _LENGTHS:
-                raise FrameError(f"there is no frame of kind {kind}")
-            shortest, longest = _LENGTHS[kind]
+            if kind not in lengths:
+                raise FrameError(self._out_of_place(kind))
+            shortest, longest = lengths[kind]
             if not shortest <= length <= longest:
                 raise FrameError(f"a frame of kind {kind} has no {length} bytes")
             start, stop = at + 4, at + 4 + length
@@ -196,8 +201,15 @@ class Decoder:
                 yield kind, view[start:stop]
             else:
                 self.refused += 1
+            if lengths is _FIRST:
+                self._lengths = lengths = _LATER
             at = stop
         self._begin, self._end = (at, end) if at < end else (0, 0)
+
+    def _out_of_place(self, kind: int) -> str:
+        if self._lengths is _FIRST:
+            return f"it begins with a frame of kind {kind}, not with HELLO"
+        return "a second HELLO" if kind == HELLO else f"there is no frame of kind {kind}"
 
 
 def is_sound(buffer: bytearray, start: int, length: int) -> bool:  # noqa: PLR0911 (a list)

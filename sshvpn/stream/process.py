@@ -50,6 +50,7 @@ def pump_local(tun: int, source: int, sink: int, nonce: str) -> int:
     device = _line(0)
     if not device:
         return 0
+    os.set_blocking(sink, True)  # the program may still stand in the pipe, and fill it
     with contextlib.suppress(BrokenPipeError):  # what came of it is told by the other pipe
         os.write(sink, device + b"\n")
     pump = Pump(tun, source, sink, nonce=nonce, controls=[0, _signals()])

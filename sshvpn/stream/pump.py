@@ -48,13 +48,18 @@ from sshvpn.stream.queues import FairQueue, Window
 
 _F_SETPIPE_SZ = 1031
 _PIPE_SIZE = 1 << 18
+"""Of each of the two. A user may have 64 MiB of pipes (pipe-user-pages-soft of proc(5)): a hundred
+tunnels; whatever has pipes after that gets two pages for each."""
 _HEADER_SIZE = HEADER.size
+_PROBE_SIZE = HEADER.size + TOKEN.size
 _SMALLEST_READ = VIRTIO.size + 20
 _LARGEST_READ = VIRTIO.size + LARGEST_PACKET + 1
 _AT_ONCE = 64
 """Packets that are read before anything is sent."""
 _BATCH = 1 << 17
 """Bytes that are handed to ssh at once, about."""
+_ARENA = _BATCH + _AT_ONCE * _PROBE_SIZE + _HEADER_SIZE + _LARGEST_READ
+"""Bytes of one batch: as long as it is not full, there is room for one more packet."""
 _MOST_PIECES = 1024
 """IOV_MAX: writev(2) takes no more."""
 _MOST_CONTROLS = 4096
@@ -87,6 +92,8 @@ class Pump:
         self._window = Window()
         self._unsent: List[Union[bytes, memoryview]] = []
         self._controls: List[bytes] = []
+        self._arena = bytearray(_ARENA)
+        self._arena_view = memoryview(self._arena)
         self._is_open = False
         self.peer: Optional[Hello] = None
         for descriptor in (tun, source, sink):
@@ -153,24 +160,17 @@ class Pump:
 
     def _take_packets(self, event: int) -> None:
         """Read what the device has; where nothing waits, it need not go through the queue."""
-        now = time.monotonic()
-        read, tun, put, is_open = os.read, self._tun, self._queue.put, self._is_open
-        room = self._direct_room()
-        for _ in range(_AT_ONCE):
-            try:
-                data = read(tun, _LARGEST_READ)
-            except BlockingIOError:
-                if event & (select.POLLERR | select.POLLHUP):
-                    raise PumpError("no_device", "the device has gone") from None
-                return
-            except OSError as error:
-                raise PumpError("no_device", f"the device: {error.strerror}") from error
-            if not (is_open and _SMALLEST_READ <= len(data) < _LARGEST_READ):
-                continue
+        try:
+            room = self._direct_room()
             if room > 0:
-                room -= self._add_packet(data, now)
+                self._read_to_send(room)
             else:
-                put(data, now)
+                self._read_to_queue()
+        except BlockingIOError:
+            if event & (select.POLLERR | select.POLLHUP):
+                raise PumpError("no_device", "the device has gone") from None
+        except OSError as error:
+            raise PumpError("no_device", f"the device: {error.strerror}") from error
 
     def _direct_room(self) -> int:
         """Return how many bytes may go past the queue: none where anything waits before them."""
@@ -178,6 +178,41 @@ class Pump:
             return 0
         self._add_controls()
         return min(self._window.room(), _BATCH)
+
+    def _read_to_send(self, room: int) -> None:
+        """Read packets, framed, into the arena, one behind the other: they are one piece to send.
+
+        It is theirs until nothing is unsent any more.
+        """
+        tun, arena, view, now = self._tun, self._arena, self._arena_view, time.monotonic()
+        readv, note_sent = os.readv, self._window.note_sent
+        end = 0
+        try:
+            for _ in range(_AT_ONCE):
+                begin = end + _HEADER_SIZE
+                count = readv(tun, [view[begin : begin + _LARGEST_READ]])
+                if not _SMALLEST_READ <= count < _LARGEST_READ:
+                    continue
+                arena[end:begin] = packet_header(count)
+                token = note_sent(_HEADER_SIZE + count, now)
+                room -= _HEADER_SIZE + count
+                end = begin + count
+                if token is not None:
+                    arena[end : end + _PROBE_SIZE] = frame(PROBE, TOKEN.pack(token))
+                    end += _PROBE_SIZE
+                if room <= 0:
+                    return
+        finally:
+            if end:
+                self._unsent.append(view[:end])
+
+    def _read_to_queue(self) -> None:
+        now = time.monotonic()
+        read, tun, put, is_open = os.read, self._tun, self._queue.put, self._is_open
+        for _ in range(_AT_ONCE):
+            data = read(tun, _LARGEST_READ)
+            if is_open and _SMALLEST_READ <= len(data) < _LARGEST_READ:
+                put(data, now)
 
     def _send(self) -> None:
         """Hand over to ssh what there is, as far as it may be and is taken."""
@@ -195,24 +230,19 @@ class Pump:
 
     def _add_packets(self) -> None:
         room, now = min(self._window.room(), _BATCH), time.monotonic()
-        take, add, unsent = self._queue.take, self._add_packet, self._unsent
+        take, note_sent, unsent = self._queue.take, self._window.note_sent, self._unsent
         while room > 0 and len(unsent) < 2 * _AT_ONCE:
             data = take(now)
             if data is None:
                 break
-            room -= add(data, now)
-
-    def _add_packet(self, data: bytes, now: float) -> int:
-        """Frame a packet that is to go now, and return how many bytes it makes."""
-        add, size = self._unsent.append, _HEADER_SIZE + len(data)
-        add(packet_header(len(data)))
-        add(data)
-        # Behind each packet, not each batch: a window that went with one probe would be answered
-        # at once, and go at once again, and what it took would be its own length.
-        token = self._window.note_sent(size, now)
-        if token is not None:
-            add(frame(PROBE, TOKEN.pack(token)))
-        return size
+            size = _HEADER_SIZE + len(data)
+            room -= size
+            unsent += (packet_header(len(data)), data)
+            # Behind each packet, not each batch: a window that went with one probe would be
+            # answered at once, and go at once again, and what it took would be its own length.
+            token = note_sent(size, now)
+            if token is not None:
+                unsent.append(frame(PROBE, TOKEN.pack(token)))
 
     def _write(self) -> bool:
         """Write what is unsent; return whether nothing is any more."""
@@ -298,8 +328,6 @@ class Pump:
         return True
 
     def _begin(self, peer: Hello) -> None:
-        if self._is_open:
-            raise FrameError("a second HELLO")
         set_offloads(self._tun, takes_udp=bool(peer.features & TAKES_UDP_SEGMENTS))
         self.peer = peer
         self._is_open = True

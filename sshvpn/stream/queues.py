@@ -8,6 +8,7 @@ Runs on the server too: Python 3.6, the standard library alone (see sshvpn.strea
 """
 
 from collections import deque
+from heapq import heapify, heapreplace
 from typing import Deque, Dict, Optional, Tuple
 
 TARGET_S = 0.005
@@ -17,15 +18,29 @@ QUANTUM = 1 << 14
 MOST_QUEUED = 4 << 20
 """Bytes that stand here at most, with what Python needs around them."""
 _AROUND = 256
+MOST_FLOWS = 1 << 10
+"""Queues, as many as RFC 8290 has: once half of them are in use, new flows share the other half."""
+_OWN = _SHARED = MOST_FLOWS // 2
 
 
-def flow_of(data: bytes) -> bytes:
-    """Return what the packets of one flow have in common, behind a virtio header of 10 bytes."""
+# Whose packets begin with two ports: TCP, UDP, DCCP, SCTP, UDP-Lite; and ESP, with its SPI.
+_HAS_PORTS = bytes(protocol in (6, 17, 33, 136, 132, 50) for protocol in range(256))
+_Key = Tuple[int, bytes]
+
+
+def flow_of(data: bytes) -> _Key:
+    """Return what the packets of one flow have in common, behind a virtio header of 10 bytes.
+
+    That is protocol, addresses and ports. Where there are none, it is the first two: ICMP has a
+    checksum there, and of the fragments of a datagram only one has ports.
+    """
     if data[10] >> 4 == 4:  # noqa: PLR2004
-        if data[16] & 0x3F or data[17]:  # a fragment: only the first one has ports
-            return data[22:30]
-        return data[19:20] + data[22:34]
-    return data[16:17] + data[18:54]
+        if data[16] & 0x3F or data[17] or not _HAS_PORTS[data[19]]:
+            return data[19], data[22:30]
+        return data[19], data[22:34]
+    if _HAS_PORTS[data[16]]:
+        return data[16], data[18:54]
+    return data[16], data[18:50]  # of fragments it is 44, their header's own (RFC 8200, 4.5)
 
 
 class _Flow:
@@ -34,7 +49,7 @@ class _Flow:
     __slots__ = ("count", "deficit", "drop_next", "first_above", "is_dropping", "key", "packets",
                  "size")  # fmt: skip
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: _Key) -> None:
         self.key = key
         self.packets: Deque[Tuple[float, bytes]] = deque()
         self.size = 0
@@ -53,7 +68,7 @@ class FairQueue:
 
     def __init__(self, most: int = MOST_QUEUED) -> None:
         self._most = most
-        self._flows: Dict[bytes, _Flow] = {}
+        self._flows: Dict[_Key, _Flow] = {}
         self._new: Deque[_Flow] = deque()
         self._old: Deque[_Flow] = deque()
         self.size = 0
@@ -64,8 +79,7 @@ class FairQueue:
         key = flow_of(data)
         flow = self._flows.get(key)
         if flow is None:
-            flow = self._flows[key] = _Flow(key)
-            self._new.append(flow)
+            flow = self._begin(key)
         flow.packets.append((now, data))
         size = len(data) + _AROUND
         flow.size += size
@@ -73,12 +87,31 @@ class FairQueue:
         if self.size > self._most:
             self._make_room()
 
+    def _begin(self, key: _Key) -> _Flow:
+        """Return where packets of a flow without any go: what it shares, as long as that is there.
+
+        So its packets are never in two places, where the later ones could come out first.
+        """
+        shared = (hash(key) % _SHARED, b"")
+        flow = self._flows.get(shared)
+        if flow is None:
+            if len(self._flows) >= _OWN:
+                key = shared
+            flow = self._flows[key] = _Flow(key)
+            self._new.append(flow)
+        return flow
+
     def _make_room(self) -> None:
-        # Half of the longest, so that a flood is not paid for by a look at all flows a packet.
-        longest = max(self._flows.values(), key=lambda flow: flow.size)
-        for _ in range(min(64, (len(longest.packets) + 1) // 2)):
-            self._pop(longest)
-            self.dropped += 1
+        # Of the longest by then, a batch at a time (RFC 8290), until more than this one
+        # packet fits: so a flood is not paid for by a look at all flows for each packet.
+        longest = [(-flow.size, at, flow) for at, flow in enumerate(self._flows.values())]
+        heapify(longest)
+        while self.size > self._most - self._most // 16:
+            _, at, flow = longest[0]
+            for _ in range(min(64, (len(flow.packets) + 1) // 2)):
+                self._pop(flow)
+                self.dropped += 1
+            heapreplace(longest, (-flow.size, at, flow))
 
     def _pop(self, flow: _Flow) -> Tuple[float, bytes]:
         came, data = flow.packets.popleft()
@@ -148,6 +181,8 @@ LARGEST_WINDOW = 4 << 20
 DRAIN_EVERY_S = 10.0
 _SLACK_S = 0.002
 _NEARLY = 1.1
+_UNUSED = 0.375
+"""Of the window: with less free than this, whether half of it would do as well can be tried."""
 _PROBE_EVERY_S = 0.02
 """Of who sends little: acknowledgements alone, each with a probe, would be answered as often."""
 
@@ -244,6 +279,7 @@ class Window:
         self._round_end = 0
         self._round_min = 0.0
         self._was_full = False
+        self._was_used = False
         self._is_starting = True
         self._full_limit = 0
         self._rounds = 0
@@ -257,6 +293,8 @@ class Window:
         room = self.limit - self.sent + self.arrived
         if room <= 0:
             self._was_full = True
+        if room <= self.limit * _UNUSED:
+            self._was_used = True
         return room
 
     def note_sent(self, count: int, now: float) -> Optional[int]:
@@ -293,6 +331,7 @@ class Window:
         if self._rounds % 2:  # what arrived was sent before the last change
             return
         was_full, self._was_full = self._was_full, False
+        was_used, self._was_used = self._was_used, False
         if self._full_limit:  # with half of it: what it took is the path's own
             self.limit, self._full_limit = self._full_limit, 0
             self._learn(took, now)
@@ -302,11 +341,11 @@ class Window:
             self._full_limit = self.limit
             self.limit = max(int(self.limit / 2 / self._patience.factor), SMALLEST_WINDOW)
             return
-        if not was_full:
+        if not was_used:
             return
         if self._is_settling:  # a queue that was let grow empties, or the other way round
             self._is_settling = False
-        else:
+        elif was_full:
             self._adjust(took)
         if not self._is_starting and began:
             self._try(self._patience.note(self.arrived - arrived, now - began))

@@ -18,6 +18,7 @@ from sshvpn.errors import printable
 from sshvpn.model import TcpEndpoint
 from sshvpn.system.daemon import package_environment
 from sshvpn.system.process import ChildLines
+from sshvpn.waiting import within
 
 _END_WITHIN_S = 3.0
 _LONGEST_LINE = 1 << 16
@@ -88,7 +89,7 @@ class LanProcess:
         if process.stdin is not None:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), _END_WITHIN_S)
+            await within(_END_WITHIN_S, process.wait())
         except asyncio.TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

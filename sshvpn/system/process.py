@@ -11,6 +11,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from sshvpn.waiting import within
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4
@@ -50,7 +52,7 @@ class ChildLines:
     async def wait_end(self, timeout_s: float | None = None) -> None:
         """Wait until nobody can write any more, or so long."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._end.wait(), timeout_s)
+            await within(timeout_s, self._end.wait())
 
     def close(self) -> None:
         """Hear no more. May be called twice."""

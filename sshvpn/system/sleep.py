@@ -18,9 +18,11 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from sshvpn.waiting import within
+
 TICK_S = 4.0
-"""With what is late below: what stops for 9 s is noticed, as soon as it goes on. That is as long as
-silence is put up with anyway."""
+"""With what is late below: what stops for 9 s is noticed, as soon as it goes on. Whose way was cut
+meanwhile is told sooner, by what TCP had to repeat."""
 _SUSPENDED_S = 0.5
 """By so much the clocks may part without a sleep: they are not read in the same instant."""
 _STOPPED_S = 5.0
@@ -29,8 +31,8 @@ _STOPPED_S = 5.0
 _CLOCK_REALTIME = 0
 _TFD_NONBLOCK, _TFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
-_NEVER_S = (1 << 31) - 1
-"""The year 2038 of a 32-bit clock; when it is due it is set anew."""
+_NEVER_S = (1 << 31) - 1 if ctypes.sizeof(ctypes.c_long) == 4 else 1 << 40  # noqa: PLR2004
+"""The year 2038 is the last of a 32-bit clock; then nothing can be told any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ async def awakenings(
 class ClockAlarm:
     """Tells in the running loop when the wall clock has been set. Close it.
 
-    Where the kernel has no such timer nothing is ever told.
+    Where the kernel has no such timer, or none that is never due, nothing is ever told.
     """
 
     def __init__(self) -> None:
@@ -104,10 +106,12 @@ class ClockAlarm:
         """Wait for so long, and return whether the clock has been set meanwhile."""
         self._set.clear()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._set.wait(), timeout_s)
+            await within(timeout_s, self._set.wait())
         return self._set.is_set()
 
     def _arm(self) -> None:
+        if time.time() >= _NEVER_S:  # it would be due at once, again and again
+            return
         flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
         never = (ctypes.c_long * 4)(0, 0, _NEVER_S, 0)  # struct itimerspec
         self._libc.timerfd_settime(self._fd, flags, never, None)

@@ -29,6 +29,14 @@ def _load() -> None:
     del http, ssl
 
 
+def _encoded(value: str) -> bytes:
+    """Return a header's value in Latin-1, as servers read it (RFC 9110, 5.5), where it can be."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode()
+
+
 def _status(url: str, host: str | None, headers: Mapping[str, str]) -> int | None:
     import http.client
 
@@ -44,7 +52,8 @@ def _status(url: str, host: str | None, headers: Mapping[str, str]) -> int | Non
         )
     try:
         own = {} if host is None else {"Host": host}
-        connection.request("GET", parts.path or "/", headers={**own, **headers})
+        encoded = {name: _encoded(value) for name, value in {**own, **headers}.items()}
+        connection.request("GET", parts.path or "/", headers=encoded)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return None

@@ -38,5 +38,6 @@ def rehearse_change(site: Site) -> None:
         bypass=site.bypass or BypassUser(site.owner),
     )
     addresses = ends.choose_addresses(site)
-    plan = ends.local_plan(site, addresses, ends.services_of(site), Gate.AWAY)
-    desired(plan, site.local)
+    services = ends.services_of(site)
+    desired(ends.local_plan(site, addresses, services, Gate.AWAY), site.local)
+    ends.remote_end(site, addresses, services)

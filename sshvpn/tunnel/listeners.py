@@ -29,7 +29,7 @@ class SshListeners:
         self, connection: TunnelConnection, site: Site, services: Sequence[Service]
     ) -> None:
         """Close what is not wanted any more, open what is. Raises what stopped a listener."""
-        wanted = dict.fromkeys(_wanted(site, services))
+        wanted = dict.fromkeys(wanted_listeners(site, services))
         for gone in [one for one in self._open if one not in wanted]:
             del self._open[gone]
             await connection.close_listener(gone)
@@ -40,7 +40,8 @@ class SshListeners:
                     self._open[listener] = where
 
 
-def _wanted(site: Site, services: Sequence[Service]) -> Iterator[Listener]:
+def wanted_listeners(site: Site, services: Sequence[Service]) -> Iterator[Listener]:
+    """Yield what ssh has to listen on: of ``services`` those without a port at the server's end."""
     for index, service in enumerate(services):
         spec, target = service.spec, service.target
         if service.port is not None or not isinstance(spec.listen, int):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
 
 from sshvpn.boundary import LocalEnd
-from sshvpn.errors import PrivilegeError
+from sshvpn.errors import PrivilegeError, SshvpnError
 from sshvpn.model import TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.plan.diff import diff
@@ -64,14 +63,10 @@ class OwnEnd:
         unit = self.unit = await self._local.open()
         if self.state.link is None:
             label = self._identity.label
-            link = Link(
-                unit,
-                label,
-                self._identity.owner,
-                profile.mtu or default_mtu,
-                has_queues=profile.has_queues,
-            )
-            own = device_sysctls(unit, await self._local.facts())
+            mtu = profile.mtu or default_mtu
+            owner = self._identity.owner
+            link = Link(unit, label, owner, mtu, has_queues=profile.has_queues)
+            own = device_sysctls(unit, mtu, await self._local.facts())
             # An end that was just opened has nothing that would have to be read.
             now, self._is_fresh = nothing(label) if self._is_fresh else None, False
             await self.apply(NetworkState(label, link=link, sysctls=own), now)
@@ -93,9 +88,29 @@ class OwnEnd:
         table = self.state.table
         if not isinstance(table, Firewall):
             return
-        closed = replace(self.state, table=replace(table, gate=Gate.AWAY))
-        with contextlib.suppress(PrivilegeError):  # the helper has gone, and all with it
-            await self.apply(closed)
+        try:
+            now = await self._local.read()
+            await self.apply(self._closed(table, now), now)
+        except PrivilegeError:  # the helper has gone, and all with it
+            pass
+        except SshvpnError as error:
+            # Without a carrier the device takes nothing, whatever the rules let through.
+            log.warning("not closed: %s", error)
+
+    def _closed(self, table: Firewall, now: NetworkState) -> NetworkState:
+        """Return what it shall be without a connection; at other adapters all stays as it is.
+
+        One of them may have gone since the last look, and nothing can be made there.
+        """
+        own = {sysctl for sysctl in self.state.sysctls if sysctl.interface == self.device}
+        others = {sysctl for sysctl in now.sysctls if sysctl.interface != self.device}
+        return replace(
+            self.state,
+            table=replace(table, gate=Gate.AWAY),
+            sysctls=frozenset(own | others),
+            neighbours=now.neighbours,
+            accepts=now.accepts,
+        )
 
     async def remove(self) -> None:
         """Remove all, for good; what cannot be is told."""

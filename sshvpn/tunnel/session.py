@@ -21,31 +21,24 @@ from dataclasses import replace
 from typing import Any
 
 from sshvpn import ends, pulse
-from sshvpn.boundary import (
-    Prompter,
-    TunnelConnection,
-)
+from sshvpn.boundary import Prompter, TunnelConnection
 from sshvpn.ends import Service, Site
-from sshvpn.errors import SshvpnError, UsageError
+from sshvpn.errors import SshvpnError
 from sshvpn.following import follow
-from sshvpn.model import (
-    InterfaceAddress,
-    TcpPath,
-    Traffic,
-    TunnelProfile,
-)
+from sshvpn.model import InterfaceAddress, TcpPath, Traffic, TunnelProfile
 from sshvpn.path_report import tell_path
-from sshvpn.plan.desired import desired
 from sshvpn.plan.request import Facts, TunnelAddresses
 from sshvpn.plan.state import Gate
 from sshvpn.remote import protocol
 from sshvpn.session import ProfileSession
 from sshvpn.sharing import tell_untrusted
 from sshvpn.tunnel.change import refuse_change, rehearse_change
-from sshvpn.tunnel.first_look import first_look, refuse_taken_ports
+from sshvpn.tunnel.first_look import first_look, refuse_taken_ports, refuse_unknown_adapters
+from sshvpn.tunnel.lan_address import LanAddress
 from sshvpn.tunnel.life import TunnelLife
 from sshvpn.tunnel.listeners import SshListeners
 from sshvpn.tunnel.own_end import OwnEnd, Seen
+from sshvpn.tunnel.precedence import Precedence
 from sshvpn.tunnel.record import Standing, record
 from sshvpn.tunnel.surroundings import Identity, Surroundings
 from sshvpn.tunnel.telling import tell_remote
@@ -53,7 +46,7 @@ from sshvpn.tunnel.telling import tell_remote
 log = logging.getLogger("sshvpn.tunnel")
 
 LOOK_AGAIN_S = 2.0
-"""How often is looked again while a network waits for its trust."""
+"""How often is looked again while a network waits for its trust, or something cannot be mended."""
 
 
 class TunnelSession(ProfileSession[TunnelProfile]):
@@ -75,6 +68,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._sharing = outside.sharing
         self._prober = outside.prober
         self._own = OwnEnd(outside.local, identity)
+        self._precedence = Precedence()
         self._connection: TunnelConnection | None = None
         self._site: Site | None = None
         self._addresses: TunnelAddresses | None = None
@@ -86,11 +80,13 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._gate = Gate.AWAY
         self._path: TcpPath | None = None
         self._life = TunnelLife(outside.prober, self._received)
+        self._lan_address = LanAddress(outside.prober)
         self._tasks: list[asyncio.Task[Any]] = []
         self._one_at_a_time = asyncio.Lock()
         self._lost_at: float | None = None
         self._is_lost = False
         self._has_run = False
+        self._trouble: str | None = None
 
     # session.Session --------------------------------------------------------------------
 
@@ -106,6 +102,8 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         """Take ``profile`` (None: the same) at the next ``bring_up``; see session.Session."""
         profile = profile or self.profile
         refuse_change(self.profile, profile)
+        if profile.lan_interfaces != self.profile.lan_interfaces:
+            self._check_adapters(profile)
         await self._check(profile)
         if self._site is not None:
             rehearse_change(replace(self._site, profile=profile))
@@ -116,14 +114,10 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._sharing.limit(profile.lan_interfaces)
         self._has_run = False  # what is looked at before the first start is looked at again
 
+    def _check_adapters(self, profile: TunnelProfile) -> None:
+        refuse_unknown_adapters(profile, self._interfaces.names())
+
     async def _check(self, profile: TunnelProfile) -> None:
-        known = self._interfaces.names()
-        for name in profile.lan_interfaces:
-            if name not in known:
-                raise UsageError(
-                    f"--lan-interface {name}: no adapter of this machine",
-                    f"there are: {', '.join(known)}",
-                )
         await self._carrier.check(profile)
 
     async def bring_up(self, prompter: Prompter | None) -> None:
@@ -131,6 +125,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
 
         Raises what stopped it; the device stays, closed.
         """
+        begun_at = time.monotonic()
         self._take_adopted()
         if self.profile.has_default:
             await self._own.ensure_bypass()
@@ -162,6 +157,8 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             await asyncio.gather(*begun, return_exceptions=True)
             await self.tear_down()
             raise
+        if self._has_run:  # the first one may have waited for a person, or for the way
+            self._life.note_made(time.monotonic() - begun_at)
         self._has_run = True
         self._before = None
         self._tasks = [asyncio.create_task(self._follow(self._connection))]
@@ -246,6 +243,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         """Remove all. Both ends go at the same time: neither waits for the other."""
         connection, self._connection = self._connection, None
         await self._end_tasks()
+        await self._lan_address.close()
         removing = asyncio.create_task(self._own.remove())
         if connection is not None:
             await connection.close()
@@ -296,10 +294,11 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             addresses = self._addresses_for(site)
             services = ends.services_of(site)
             before = (self._own.state, self._remote_end, tuple(self._listeners.open))
-            self._refuse_taken_ports(site, services)
+            if not self._has_run:
+                refuse_taken_ports(site, services, self._prober)
             plan = ends.local_plan(site, addresses, services, gate)
-            wanted = desired(plan, site.local)
-            remote = ends.remote_end(site, addresses, services)
+            wanted = self._precedence.desired(plan, site.local, has_run=self._has_run)
+            remote = self._precedence.remote_end(site, addresses, services, has_run=self._has_run)
             is_stale, self._is_remote_stale = self._is_remote_stale, False
             if site.can_configure and (is_stale or remote != self._remote_end):
                 # Both at once: neither end needs the other's for its own.
@@ -320,7 +319,7 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             shared, news = await asyncio.to_thread(self._sharing.look)
             tell_untrusted(news, f"sshvpn up {self.name} --lan")
         return Site(
-            profile=self.profile,
+            profile=self._lan_address.granted(self.profile),
             label=self._identity.label,
             unit=await self._local.open(),
             owner=self._identity.owner,
@@ -342,12 +341,8 @@ class TunnelSession(ProfileSession[TunnelProfile]):
     # What is published ------------------------------------------------------------------
 
     async def _first_look(self) -> None:
-        if self._may_share and not self._has_run:
-            await first_look(self.profile.lan_address, self._sharing, self._prober)
-
-    def _refuse_taken_ports(self, site: Site, services: Sequence[Service]) -> None:
         if not self._has_run:
-            refuse_taken_ports(site, services, self._prober)
+            await first_look(self.profile, self._sharing, self._lan_address, waits=self.is_service)
 
     # Life -------------------------------------------------------------------------------
 
@@ -357,21 +352,25 @@ class TunnelSession(ProfileSession[TunnelProfile]):
     async def _follow(self, connection: TunnelConnection) -> None:
         """Reconcile after every change of an adapter, an address, a route or the firewall."""
         await follow(
-            self._interfaces.changes(),
+            self._interfaces.changes(self._own.unit),
             self._local.changes(),
+            self._lan_address.changes(),
             self._remote_changes(connection),
             reconcile=self._reconcile_again,
-            look_again_s=lambda: LOOK_AGAIN_S if self._sharing.untrusted else None,
+            look_again_s=lambda: LOOK_AGAIN_S if self._sharing.untrusted or self._trouble else None,
             log=log,
             at_once=True,  # whatever has changed since the last look
         )
 
     async def _reconcile_again(self) -> bool:
+        before, self._trouble = self._trouble, None
         try:
             if await self._reconcile():
                 self.on_change()
         except SshvpnError as error:
-            log.warning("%s", error)
+            self._trouble = str(error)
+            if self._trouble != before:
+                log.warning("%s", error)
         return True
 
     async def _remote_changes(self, connection: TunnelConnection) -> AsyncIterator[None]:
@@ -397,4 +396,5 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             path=self._path,
         )
         told = record(self.profile, self._carrier.name, standing, self._carrier.reason)
-        return [{**told, "last_error": None}]
+        lost = self._lan_address.lost
+        return [{**told, "last_error": lost.as_record() if lost else None}]

@@ -50,11 +50,12 @@ def run_forward(
             if isinstance(spec.listen, UnixEndpoint) and spec.direction is not Direction.REMOTE
         )
 
-        async def make() -> ForwardSession:
+        async def make(is_service: bool) -> ForwardSession:
             if profile.notebook is not None:
                 session: ForwardSession = make_notebook(profile, directory)
             else:
                 session = make_forward(profile, directory.path)
+            session.is_service = is_service
             await session.check()
             check_portal(profile)
             return session

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from sshvpn.model import TunnelProfile
 from sshvpn.wiring import terminal
-from sshvpn.wiring.outside import make_engine
+from sshvpn.wiring.outside import make_engine, make_interfaces
 from sshvpn.wiring.tunnels import identity_of
 
 if TYPE_CHECKING:
     from sshvpn.services import Kind
+    from sshvpn.system.systemd.journal import Follower
     from sshvpn.system.systemd.manager import Services, SystemServices
     from sshvpn.wiring.places import Profile
 
@@ -55,7 +56,7 @@ def profile_text(profile: Profile) -> str:
 
 
 def state_of(kind: Kind, name: str) -> Mapping[str, str]:
-    """Return how systemd sees a service: ActiveState, StatusText, ExecMainStatus, NRestarts."""
+    """Return how systemd sees a service: its properties that tell how it stands."""
     from sshvpn.system.systemd import manager
 
     return manager.state_of(kind, name)
@@ -104,15 +105,35 @@ def unit_of_process(pid: int) -> str | None:
     return journal.own_unit(str(pid))
 
 
-def print_journal(session: str, unit: str, *, follow: bool) -> None:
+def print_journal(session: str, unit: str) -> None:
     """Print what the journal has of ``unit``, which runs a session of that kind.
 
-    ``follow``: until Ctrl-C. Raises SshvpnError where this user may not read it.
+    Raises SshvpnError where this user may not read it.
     """
     from sshvpn.services import KINDS
     from sshvpn.system.systemd import journal
 
-    journal.print_unit(unit, is_users=KINDS[session].is_users, follow=follow)
+    journal.print_unit(unit, is_users=KINDS[session].is_users)
+
+
+def follow_journal(session: str, unit: str) -> Follower:
+    """Print that, and what comes, until it is closed. Raises SshvpnError."""
+    from sshvpn.services import KINDS
+    from sshvpn.system.systemd import journal
+
+    return journal.Follower(unit, is_users=KINDS[session].is_users)
+
+
+def check_adapters(profile: Profile) -> None:
+    """Raise UsageError for an adapter that is not there now: the service would wait for it."""
+    from sshvpn.forwarding import refuse_unknown_binds
+    from sshvpn.tunnel.first_look import refuse_unknown_adapters
+
+    known = make_interfaces().names()
+    if isinstance(profile, TunnelProfile):
+        refuse_unknown_adapters(profile, known)
+    else:
+        refuse_unknown_binds(profile, known)
 
 
 def try_login(profile: Profile) -> None:
@@ -124,14 +145,14 @@ def try_login(profile: Profile) -> None:
 
 async def _try_login(profile: Profile) -> None:
     if isinstance(profile, TunnelProfile):
-        from sshvpn.system.remote_agent.errors import NoAgentError
+        from sshvpn.system.remote_agent.errors import NoAgentError, SilentAgentError
         from sshvpn.system.tunnel.w import OpensshCarrier
 
         carrier = OpensshCarrier(None, None)
         await carrier.check(profile)
         try:
             await carrier.look(profile, identity_of(profile).remote_label, None)
-        except NoAgentError:
+        except (NoAgentError, SilentAgentError):
             # A key that is limited to its device runs no agent, and needs none.
             if profile.remote_device is None or profile.address is None:
                 raise

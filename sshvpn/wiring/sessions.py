@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    make: Callable[[], Awaitable[ForwardSession | TunnelSession]],
+    make: Callable[[bool], Awaitable[ForwardSession | TunnelSession]],
     profile: Profile,
     directory: SessionDir,
     make_front: Callable[[], Front] | None,
@@ -30,6 +30,7 @@ def run(
 ) -> int:
     """Run what ``make`` returns in this process until it ends, and return the exit code.
 
+    ``make`` is told whether this process is a service, so that nobody is there to be told.
     Raises what ``make`` raises, and what stopped the first start.
     """
     import asyncio
@@ -49,7 +50,7 @@ def run(
     async def main() -> int:
         with contextlib.closing(ServiceManager()) as manager:
             try:
-                session = await make()
+                session = await make(launcher is None and manager.is_there)
             except SshvpnError as error:
                 Readiness(manager).failed(error)
                 raise

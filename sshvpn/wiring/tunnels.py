@@ -17,9 +17,10 @@ from sshvpn.wiring.places import SessionDirOf, runtimes, session_path
 from sshvpn.wiring.privilege import start_helper, start_helper_again
 
 if TYPE_CHECKING:
-    from sshvpn.boundary import LocalEnd, TunnelCarrier
+    from sshvpn.boundary import Interfaces, LocalEnd, TunnelCarrier
     from sshvpn.model import TunnelProfile
     from sshvpn.runner import Front, Launcher
+    from sshvpn.sharing import LanSharing
     from sshvpn.tunnel.session import TunnelSession
     from sshvpn.tunnel.surroundings import Identity, Surroundings
 
@@ -31,8 +32,7 @@ def make_tunnel(profile: TunnelProfile, directory: Path, local: LocalEnd) -> Tun
     return TunnelSession(profile, identity_of(profile), _surroundings(profile, directory, local))
 
 
-def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEnd) -> Surroundings:
-    from sshvpn.sharing import LanSharing
+def _surroundings(profile: TunnelProfile, directory: Path, local: LocalEnd) -> Surroundings:
     from sshvpn.system.network.prober import SystemProber
     from sshvpn.tunnel.surroundings import Surroundings
 
@@ -41,9 +41,15 @@ def _surroundings(profile: TunnelProfile, directory: Path | None, local: LocalEn
         local=local,
         carrier=_make_carrier(profile, directory),
         interfaces=interfaces,
-        sharing=LanSharing(interfaces, make_trust_store(), only=profile.lan_interfaces),
+        sharing=_make_sharing(profile, interfaces),
         prober=SystemProber(),
     )
+
+
+def _make_sharing(profile: TunnelProfile, interfaces: Interfaces) -> LanSharing:
+    from sshvpn.sharing import LanSharing
+
+    return LanSharing(interfaces, make_trust_store(), only=profile.lan_interfaces)
 
 
 def _make_carrier(profile: TunnelProfile, directory: Path | None) -> TunnelCarrier:
@@ -91,10 +97,11 @@ def run_tunnel(
     leave_out_unused()
     with SessionDirOf(profile) as directory:
 
-        async def make() -> TunnelSession:
+        async def make(is_service: bool) -> TunnelSession:
             own = Helper.from_socket(helper) if helper else start_helper()
             local = HelperEnd(own, identity_of(profile).label, start_helper_again)
             session = make_tunnel(profile, directory.path, local)
+            session.is_service = is_service
             try:
                 await session.check()
                 check_portal(profile)
@@ -164,14 +171,21 @@ def dry_run(profile: TunnelProfile) -> list[str]:
     """
     import asyncio
 
-    from sshvpn.rehearsal import rehearse
-    from sshvpn.system.privilege.local_end import HelperEnd
+    from sshvpn.rehearsal import Scene, rehearse
+    from sshvpn.system.network.prober import SystemProber
+    from sshvpn.system.privilege.local_view import HelperView
+
+    identity = identity_of(profile)
 
     async def main() -> list[str]:
-        local = HelperEnd(start_helper(), identity_of(profile).label, start_helper_again)
+        local = HelperView(start_helper(), identity.label)
         try:
-            outside = _surroundings(profile, None, local)
-            return await rehearse(profile, identity_of(profile), outside, terminal.prompter())
+            interfaces = make_interfaces()
+            sharing = _make_sharing(profile, interfaces)
+            carrier = _make_carrier(profile, None)
+            scene = Scene(local, carrier, interfaces, sharing, SystemProber())
+            check_portal(profile)
+            return await rehearse(profile, identity, scene, terminal.prompter())
         finally:
             await local.close()
 

@@ -49,6 +49,14 @@ iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RE
 iptables -I FORWARD -j DOCKER-USER
 ip6tables -P FORWARD DROP; ip6tables -P INPUT DROP
 """
+# As of iptables-services: the policies accept, and the last rule of each chain rejects.
+SERVICES = """
+for chain in INPUT FORWARD; do
+  iptables -A $chain -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+  iptables -A $chain -j REJECT --reject-with icmp-host-prohibited
+  ip6tables -A $chain -j REJECT --reject-with icmp6-adm-prohibited
+done
+"""
 FIREWALLD = """
 table inet firewalld {
   chain filter_INPUT { type filter hook input priority 10; policy accept; reject; }

@@ -93,7 +93,8 @@ class Site:
         return True
 
     async def life(self) -> int:
-        return self.stands.life()
+        found = self.stands.counters()
+        return 0 if found is None else found.rx_bytes + found.tx_bytes
 
     async def close(self) -> None:
         await self.stands.close()

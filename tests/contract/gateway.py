@@ -121,6 +121,9 @@ class Driver:
     def open(self, label: str = ALICE, unit: int | None = None) -> int:
         return int(self._do("open", label=label, unit=unit))
 
+    def look(self, label: str = ALICE) -> int:
+        return int(self._do("look", label=label))
+
     def facts(self) -> Facts:
         found: Facts = from_record(Facts, self._do("facts"))
         return found

@@ -24,15 +24,25 @@ def sockets():
     links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
     return sorted(os.readlink(link) for link in links if os.path.islink(link))
 
-async def ask(name, *words):
+class Quiet(asyncio.Event):
+    at = None
+
+    def set(self):
+        self.at = time.monotonic()
+        super().set()
+
+async def ask(name, *words, **more):
     started = time.monotonic()
+    quiet = Quiet()
     try:
-        result = getattr(SystemProber(), name)(*words)
+        more = {"quiet": quiet} if name == "holder_of" else more
+        result = getattr(SystemProber(), name)(*words, **more)
         if asyncio.iscoroutine(result):
             result = await result
     except SshvpnError as error:
         result = error.code
-    return {"result": result, "took_s": time.monotonic() - started}
+    took_s = time.monotonic() - started
+    return {"result": result, "took_s": took_s, "quiet_s": quiet.at and quiet.at - started}
 
 async def main():
     print("ready", flush=True)
@@ -47,7 +57,8 @@ async def main():
     elif sys.argv[2] == "together":
         answers = await asyncio.gather(*(ask(*words) for words in questions))
     else:
-        answers = [await ask(*words) for words in questions]
+        more = {"is_sparing": True} if sys.argv[2] == "sparing" else {}
+        answers = [await ask(*words, **more) for words in questions]
     assert sockets() == before, (before, sockets())
     print(json.dumps(answers))
 

@@ -50,8 +50,10 @@ def test_it_sets_up_once_and_leaves_nothing(lab: Lab, setting: str) -> None:
     assert facts.device is not None
     assert (facts.device.name, facts.device.is_up, facts.device.owner) == (DEVICE, False, 0)
     assert {str(found.address) for found in facts.addresses} >= {"203.0.113.20", "fd20::1"}
-    routes = {(str(route.prefix), route.interface) for route in facts.routes}
-    assert routes >= {("0.0.0.0/0", "wan0"), ("10.20.0.0/24", "inner0"), ("fd20::/64", "inner0")}
+    routes = {(str(route.prefix), route.interfaces) for route in facts.routes}
+    assert routes >= {
+        ("0.0.0.0/0", ("wan0",)), ("10.20.0.0/24", ("inner0",)), ("fd20::/64", ("inner0",))
+    }  # fmt: skip
     assert "inner0" in {adapter.name for adapter in facts.adapters}
 
     agent.configure(END)

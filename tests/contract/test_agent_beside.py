@@ -23,6 +23,8 @@ from tests.contract.agent_site import (
     END,
     FIREWALLD,
     LABEL,
+    SERVICES,
+    Agent,
     assert_same,
     serve,
     setting_of,
@@ -171,6 +173,16 @@ def test_ipv6_forwards_on_kernels_that_switch_all_adapters_at_once(lab: Lab) -> 
 # -- chains of others --------------------------------------------------------------------------
 
 
+def assert_stays_and_goes(lab: Lab, agent: Agent, before: str) -> None:
+    """Assert that configuring it again changes nothing, and that its end leaves BEFORE."""
+    configured = lab.server.dump()
+    agent.configure(END)
+    assert_same(configured, lab.server.dump())
+    agent.end()
+    assert_same(before, lab.server.dump())
+    lab.checkpoint()
+
+
 @pytest.mark.parametrize("setting", ["dash-nft", "busybox-nft", "dash-iptables"])
 def test_chains_of_others_that_drop_let_the_tunnel_through(lab: Lab, setting: str) -> None:
     lab.server.run(["sh", "-ec", DOCKER], user="root")
@@ -188,9 +200,24 @@ def test_chains_of_others_that_drop_let_the_tunnel_through(lab: Lab, setting: st
         listed = lab.server.run(["nft", "list", "ruleset"], user="root").stdout
         assert listed.count(f'iifname "{DEVICE}" accept comment "sshvpn_{LABEL}"') == 2
         assert any("firewalld" in closed for closed in facts.closed)
-    configured = lab.server.dump()
+    assert_stays_and_goes(lab, agent, before)
+
+
+@pytest.mark.parametrize("setting", ["dash-nft", "bash-iptables", "busybox-iptables"])
+def test_chains_of_others_whose_last_rule_rejects_let_the_tunnel_through(
+    lab: Lab, setting: str
+) -> None:
+    lab.server.run(["sh", "-ec", SERVICES], user="root")
+    before = lab.server.dump()
+    agent, _ = serve(lab, setting)
     agent.configure(END)
-    assert_same(configured, lab.server.dump())
-    agent.end()
-    assert_same(before, lab.server.dump())
-    lab.checkpoint()
+    for program in ("iptables", "ip6tables"):
+        rules = lab.server.run([program, "-S"], user="root").stdout
+        mark = f"-m comment --comment sshvpn_{LABEL} -j ACCEPT"
+        for accept, chain in (
+            (f"-A FORWARD -i {DEVICE} {mark}", "FORWARD"),
+            (f"-A INPUT -i {DEVICE} -m conntrack --ctstate DNAT {mark}", "INPUT"),
+        ):
+            assert accept in rules
+            assert rules.index(accept) < rules.index(f"-A {chain} -j REJECT")
+    assert_stays_and_goes(lab, agent, before)

@@ -10,6 +10,7 @@ never come to rest.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ OTHER = dataclasses.replace(
     published=(),
 )
 FLUSH = "iptables -F DOCKER-USER; iptables -A DOCKER-USER -j RETURN; ip6tables -F FORWARD"
+FIREWALLD_TEXT = FIREWALLD.replace("{ ", "{\n").replace("; ", ";\n").replace(" }", "\n}")
 every_setting = pytest.mark.parametrize("setting", SETTINGS)
 
 
@@ -131,20 +133,91 @@ def test_a_policy_that_begins_to_drop_is_told_of(server: LabMachine, setting: st
     agent.end()
 
 
+@every_setting
+def test_a_chain_that_begins_to_reject_and_is_loaded_anew_is_told_of(
+    server: LabMachine, setting: str
+) -> None:
+    root(server, "ip6tables -P FORWARD ACCEPT; ip6tables -P INPUT ACCEPT")
+    agent = serve(server, setting)
+    agent.configure(END)
+    rejecting = "ip6tables -F FORWARD; ip6tables -A FORWARD -j REJECT"
+    for _ in range(2):
+        root(server, rejecting)
+        assert has_changed(agent)
+        agent.configure(END)
+        rules = server.run(["ip6tables-save"], user="root").stdout
+        assert f"-A FORWARD -i {DEVICE} -m comment --comment sshvpn_{LABEL} -j ACCEPT" in rules
+        assert not has_changed(agent)
+    root(server, "ip6tables -A FORWARD -p tcp --dport 25 -j REJECT")
+    assert not has_changed(agent), "what is not for all is others' own"
+    agent.end()
+    left = server.run(["ip6tables", "-S", "FORWARD"], user="root").stdout
+    assert "sshvpn" not in left
+    assert "-j REJECT" in left
+
+
 @pytest.mark.parametrize("setting", ["dash-nft", "bash-nft", "busybox-nft"])
 def test_a_firewalld_that_starts_and_starts_again_is_told_of(
     server: LabMachine, setting: str
 ) -> None:
     agent = serve(server, setting)
     agent.configure(END)
-    text = FIREWALLD.replace("{ ", "{\n").replace("; ", ";\n").replace(" }", "\n}")
-    for begun in (text, f"delete table inet firewalld\n{text}"):
+    for begun in (FIREWALLD_TEXT, f"delete table inet firewalld\n{FIREWALLD_TEXT}"):
         server.nft(begun)
         assert has_changed(agent)
         agent.configure(END)
         listed = server.run(["nft", "list", "table", "inet", "firewalld"], user="root").stdout
         assert f'iifname "{DEVICE}" accept comment "sshvpn_{LABEL}"' in listed
         assert not has_changed(agent)
+    agent.end()
+
+
+_MEDDLING = """#!/bin/sh
+/run/nft.real "$@"
+code=$?
+case $* in "-t -a list ruleset")
+  ! mv /run/meddle /run/meddled 2>/dev/null || PATH=/run/real:$PATH sh -e /run/meddled
+  ;;
+esac
+exit $code
+"""
+
+
+@contextlib.contextmanager
+def meddled_with(server: LabMachine) -> Iterator[None]:
+    """Let root run /run/meddle once, right after an agent has seen what is in nft."""
+    server.write("/run/nft.sh", _MEDDLING, "root", 0o755)
+    bind = "p=$(readlink -f $(command -v nft)); mkdir -p /run/real; cp $p /run/nft.real; "
+    root(server, bind + "ln -sf /run/nft.real /run/real/nft; mount --bind /run/nft.sh $p")
+    try:
+        yield
+    finally:
+        root(server, "umount --lazy $(readlink -f $(command -v nft))")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [f"nft -f - <<'END'\n{FIREWALLD_TEXT}\nEND", "iptables -F DOCKER-USER"],
+    ids=["a firewall that starts", "rules that are flushed"],
+)
+@pytest.mark.parametrize("setting", ["dash-nft", "bash-nft"])
+def test_what_others_do_while_a_commit_is_made_is_told_of(
+    server: LabMachine, setting: str, script: str
+) -> None:
+    with meddled_with(server):
+        agent = serve(server, setting)
+        agent.configure(END)
+        assert not has_changed(agent)
+        server.write("/run/meddle", script, "root", 0o644)
+        agent.configure(END)
+        assert not server.exists("/run/meddle")
+        assert has_changed(agent)
+        agent.configure(END)
+        assert not has_changed(agent)
+    rules = server.run(["sh", "-c", "nft list ruleset; iptables -S DOCKER-USER"], user="root")
+    assert rules.stdout.count(f"-i {DEVICE} ") == 1
+    if "firewalld" in script:
+        assert f'iifname "{DEVICE}" accept comment "sshvpn_{LABEL}"' in rules.stdout
     agent.end()
 
 
@@ -163,6 +236,31 @@ def test_an_address_a_route_or_a_setting_that_somebody_undoes_is_told_of(
     agent = serve(server, setting)
     agent.configure(END)
     assert is_told_and_mended(server, agent, script)
+    agent.end()
+
+
+OURS_ONLY = 'iifname "inner0" oifname != "inner0"'
+"""Of the rule that drops what others forward, where only tunnels made the adapter forward."""
+
+
+@pytest.mark.parametrize("setting", ["dash-nft", "bash-nft", "busybox-nft"])
+@pytest.mark.parametrize(
+    ("switch", "family"), [("net.ipv4.ip_forward", 4), ("net.ipv6.conf.all.forwarding", 6)]
+)
+def test_forwarding_that_somebody_switches_on_for_all_is_told_of_and_let_through(
+    server: LabMachine, setting: str, switch: str, family: int
+) -> None:
+    """As Docker does, whose containers the rule would cut off until the next connection."""
+    agent = serve(server, setting)
+    agent.configure(END)
+    rule = f"meta nfproto ipv{family} {OURS_ONLY}"
+    table = ["nft", "list", "table", "inet", f"sshvpn_{LABEL}"]
+    for value, is_closed in ((1, False), (0, True)):
+        root(server, f"sysctl -qw {switch}={value}")
+        assert has_changed(agent)
+        agent.configure(END)
+        assert (rule in server.run(table, user="root").stdout) is is_closed
+        assert not has_changed(agent), "its own commit is no change"
     agent.end()
 
 
@@ -225,3 +323,32 @@ def test_before_the_first_commit_there_is_nothing_to_tell(server: LabMachine) ->
     root(server, "iptables -F DOCKER-USER; ip6tables -P FORWARD ACCEPT")
     assert not has_changed(agent)
     agent.end()
+
+
+@every_setting
+def test_an_adapter_that_goes_is_left_out_and_forwards_again_when_it_comes(
+    server: LabMachine, setting: str
+) -> None:
+    """As a container platform's do, each time that one is taken down and made anew."""
+    bridge = "ip link add br-x type bridge && ip link set br-x up"
+    root(server, bridge)
+    agent = serve(server, setting)
+    both = dataclasses.replace(END, forward=(*END.forward, "br-x"))
+    agent.configure(both)
+    forwarding = ["cat", "/proc/sys/net/ipv4/conf/br-x/forwarding"]
+    assert server.run(forwarding).stdout == "1\n"
+    root(server, "ip link delete br-x")
+    assert has_changed(agent)
+    agent.configure(both)
+    assert not has_changed(agent)
+    root(server, bridge)
+    assert has_changed(agent)
+    agent.configure(both)
+    assert server.run(forwarding).stdout == "1\n"
+    # Between two looks, and by the same name.
+    root(server, f"ip link delete br-x; {bridge}")
+    agent.configure(both)
+    assert server.run(forwarding).stdout == "1\n"
+    agent.end()
+    assert server.run(forwarding).stdout == "0\n"
+    root(server, "ip link delete br-x")

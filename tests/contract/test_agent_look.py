@@ -29,11 +29,27 @@ table inet guard {
 EOF
 """
 CLOSED = ("4 iptables-nft DOCKER-USER", "6 ip6tables-nft INPUT", "46 nft inet guard gate input")
+# The policies accept; a rule for all that comes so far does not. The last two do not close a chain.
+REJECTING = """
+iptables -A INPUT -p icmp -j ACCEPT; iptables -A INPUT -j REJECT --reject-with icmp-host-prohibited
+iptables -A FORWARD -m comment --comment "999 drop all" -j DROP
+ip6tables -A INPUT -m comment --comment closed -j REJECT --reject-with icmp6-adm-prohibited
+ip6tables -A FORWARD -m conntrack --ctstate INVALID -j DROP; ip6tables -N DROPS
+ip6tables -A FORWARD -j DROPS
+"""
+REJECTED = ("4 iptables-nft FORWARD", "4 iptables-nft INPUT", "6 ip6tables-nft INPUT")
 # Not a chain of iptables, though in a table of its name.
 OWN_FILTER = """
 nft -f - <<'EOF'
 table ip filter { chain forward { type filter hook forward priority 0; policy drop; }; }
 EOF
+"""
+SPREAD = """
+ip address add 2001:db8:113::20/64 dev wan0 nodad
+hops='nexthop via 203.0.113.1 dev wan0 nexthop via 10.20.0.2 dev inner0'
+ip route add 10.50.0.0/16 proto static metric 7 $hops
+ip route add 10.51.0.0/16 table 77 $hops
+ip route add fd50::/64 nexthop via 2001:db8:113::1 dev wan0 nexthop via fd20::2 dev inner0
 """
 END = RemoteEnd((ipaddress.ip_interface("10.83.0.2/30"),), forward=("inner0",))
 
@@ -71,16 +87,52 @@ def test_it_tells_what_serve_tells_and_ends_by_itself(server: LabMachine, settin
 
 
 @pytest.mark.parametrize(
-    ("setup", "closed"), [(CHAINS, CLOSED), (OWN_FILTER, ("46 nft ip filter forward forward",))]
+    ("setup", "setting", "closed"),
+    [
+        (CHAINS, "dash-nft", CLOSED),
+        (OWN_FILTER, "dash-nft", ("46 nft ip filter forward forward",)),
+        (REJECTING, "dash-nft", REJECTED),
+        (REJECTING, "bash-iptables", REJECTED),
+        (REJECTING, "busybox-iptables", REJECTED),
+    ],
 )
-def test_it_tells_whose_chains_would_drop_us(setup: str, closed: tuple[str, ...]) -> None:
+def test_it_tells_whose_chains_would_drop_us(
+    setup: str, setting: str, closed: tuple[str, ...]
+) -> None:
     server = agent_site.make_server(setup)
     try:
         before = server.dump()
-        assert look(server).closed == closed
+        assert look(server, SETTINGS[setting]).closed == closed
         assert difference(before, server.dump(), "server") == ""
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("setting", ["dash-nft", "bash-nft"])
+def test_it_tells_all_next_hops_of_a_route(setting: str) -> None:
+    server = agent_site.make_server(SPREAD)
+    try:
+        spread = {
+            (str(route.prefix), route.table): set(route.interfaces)
+            for route in look(server, SETTINGS[setting]).routes
+            if len(route.interfaces) != 1
+        }
+        both = {"wan0", "inner0"}
+        assert spread == {
+            ("10.50.0.0/16", "main"): both,
+            ("10.51.0.0/16", "77"): both,
+            ("fd50::/64", "main"): both,
+        }
+    finally:
+        server.close()
+
+
+def test_a_route_of_which_ip_tells_no_next_hop_is_told_without(server: LabMachine) -> None:
+    """As busybox's does of one with several."""
+    server.run(["sh", "-ec", SPREAD], user="root")
+    routes = {str(r.prefix): r.interfaces for r in look(server, SETTINGS["busybox-nft"]).routes}
+    assert routes["10.50.0.0/16"] == ()
+    assert routes["10.20.0.0/24"] == ("inner0",)
 
 
 def test_it_leaves_a_tunnel_of_the_label_alone_and_tells_what_it_changed(

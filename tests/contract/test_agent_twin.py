@@ -12,13 +12,24 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import pytest
 
 from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Facts, Mode, Publication, RemoteEnd
 from sshvpn.remote.render import expected_device, render
-from tests.contract.agent_site import LABEL, SETTINGS, Agent, look, make_server, start, start_by
+from tests.contract.agent_site import (
+    BUSYBOX_IP,
+    LABEL,
+    SETTINGS,
+    Agent,
+    look,
+    make_server,
+    other_ip,
+    start,
+    start_by,
+)
 from tests.lab import LabMachine, wait_until
 from tests.lab.dump import difference
 
@@ -184,6 +195,26 @@ def test_a_device_for_a_login_with_sudo_is_made_by_hand_too(twins: Twins) -> Non
     assert expected_device(facts) == (device, "1000")
     twins.type("dash-nft", render(ALL, facts, LABEL, *expected_device(facts)))
     twins.assert_equal(device)
+
+
+@pytest.mark.parametrize("by_ssh", [True, False], ids=["w", "stream"])
+def test_a_device_where_ip_makes_none_is_made_by_hand_too(twins: Twins, *, by_ssh: bool) -> None:
+    end = dataclasses.replace(ALL, is_guarded=by_ssh)
+    with ExitStack() as held:
+        for machine in (twins.server, twins.twin):
+            machine.allow_sudo("alice")
+            held.enter_context(other_ip(machine, BUSYBOX_IP))
+        made = ""
+        if by_ssh:
+            made = f"tun{login(twins.server, Mode.PREPARE).expect(protocol.Unit).number}"
+        agent = login(twins.server, Mode.SERVE if by_ssh else Mode.STREAM, made)
+        device = agent.expect(Facts).device
+        assert device is not None
+        agent.configure(end)
+        facts = login(twins.twin, Mode.LOOK).expect(Facts)
+        assert expected_device(facts, by_ssh=by_ssh) == (device.name, "1000")
+        twins.type("dash-nft", render(end, facts, LABEL, device.name, "1000"))
+    twins.assert_equal(device.name)
 
 
 @pytest.mark.parametrize("setting", ["dash-nft", "dash-iptables"])

@@ -40,9 +40,7 @@ def root(lab: Lab) -> Iterator[Lab]:
 
 def agent_pids(lab: Lab) -> list[str]:
     """Return the agents on the server: not the pumps, nor what an agent forked for a moment."""
-    found = lab.server.processes().items()
-    agents = [pid for pid, line in found if "sshvpn-agent" in line and "zlib" not in line]
-    return [str(pid) for pid in lab.server.originals(agents)]
+    return [str(pid) for pid in lab.server.pids("sshvpn-agent", but="zlib")]
 
 
 def sweep(one: Carrier) -> None:

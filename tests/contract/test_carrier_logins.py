@@ -21,6 +21,7 @@ from tests.contract.carrier_site import (
 )
 from tests.lab import Lab, wait_until
 from tests.lab.dump import difference
+from tests.lab.wan import Wan
 
 __all__ = ["carrier", "lab", "transport"]
 
@@ -118,6 +119,29 @@ def test_a_limited_key_without_a_word_in_the_profile_is_told_which(lab: Lab, car
         assert 'remote_device = "tun8"' in refusal.hint
         assert "address = " in refusal.hint
     lab.server.ip("link", "delete", "tun8")
+
+
+def test_a_link_that_takes_long_for_the_script_is_waited_for(lab: Lab, carrier: Make) -> None:
+    lab.server.authorize("root")
+    one = carrier(answer_s=2)
+    lab.shape(Wan(rate_mbit=0.06), back=Wan())
+    assert one.connect(user="root")["user"] == "root"
+    lab.shape(Wan())
+    one.close()
+
+
+def test_silence_may_end_and_what_only_reads_is_told_from_it(lab: Lab, carrier: Make) -> None:
+    one = carrier(answer_s=2, grace_s=1)
+    lab.server.authorize("root", 'command="sleep 6"')
+    silent = one.refused("connect", user="root")
+    assert (silent.kind, silent.retry) == ("SilentAgentError", "forever")
+    lab.server.authorize("root", 'command="cat >/dev/null"')
+    limited = one.refused("connect", user="root")
+    assert (limited.kind, limited.retry) == ("NoAgentError", "never")
+    lab.server.authorize("root", 'command="echo closed; sleep 6"')
+    other = one.refused("connect", user="root")
+    assert (other.kind, other.retry) == ("NoAgentError", "never")
+    assert other.message.endswith("it said: closed")
 
 
 def test_the_unit_that_a_key_pins_is_found_and_remembered(lab: Lab, carrier: Make) -> None:

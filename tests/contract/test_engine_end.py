@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def nothing_new(before: tuple[dict[str, str], list[str], list[str]]) -> Callable
         return (
             set(descriptors()) <= set(files)
             and set(children()) <= set(running)
-            and sorted(threads()) == sorted(busy)
+            and not Counter(threads()) - Counter(busy)
         )
 
     return check

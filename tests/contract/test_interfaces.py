@@ -11,6 +11,7 @@ import asyncio
 import subprocess
 from collections.abc import Callable
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,21 @@ def test_addresses_of_an_adapter(machine: Namespace, interfaces: SystemInterface
         LAN6,
     ]
     assert machine.run(interfaces.names) == ["lo", "lan0"]
+
+
+def test_an_adapters_bytes_are_the_kernels_own(
+    machine: Namespace, router: Namespace, interfaces: SystemInterfaces
+) -> None:
+    machine.run(subprocess.check_call, ["ping", "-q", "-c2", "-i0.1", "10.1.0.254"])
+    machine.ip("link set lan0 down")  # from here on nothing is counted
+    router.ip("link set eth0 down")
+    told = machine.run(interfaces.counters, "lan0")
+    assert machine.run(interfaces.counters, "lan7") is None
+    table = machine.run(Path("/proc/thread-self/net/dev").read_text)
+    line = next(line for line in table.splitlines() if "lan0:" in line)
+    words = line.partition(":")[2].split()
+    assert told == (int(words[0]), int(words[8]))
+    assert min(told) >= 2 * 98, "two pings and their answers"
 
 
 def test_ipv6_addresses_that_go_are_left_out(

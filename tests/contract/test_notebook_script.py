@@ -96,9 +96,11 @@ class Site:
         """Run the script with DATA as its input, and return what it said."""
         return self.end(*self.begin(*data))
 
-    def start(self, wish: NotebookWish | None = None, directory: str = "") -> list[Message]:
+    def start(
+        self, wish: NotebookWish | None = None, directory: str = "", within_s: int = 100
+    ) -> list[Message]:
         """Look, and start a server as WISH says."""
-        start = protocol.start(wish or NotebookWish(), TOKEN, shared=True)
+        start = protocol.start(wish or NotebookWish(), TOKEN, shared=True, within_s=within_s)
         return self.say(protocol.look(directory), start)
 
     def started(self, wish: NotebookWish | None = None, directory: str = "") -> tuple[Server, str]:
@@ -321,6 +323,30 @@ def test_of_two_that_start_at_once_one_does_and_the_other_finds_it(lab: Lab) -> 
     site.stop(servers[0])
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_does_not_become_a_jupyter_is_ended_and_in_nobody_s_way(lab: Lab, shell: str) -> None:
+    path, applet, setup = SHELLS[shell]
+    site = Site(lab, path, applet, setup=setup)
+    wish = NotebookWish("", JupyterWay.COMMAND, ("/bin/sh", "-c", "echo NONE; sleep 98765; exit"))
+    said = site.start(wish, within_s=1)
+    assert said[-2] == LogLine("NONE"), (said, site.raw)
+    assert isinstance(said[-1], Problem)
+    assert said[-1].code == "silent"
+    assert not lab.server.exists(STARTING)
+    assert not [line for line in lab.server.processes().values() if "98765" in line]
+    server, _ = site.started()
+    site.stop(server)
+
+
+def test_a_jupyter_that_is_slow_is_waited_for(lab: Lab) -> None:
+    python = f"{HOME}/{VENV}/bin/python"
+    words = ("/bin/sh", "-c", 'sleep 3; exec "$0" -m jupyterlab "$@"', python)
+    site = Site(lab)
+    said = site.start(NotebookWish("", JupyterWay.COMMAND, words), within_s=1)
+    assert isinstance(said[-1], Server), (said, site.raw)
+    site.stop(said[-1])
+
+
 def test_one_that_was_killed_while_it_started_is_in_nobody_s_way(lab: Lab) -> None:
     lab.server.write(f"{HOME}/.profile", "sleep 20\n")
     site = Site(lab)
@@ -349,7 +375,8 @@ def test_a_file_of_a_server_that_is_gone_is_no_server(lab: Lab) -> None:
     lab.server.kill(server.pid)
     # Its number is another's by now, who does not hold the port; or nobody's.
     sleeper = lab.server.popen(["sleep", "60"])
-    inner = int(lab.server.run(["pgrep", "-n", "sleep"]).stdout)
+    find = ["pgrep", "-n", "sleep"]
+    inner = int(wait_until(lambda: lab.server.run(find, check=False).stdout))
     for pid in (inner, 99999):
         lab.server.write(f"{RUNTIME}/jpserver-{pid}.json", record)
     lab.server.write(f"{RUNTIME}/jpserver-x.json", record)

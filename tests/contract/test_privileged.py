@@ -193,7 +193,7 @@ def test_tunnels_share_settings_and_the_last_one_puts_them_back(
     units = [client.open(label) for client, label in zip((one, two), labels, strict=True)]
     assert units == [0, 1]
     for client, unit, label in zip((one, two), units, labels, strict=True):
-        wanted = full_state(client, unit, label, has_default=False)
+        wanted = full_state(client, unit, label, has_default=False, published=())
         client.apply(diff(nothing(label), wanted))
     assert one.close() == []
     assert gateway.run(forwarding, user="root").stdout == "1\n"
@@ -271,6 +271,28 @@ def test_a_helper_killed_with_9_is_swept_by_the_next(
         same(gateway, before)
 
 
+def test_who_only_looks_sweeps_nothing_and_is_told_the_unit_that_it_would_have(
+    gateway: LabMachine, driver: Callable[..., Driver]
+) -> None:
+    client = driver()
+    client.apply(diff(nothing(ALICE), full_state(client, client.open())))
+    with pytest.raises(Refused, match="up already"):
+        driver().look()
+    kill(gateway, HELPER, GUARD)
+    client.kill()
+    left = settled_dump(gateway)
+    looker = driver()
+    assert looker.look() == 0
+    assert looker.look(marks.label_of(1000, "other")) == 1
+    with pytest.raises(Refused, match="not open"):
+        looker.read()
+    with pytest.raises(Refused, match="another user's label"):
+        looker.look(marks.label_of(0, "office"))
+    assert looker.close() == []
+    assert difference(left, settled_dump(gateway), "gateway") == ""
+    assert driver().sweep() == [[ALICE], []]
+
+
 def kill(machine: LabMachine, *words: str) -> None:
     for pid, line in machine.processes().items():
         if any(word in line for word in words):
@@ -332,6 +354,26 @@ def test_a_sweep_leaves_what_is_up_alone(
     assert difference(made, settled_dump(gateway), "gateway") == ""
 
 
+def test_what_another_tunnel_publishes_is_taken(
+    gateway: LabMachine, driver: Callable[..., Driver]
+) -> None:
+    one, two = driver(), driver()
+    labels = [marks.label_of(1000, name) for name in ("one", "two")]
+    states = [
+        full_state(client, client.open(label), label, has_default=False)
+        for client, label in zip((one, two), labels, strict=True)
+    ]
+    one.apply(diff(nothing(labels[0]), states[0]))
+    made = settled_dump(gateway)
+    with pytest.raises(Refused, match="is published by another tunnel") as refused:
+        two.apply(diff(nothing(labels[1]), states[1]))
+    assert refused.value.code == "taken"
+    assert difference(made, settled_dump(gateway), "gateway") == ""
+    one.close()
+    two.apply(diff(nothing(labels[1]), states[1]))
+    assert is_reached(two, states[1])
+
+
 def test_twenty_tunnels_stand_side_by_side(
     gateway: LabMachine, driver: Callable[..., Driver]
 ) -> None:
@@ -340,7 +382,7 @@ def test_twenty_tunnels_stand_side_by_side(
     for number, client in enumerate(clients):
         label = marks.label_of(0, f"host{number}")
         assert client.open(label) == number
-        wanted = full_state(client, number, label, has_default=False, appearances=())
+        wanted = full_state(client, number, label, has_default=False, appearances=(), published=())
         client.apply(diff(nothing(label), wanted))
     assert clients[7].close() == []
     for number, client in enumerate(clients):

@@ -123,6 +123,22 @@ def test_one_answer_is_enough(lab: Lab, address: str, silent: tuple[str, ...]) -
 
 
 @SERVER
+@pytest.mark.parametrize("ping", [PING, NO_PING], ids=["ping", "no ping"])
+@pytest.mark.parametrize("silent", [(), NO_ECHO], ids=["echo", "no echo"])
+def test_a_sparing_one_sends_a_syn_where_the_echo_is_not_enough(
+    lab: Lab, address: str, ping: str, silent: tuple[str, ...]
+) -> None:
+    question = ("round_trip_s", address, source_for(address), 2.0)
+    rules = [*silent, "tcp dport 9 counter"]
+    with firewall(lab.server, "input", *rules), sysctl(lab.gateway, ping, PING):
+        (answer,) = ask(lab, question, how="sparing")
+        assert answer["result"] is not None
+        listed = lab.server.run(["nft", "list", "table", "inet", "probe"], user="root").stdout
+    is_enough = ping == PING and not silent
+    assert ("counter packets 0" in listed) == is_enough, listed
+
+
+@SERVER
 def test_an_icmp_error_of_that_very_address_is_an_answer(lab: Lab, address: str) -> None:
     with firewall(lab.server, "input", *NO_ECHO, "tcp dport 9 reject with icmpx port-unreachable"):
         assert trip(lab, address)["ms"] < 100

@@ -74,6 +74,7 @@ def test_a_machine_that_is_there_has_its_address(lab: Lab, address: str) -> None
     found = holder(lab, address)
     assert found["result"] == mac_of(lab.lan, "eth0")
     assert found["took_s"] < 1
+    assert found["quiet_s"] is None
 
 
 @LAN
@@ -94,6 +95,8 @@ def test_an_address_of_nobody_is_free_also_when_it_is_answered_for_here(lab: Lab
             lab.gateway.ip("neigh", "delete", "proxy", address, "dev", "lan0")
     assert [answer["result"] for answer in answers] == [None] * 4
     assert max(answer["took_s"] for answer in answers) < 4
+    # Long before that it is told that nobody has answered at once.
+    assert all(0.3 <= answer["quiet_s"] < answer["took_s"] - 1 for answer in answers)
 
 
 @LAN
@@ -118,6 +121,9 @@ def test_an_old_entry_of_a_silent_machine_is_confirmed_by_the_kernel(lab: Lab) -
     mac = mac_of(lab.lan, "eth0")
     make_stale(lab, mac)
     with silence(lab):
+        found = holder(lab, "192.168.77.10")
+        assert (found["result"], found["quiet_s"]) == (mac, None), "it speaks for that machine"
+        make_stale(lab, mac)
         assert both(lab) == [mac, mac]
 
 

@@ -3,9 +3,15 @@
 ::
 
     _wire.py watch ADAPTER              until its input ends; then a line of JSON: how many packets
-                                        came in, and those whose checksums were wrong
+                                        came in, the largest ones (of IPv4, IPv6, and UDP), how
+                                        many with checksums that were still to be filled in, and
+                                        those that were wrong
     _wire.py send HOST TCP UDP SIZE     talk to the echo services; "ok", or what went wrong
-    _wire.py offloads ADAPTER 0|1       checksums and segmentation by the adapter (ethtool)
+    _wire.py flows HOST PORT FLOWS      numbered datagrams, in bursts, in so many flows
+    _wire.py order PORT                 take them until the input ends; then a line of JSON: how
+                                        many of each flow came, and which came too late
+    _wire.py offloads ADAPTER no|tx|all  checksums and segmentation by the adapter (ethtool): none,
+                                        of what is sent, or all
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ import select
 import socket
 import struct
 import sys
+import time
 
 ALL, AUXDATA, SOL_PACKET, OUTGOING = 3, 8, 263, 4
 NOT_READY = 0x8
@@ -67,7 +74,8 @@ def watch(adapter: str) -> None:
         sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
         sock.bind((adapter, ALL))
         print("ready", flush=True)
-        count, largest, unready, wrong = 0, 0, 0, []
+        count, unready, wrong = 0, 0, []
+        largest = {"4": 0, "6": 0, "udp": 0}
         while True:
             ready, _, _ = select.select([sock, sys.stdin], [], [])
             if sock not in ready:
@@ -77,7 +85,10 @@ def watch(adapter: str) -> None:
                 continue
             status = next(struct.unpack_from("=I", value)[0] for _, _, value in more)
             is_ready = not status & NOT_READY
-            count, largest, unready = count + 1, max(largest, len(data)), unready + (not is_ready)
+            count, unready = count + 1, unready + (not is_ready)
+            is_4 = data[0] >> 4 == 4
+            for kind in ("4" if is_4 else "6", *["udp"] * (data[9 if is_4 else 6] == UDP)):
+                largest[kind] = max(largest[kind], len(data))
             if bad := fault(data, is_ready=is_ready):
                 wrong.append([bad, data[:80].hex()])
     print(json.dumps({"count": count, "largest": largest, "unready": unready, "wrong": wrong}))
@@ -138,12 +149,45 @@ def echo(host: str, port: int, data: bytes) -> None:
         assert bytes(got) == data, "other bytes came back"
 
 
-def offloads(adapter: str, *, is_on: bool) -> None:
-    """Switch what the adapter does for the kernel: checksums, TSO, GSO, GRO."""
+def flows(host: str, port: int, count: int) -> None:
+    """Send 2000 of 600 bytes in each of COUNT flows."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socks = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(count)]
+    for sock in socks:
+        sock.connect((host, port))
+    for number in range(2000):
+        for sock in socks:
+            sock.send(struct.pack("!I", number) + bytes(596))
+        if number % 8 == 7:
+            time.sleep(0.004)
+
+
+def order(port: int) -> None:
+    """Tell of each flow how many came, and those that came behind a later one."""
+    last: dict[str, int] = {}
+    came: dict[str, int] = {}
+    late = []
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+        sock.bind(("::", port))
+        print("ready", flush=True)
+        while sock in select.select([sock, sys.stdin], [], [])[0]:
+            data, address = sock.recvfrom(2000)
+            flow, (number,) = f"{address[0]} {address[1]}", struct.unpack_from("!I", data)
+            came[flow] = came.get(flow, 0) + 1
+            if number < last.get(flow, -1):
+                late.append([flow, number, last[flow]])
+            last[flow] = number
+    print(json.dumps({"came": came, "late": late}))
+
+
+def offloads(adapter: str, which: str) -> None:
+    """Switch what the adapter does for the kernel: checksums, TSO, GSO, and GRO."""
     import array
 
     with socket.socket() as sock:
         for command in (0x17, 0x1F, 0x24, 0x2C):
+            is_on = which == "all" or (which == "tx" and command != 0x2C)
             value = array.array("I", [command, is_on])
             request = struct.pack("16sP16x", adapter.encode(), value.buffer_info()[0])
             fcntl.ioctl(sock, 0x8946, request)
@@ -155,5 +199,9 @@ if __name__ == "__main__":
         watch(words[0])
     elif what == "send":
         send(words[0], *map(int, words[1:]))
+    elif what == "flows":
+        flows(words[0], *map(int, words[1:]))
+    elif what == "order":
+        order(int(words[0]))
     else:
-        offloads(words[0], is_on=words[1] == "1")
+        offloads(*words)

@@ -181,7 +181,9 @@ class Office:
     def pids(self, word: str) -> list[int]:
         """Return alice's processes on the gateway with WORD in their command lines."""
         found = self.gateway.processes().items()
-        return [pid for pid, line in found if line.startswith("1000 ") and word in line]
+        return self.gateway.originals(
+            pid for pid, line in found if line.startswith("1000 ") and word in line
+        )
 
     def ssh_pid(self) -> int:
         """Return the process of the one ssh that carries forwards."""

@@ -51,6 +51,14 @@ _lines = st.one_of(
 _ends = st.sampled_from([b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b""])
 
 
+_acting = st.fixed_dictionaries(
+    {"v": st.just(1), "cmd": st.sampled_from(["typed", "wake", "restart", "attached"])},
+    optional={"profile": st.none() | st.fixed_dictionaries({
+        "kind": st.sampled_from(["forward", "tunnel"]) | _values,
+    }) | _values, "id": _values},
+)  # fmt: skip
+
+
 class Running:
     """A session that runs, and its socket as it is seen from outside of the laboratory."""
 
@@ -129,6 +137,26 @@ def test_nothing_that_is_sent_breaks_a_session(running: Running) -> None:
     fuzz()
     wait_until(lambda: running.descriptors() == before)
     assert running.rss_bytes() - rss < 20 << 20
+
+
+def test_what_makes_it_begin_anew_takes_anything_too(office: Office) -> None:
+    session = Running(office)
+    before = session.descriptors()
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(_acting, min_size=1, max_size=4))
+    def fuzz(sent: list[dict[str, Any]]) -> None:
+        for answer in session.say(b"".join(json.dumps(one).encode() + b"\n" for one in sent)):
+            assert answer["v"] == 1
+            assert answer["ok"] or answer["error"]["code"] in ERRORS
+        assert office.wait_state("running")["pid"] == session.pid
+
+    fuzz()
+    wait_until(lambda: session.descriptors() == before)
+    (refused,) = session.say(b'{"v": 1, "cmd": "attached"}\n')
+    assert refused["error"]["code"] == "unknown"
+    office.sshvpn("down")
+    assert "Traceback" not in office.logs()
 
 
 def test_a_line_without_an_end_is_answered_and_hung_up_on(running: Running) -> None:

@@ -61,7 +61,7 @@ def test_a_full_disk_stops_the_log_and_not_the_forward(lab: Lab) -> None:
 
 def test_a_session_that_hangs_is_told_of(lab: Lab) -> None:
     lab.sshvpn("forward", "-b", "server", "9999:8888")
-    (pid,) = [p for p, line in lab.gateway.processes().items() if "sshvpn.background" in line]
+    (pid,) = lab.gateway.pids("sshvpn.background")
     lab.gateway.kill(pid, 19)
     done = lab.sshvpn("status")
     assert "lives and does not answer" in done.stderr
@@ -71,7 +71,7 @@ def test_a_session_that_hangs_is_told_of(lab: Lab) -> None:
 
 def test_clean_removes_what_a_killed_session_left_and_nothing_else(lab: Lab) -> None:
     lab.sshvpn("forward", "-b", "server", "/home/alice/a.sock:8888")
-    (pid,) = [p for p, line in lab.gateway.processes().items() if "sshvpn.background" in line]
+    (pid,) = lab.gateway.pids("sshvpn.background")
     lab.gateway.kill(pid)
     wait_until(lambda: not any("/usr/bin/ssh " in p for p in lab.gateway.processes().values()))
     lab.sshvpn("forward", "-b", "server", "9999:8888")

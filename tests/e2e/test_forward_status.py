@@ -148,6 +148,16 @@ def test_a_run_time_directory_of_somebody_elses_is_refused(office: Office) -> No
     office.gateway.run(["rmdir", "/tmp/sshvpn-1000"], user="root")  # noqa: S108
 
 
+def test_a_umask_that_closes_new_directories_to_their_owner_changes_nothing(
+    office: Office,
+) -> None:
+    words = [*office.lab.sshvpn_argv("forward", "-b", "server", "9999:8888")]
+    office.gateway.run(["sh", "-c", 'umask 777; exec "$@"', "sh", *words])
+    assert len(office.status()) == 1
+    office.sshvpn("down")
+    assert not office.gateway.exists(RUNTIME)
+
+
 def test_without_a_session_directory_tmp_serves_and_is_found_from_both(office: Office) -> None:
     env: dict[str, str | None] = {"XDG_RUNTIME_DIR": "/nowhere"}
     office.forward("server", "9999:8888", env=env)

@@ -70,6 +70,7 @@ def test_machines_on_demand_are_there_when_used(lab: Lab) -> None:
     assert answers(lab.gateway, lab.jump.address)
     hop = lab.gateway.run(["ssh", "-J", "jump", "server", "hostname"])
     assert hop.stdout == "server\n"
+    wait_until(lambda: not lab.differences(), what="sshd's processes end after their client")
     other = lab.add_server("other", 41)
     assert other.address == "203.0.113.41"
     assert lab.gateway.run(["ssh", "other", "hostname"]).stdout == "other\n"
@@ -177,6 +178,7 @@ def test_open_sessions_can_be_killed_and_survive_a_restart(lab: Lab) -> None:
     lab.server.sshd.restart()
     assert session.poll() is None
     assert lab.gateway.run(["ssh", "server", "true"]).returncode == 0
+    wait_until(lambda: len(lab.server.sshd.sessions()) == 1, what="the second one has not ended")
     assert lab.server.sshd.kill_sessions() == 1
     assert session.wait(10) == 255
     session.communicate()

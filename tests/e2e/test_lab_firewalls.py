@@ -12,7 +12,12 @@ import pytest
 
 from tests.lab import Lab, LabMachine, firewalls
 
-FIREWALLS = [firewalls.docker, firewalls.ufw, firewalls.firewalld]
+FIREWALLS = [
+    firewalls.docker,
+    firewalls.ufw,
+    firewalls.firewalld,
+    firewalls.iptables_services,
+]
 CLOSED = FIREWALLS[1:]
 
 

@@ -139,7 +139,7 @@ def test_what_speaks_to_strangers_has_no_rights_and_no_way_to_any(
     standing: tuple[Vpn, Avahi],
 ) -> None:
     gateway = standing[0].lab.gateway
-    (pid,) = [pid for pid, line in gateway.processes().items() if LAN_SIDE in line]
+    (pid,) = gateway.pids(LAN_SIDE)
     status = gateway.read(f"/proc/{pid}/status")
     for line in ("CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"):
         assert line in status
@@ -250,7 +250,7 @@ def test_a_process_that_is_killed_comes_again(vpn: Vpn) -> None:
     lab = vpn.lab
     vpn.up("server", "--lan", "--publish", "8888")
     wait_named(vpn, NAME)
-    (pid,) = [pid for pid, line in lab.gateway.processes().items() if LAN_SIDE in line]
+    (pid,) = lab.gateway.pids(LAN_SIDE)
     lab.gateway.kill(pid)
     wait_until(lambda: vpn.record()["names"] == [], every=0.05)
     wait_named(vpn, NAME)

@@ -177,6 +177,24 @@ def test_one_that_others_have_started_is_taken_and_told_of(notebooks: Notebooks)
     assert not notebooks.servers()
 
 
+def test_one_that_was_started_in_a_linked_directory_is_that_directory_s(
+    notebooks: Notebooks,
+) -> None:
+    office = notebooks.office
+    office.server.run(["sh", "-c", "mkdir real && ln -s real link"], cwd=HOME)
+    argv = [f"{HOME}/{VENV}/bin/jupyter-lab", "--no-browser", f"--notebook-dir={HOME}/link"]
+    office.start(argv, machine=office.server, env={"JUPYTER_TOKEN": "mine"},
+                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    wait_until(lambda: office.server.host_path(RUNTIME).exists() and notebooks.list(), 30)
+    for directory in ("real", "link"):
+        assert notebooks.open("--dir", directory) == "http://localhost:9999/?token=mine"
+        office.sshvpn("down")
+    (running,) = notebooks.list()
+    assert running["directory"] == f"{HOME}/real"
+    notebooks.run("stop", "--dir", "link", "server")
+    assert not notebooks.servers()
+
+
 def test_ports_that_are_taken_are_stepped_over_and_one_that_was_asked_for_is_not(
     notebooks: Notebooks,
 ) -> None:
@@ -250,6 +268,14 @@ def test_the_token_or_password_of_jupyter_s_own_configuration_counts(notebooks: 
     assert notebooks.status(url) == "200"
     notebooks.run("stop", "server")
 
+    # It tells of neither then; that it asks is seen, and so it may be shared.
+    words = {"token": "", "hashed_password": hashed}
+    office.server.write(config, json.dumps({"PasswordIdentityProvider": words}))
+    said = notebooks.run("-b", "--no-browser", "--lan", "server")
+    assert "asks for no token" not in said.stderr
+    assert notebooks.status(url_in(said.stdout, "on the LAN"), office.lab.lan) == "403"
+    notebooks.run("stop", "server")
+
     office.server.write(config, json.dumps({"IdentityProvider": {"token": ""}}))
     said = notebooks.run("-b", "--no-browser", "server")
     assert "asks for no token" in said.stderr
@@ -264,7 +290,8 @@ def test_the_token_or_password_of_jupyter_s_own_configuration_counts(notebooks: 
 
 def test_ctrl_c_ends_the_forward_and_jupyter_goes_on(notebooks: Notebooks) -> None:
     office = notebooks.office
-    child = office.start(office.lab.sshvpn_argv("notebook", "--no-browser", "server"))
+    argv = ["notebook", "--no-browser", "--name", "mine", "server"]
+    child = office.start(office.lab.sshvpn_argv(*argv))
     while "here " not in (line := read_line(child, 60)):
         assert line
     assert office.answers("http://localhost:9999/")
@@ -276,16 +303,112 @@ def test_ctrl_c_ends_the_forward_and_jupyter_goes_on(notebooks: Notebooks) -> No
     assert len(notebooks.servers()) == 1
 
 
+@pytest.mark.parametrize("way", ["foreground", "background"])
+def test_ctrl_c_while_jupyter_starts_says_that_it_goes_on(notebooks: Notebooks, way: str) -> None:
+    office = notebooks.office
+    python = f"{HOME}/{VENV}/bin/python"
+    command = f"""sh -c 'sleep 6.5; exec "$0" -m jupyterlab "$@"' '{python}'"""
+    options = ["-b"] if way == "background" else []
+    argv = ["notebook", *options, "-l", "alice", "--name", "mine", "--command", command, "server"]
+    child = office.start(office.lab.sshvpn_argv(*argv))
+    wait_until(lambda: "1000 sleep 6.5" in office.server.processes().values(), 30)
+    child.send_signal(2)
+    code, stdout, stderr = tell_end(child)
+    assert code == INTERRUPTED
+    ends = "sshvpn notebook stop -l alice server"
+    assert f"Jupyter goes on at server; {ends} ends it" in stdout + stderr
+    office.wait_gone()
+    wait_until(notebooks.list, 60)
+    notebooks.run(*ends.split()[2:])
+    assert not notebooks.servers()
+
+
+def test_what_runs_is_told_and_ended_though_the_directory_of_a_profile_is_gone(
+    notebooks: Notebooks,
+) -> None:
+    notebooks.open()
+    notebooks.office.config('[notebooks.gpu]\nhost = "server"\ndir = "gone"\n')
+    assert f"{HOME}  " in notebooks.run("list", "gpu").stdout
+    assert "has ended" in notebooks.run("stop", "gpu", "--all").stdout
+    assert not notebooks.servers()
+
+
 def test_a_server_that_was_rebooted_has_its_jupyter_again_with_the_same_url(
     notebooks: Notebooks,
 ) -> None:
     office = notebooks.office
     url = notebooks.open()
-    for pid in notebooks.servers():
-        office.server.kill(pid)
-    office.server.sshd.kill_sessions()
-    office.wait_state("running", reconnects=1, timeout=60)
-    assert notebooks.status(url) == "200"
+    boot = "/proc/sys/kernel/random/boot_id"
+    office.server.write("/run/boot_id", "another\n", owner="root", mode=0o644)
+    office.server.run(["mount", "--bind", "/run/boot_id", boot], user="root")
+    try:
+        for pid in notebooks.servers():
+            office.server.kill(pid)
+        office.server.sshd.kill_sessions()
+        office.wait_state("running", reconnects=1, timeout=60)
+        assert notebooks.status(url) == "200"
+    finally:
+        office.server.run(["umount", boot], user="root")
+
+
+def test_a_jupyter_that_has_ended_under_a_forward_is_started_again(notebooks: Notebooks) -> None:
+    """As by File > Shut Down: the connection stands, and nothing listens at its end."""
+    office = notebooks.office
+    url = notebooks.open()
+    (before,) = notebooks.servers()
+    office.server.kill(before)
+    wait_until(lambda: not notebooks.servers(), 10)
+    done = notebooks.run("-b", "--no-browser", "server")
+    assert "server is up already\nJupyter has ended at server: it is started again" in done.stderr
+    again = url_in(done.stdout)
+    assert bare(again) == bare(url)
+    assert notebooks.status(again) == "200"
+    assert before not in notebooks.servers()
+
+
+def test_who_takes_the_port_of_a_jupyter_that_has_ended_gets_no_token(
+    notebooks: Notebooks,
+) -> None:
+    office = notebooks.office
+    url = notebooks.open()
+    (before,) = notebooks.servers()
+    office.server.kill(before)
+    wait_until(lambda: not notebooks.servers(), 10)
+    office.web(8888, "mallory's")
+    assert "mallory's" in office.fetch("http://localhost:9999/")
+    done = notebooks.run("-b", "--no-browser", "server")
+    assert "Jupyter has ended at server: it is started again" in done.stderr
+    again = url_in(done.stdout)
+    assert token_of(again) != token_of(url), "a page that is open has sent it"
+    assert notebooks.status(again) == "200"
+    assert office.only()["target"] == "127.0.0.1:8889"
+
+
+def test_a_host_has_several_names_and_what_leads_there_ends_by_each(notebooks: Notebooks) -> None:
+    notebooks.open()
+    assert "server is down\n" in notebooks.run("stop", "alice@server").stdout
+    assert notebooks.office.status() == []
+
+
+def test_other_wishes_for_the_lan_are_other_wishes(notebooks: Notebooks) -> None:
+    notebooks.open("--lan")
+    told = notebooks.refused(7, "-b", "--no-browser", "--lan", "--no-announce", "server")
+    assert "server is up with other wishes" in told
+
+
+def test_what_is_up_is_found_by_its_name_and_never_shared_with_who_says_not_to(
+    notebooks: Notebooks,
+) -> None:
+    office = notebooks.office
+    url = notebooks.open("--name", "server", "--lan")  # as the service `server` is called
+    again = notebooks.run("-b", "--no-browser", "server")
+    assert (url_in(again.stdout), again.stderr) == (url, "server is up already\n")
+    assert len(office.status()) == 1
+    told = notebooks.refused(7, "-b", "--no-browser", "--no-lan", "server")
+    assert "server is up with other wishes" in told
+    office.server.write(f"{HOME}/thesis/x.txt", "")
+    assert notebooks.open("--dir", "thesis") != url
+    assert len(office.status()) == 2
 
 
 def test_a_jupyter_that_hangs_is_told_and_taken_again_when_it_goes_on(running: Notebooks) -> None:

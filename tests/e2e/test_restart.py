@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.office import HOME, Office, Talk
 from tests.e2e.test_up_faults import ECHO, ssh_pids
-from tests.e2e.vpn import Vpn
+from tests.e2e.vpn import Vpn, either_transport
 from tests.lab import Lab, wait_until
 
 TUNNEL = """
@@ -29,7 +29,11 @@ SIX = TUNNEL.replace('"10.20.0.0/24"', '"10.20.0.0/24", "fd20::/64"')
 @pytest.fixture
 def vpn(lab: Lab) -> Vpn:
     """Return an office whose server takes alice's tunnels as root."""
-    vpn = Vpn(lab)
+    return office_with_echoes(lab)
+
+
+def office_with_echoes(lab: Lab, transport: str | None = None) -> Vpn:
+    vpn = Vpn(lab, transport=transport)
     lab.server.tcp_server(ECHO)
     lab.inner.tcp_server(ECHO, "::")
     return vpn
@@ -64,7 +68,9 @@ def talks(vpn: Vpn) -> list[Talk]:
     return found
 
 
-def test_a_route_is_added_and_streams_live_on(vpn: Vpn) -> None:
+@either_transport
+def test_a_route_is_added_and_streams_live_on(lab: Lab, transport: str | None) -> None:
+    vpn = office_with_echoes(lab, transport)
     six = {"http://[fd20::10]:8000/": "inner"}
     with vpn.lab.unchanged():
         before = start(vpn)

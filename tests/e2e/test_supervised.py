@@ -153,3 +153,54 @@ def test_in_the_journal_the_log_is_not_said_twice(office: Office) -> None:
     assert out == ""
     assert office.logs() == ""
     journal.unlink()
+
+
+def late_adapter(lab: Lab) -> Iterator[None]:
+    """Plug in an adapter `late0`, with an address, once what waits for it has been heard."""
+    yield
+    lab.gateway.ip("link", "add", "late0", "type", "veth", "peer", "name", "late1")
+    for name in ("late0", "late1"):
+        lab.gateway.ip("link", "set", name, "up")
+    lab.gateway.ip("address", "add", "192.168.7.1/24", "dev", "late0")
+    yield
+    lab.gateway.ip("link", "delete", "late0")
+
+
+def test_a_forward_waits_for_an_adapter_that_a_boot_brings_late(
+    office: Office, manager: socket.socket
+) -> None:
+    office.web()
+    words = ("server", "9999:8888", "--bind", "late0")
+    assert "no adapter of this machine" in office.refused(2, "forward", *words)
+    plug = late_adapter(office.lab)
+    next(plug)
+    child = office.foreground(*words, env={"NOTIFY_SOCKET": NOTIFY})
+    while "late0 has no address" not in hear(manager, "STATUS")["STATUS"]:
+        pass
+    assert office.only()["last_error"]["code"] == "no_adapter"
+    next(plug)
+    assert "192.168.7.1:9999" in hear(manager, "READY")["STATUS"]
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 0
+    next(plug, None)
+
+
+def test_a_tunnel_waits_for_an_adapter_that_a_boot_brings_late(lab: Lab) -> None:
+    vpn = Vpn(lab)
+    office = Office(lab)
+    words = ("server", "--lan", "--lan-interface", "late0", "--lan-address", "192.168.7.9")
+    refused = lab.sshvpn("up", "--foreground", *words, check=False)
+    assert refused.returncode == 2
+    plug = late_adapter(lab)
+    next(plug)
+    # Of a manager that hears nothing, what is told is not kept.
+    child = office.start(
+        [*lab.sshvpn_argv("up", "--foreground", *words)], env={"NOTIFY_SOCKET": "/nosuch"}
+    )
+    wait_until(lambda: "no_adapter" in lab.sshvpn("status", "--json").stdout, 20, every=0.2)
+    next(plug)
+    wait_until(lambda: vpn.record()["state"] == "running", 20, every=0.2)
+    assert "192.168.7.9 dev late0" in lab.gateway.ip("neighbour", "show", "proxy")
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 0
+    next(plug, None)

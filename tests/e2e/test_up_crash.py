@@ -15,7 +15,8 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.vpn import INNER_HOSTS, SHARED, Vpn
+from tests.e2e.outage import silent_resolver, tell
+from tests.e2e.vpn import INNER_HOSTS, SHARED, Vpn, either_transport
 from tests.lab import Lab, LabMachine, wait_until
 
 pytestmark = pytest.mark.lab
@@ -36,7 +37,9 @@ def vpn(lab: Lab) -> Vpn:
 def kill_supervisor(vpn: Vpn) -> None:
     """Kill it, and return when its helper and its ssh have gone with it."""
     gateway = vpn.lab.gateway
-    gateway.kill(vpn.record()["pid"], signal.SIGKILL)
+    killed = vpn.record()["pid"]
+    started = time.monotonic()
+    gateway.kill(killed, signal.SIGKILL)
 
     def is_gone() -> bool:
         words = ("sshvpn.background", "sshvpn.privileged", "ssh -w", "ssh -T -S")
@@ -45,6 +48,7 @@ def kill_supervisor(vpn: Vpn) -> None:
 
     wait_until(is_gone, 10, what=f"it lives on: {gateway.processes()}")
     wait_until(lambda: "sshvpn" not in gateway.ip("link"), 10, what="the device is left")
+    tell(f"supervisor killed: nothing of it here after {time.monotonic() - started:.1f} s")
 
 
 @pytest.mark.parametrize("then", ["up", "down", "clean"])
@@ -58,7 +62,9 @@ def test_after_a_supervisor_that_was_killed_nothing_is_left_and_all_works(
     assert lab.gateway.ip("route", "show", "table", "all", "type", "unreachable") == ""
     assert lab.sshvpn("status").stdout.strip() == "nothing is up"
     if then == "up":
+        started = time.monotonic()
         vpn.up(*SHARED)
+        tell(f"supervisor killed: up again in {time.monotonic() - started:.1f} s")
         assert vpn.unreachable(vpn.everything()) == []
         vpn.down()
         return
@@ -69,8 +75,11 @@ def test_after_a_supervisor_that_was_killed_nothing_is_left_and_all_works(
     assert not lab.gateway.exists(f"{RUNTIME}/sshvpn")
 
 
-def test_a_supervisor_that_is_killed_while_the_server_is_away_leaves_nothing_here(vpn: Vpn) -> None:
-    lab = vpn.lab
+@either_transport
+def test_a_supervisor_that_is_killed_while_the_server_is_away_leaves_nothing_here(
+    lab: Lab, transport: str | None
+) -> None:
+    vpn = Vpn(lab, transport=transport)
     vpn.up(*SHARED)
     lab.cut(silent=False)
     lab.gateway.kill(vpn.record()["pid"], signal.SIGHUP)
@@ -110,9 +119,12 @@ def test_a_disk_that_fills_up_while_it_runs_changes_nothing(vpn: Vpn) -> None:
         vpn.up(*SHARED)
         fill(lab.gateway, STATE)
         for number in (1, 2):
+            started = time.monotonic()
             lab.server.sshd.kill_sessions()
             wait_until(lambda: vpn.record()["reconnects"] == number, 20, every=0.1)  # noqa: B023
             wait_until(lambda: vpn.record()["state"] == "running", 20, every=0.1)
+            took = time.monotonic() - started
+            tell(f"sessions killed while the disk is full: running again after {took:.1f} s")
             assert vpn.unreachable(vpn.everything()) == []
         vpn.down()
         assert lab.sshvpn("status").stdout.strip() == "nothing is up"
@@ -144,34 +156,9 @@ def test_a_start_on_a_full_disk_works_or_says_what_is_full(vpn: Vpn) -> None:
 
 # The resolver ---------------------------------------------------------------------------------
 
-SILENT: Final = "203.0.113.1"
-"""The internet's own address, which lets questions to port 53 vanish."""
-
-
-@contextlib.contextmanager
-def silent_resolver(vpn: Vpn) -> Iterator[None]:
-    """Let the gateway have a resolver that says nothing, and know the server by no other way."""
-    lab = vpn.lab
-    lab.internet.nft(
-        "table inet mute {\nchain in {\n"
-        "type filter hook input priority 0;\nudp dport 53 drop\n}\n}\n"
-    )
-    hosts, resolv = lab.gateway.read("/etc/hosts"), lab.gateway.read("/etc/resolv.conf")
-    without = "".join(
-        line for line in hosts.splitlines(keepends=True) if not line.endswith(" server\n")
-    )
-    lab.gateway.write("/etc/hosts", without, "root", 0o644)
-    lab.gateway.write("/etc/resolv.conf", f"nameserver {SILENT}\n", "root", 0o644)
-    try:
-        yield
-    finally:
-        lab.gateway.write("/etc/hosts", hosts, "root", 0o644)
-        lab.gateway.write("/etc/resolv.conf", resolv, "root", 0o644)
-        lab.internet.nft("delete table inet mute")
-
 
 def test_a_resolver_that_says_nothing_at_the_start_is_told_in_time(vpn: Vpn) -> None:
-    with silent_resolver(vpn):
+    with silent_resolver(vpn.lab):
         started = time.monotonic()
         result = vpn.lab.sshvpn("up", "server", "--no-lan", "--timeout", "3", check=False)
         took = time.monotonic() - started
@@ -187,14 +174,32 @@ def _last_error(vpn: Vpn) -> str | None:
 
 
 def test_a_resolver_that_answers_later_is_waited_for(vpn: Vpn) -> None:
-    with silent_resolver(vpn):
+    with silent_resolver(vpn.lab):
         child = vpn.lab.gateway.popen(
             vpn.lab.sshvpn_argv("up", "server", "--lan", "--route", "10.20.0.0/24", "--foreground")
         )
         wait_until(lambda: _last_error(vpn) == "unresolved", 60, every=0.1)
     started = time.monotonic()
     wait_until(lambda: vpn.record()["state"] == "running", 30, every=0.1)
-    assert time.monotonic() - started < 15
+    took = time.monotonic() - started
+    tell(f"no resolver at the start: running {took:.1f} s after it answers")
+    assert took < 15
     assert vpn.unreachable({f"http://{INNER_HOSTS[0]}:8000/": "inner"}) == []
     child.send_signal(signal.SIGTERM)
     assert child.wait(20) == 0
+
+
+@pytest.mark.parametrize("transport", ["stream", "w"])
+def test_a_resolver_that_falls_silent_does_not_keep_a_tunnel_away(lab: Lab, transport: str) -> None:
+    vpn = Vpn(lab, transport=transport)
+    vpn.up(*SHARED)
+    with silent_resolver(lab):
+        started = time.monotonic()
+        lab.server.sshd.kill_sessions()
+        wait_until(lambda: vpn.record()["reconnects"] == 1, 60, every=0.1)
+        wait_until(lambda: vpn.record()["state"] == "running", 60, every=0.1)
+        took = time.monotonic() - started
+        tell(f"sessions killed, {transport}, no resolver: running after {took:.1f} s")
+        assert took < 10
+        assert vpn.unreachable(vpn.everything()) == []
+        vpn.down()

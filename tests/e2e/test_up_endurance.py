@@ -24,7 +24,7 @@ from tests.lab.dump import difference
 from tests.lab.machine import CHECKOUT
 from tests.lab.snapshot import dumps_of
 
-TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
+TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "stream")
 IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600 if IS_LONG else 240)]
 RECONNECTS: Final = 500 if IS_LONG else 20

@@ -12,12 +12,15 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.contract.carrier_site import BOBS_TUN
+from tests.e2e.test_up_default import DEFAULT, far_away
+from tests.e2e.test_up_logins import office
 from tests.e2e.vpn import SHARED, Vpn
-from tests.lab import Lab, LabMachine, wait_until
+from tests.lab import Lab, LabMachine, firewalls, wait_until
 
 EVERYTHING = (*SHARED, "--lan-address", "192.168.77.200")
 """What makes the most changes."""
@@ -25,9 +28,9 @@ SAID_WITHIN = 2
 
 _WRAPPER = """#!/bin/sh
 # Counts its calls that change something, and fails at the one that is named.
-case " $*" in
-" -c "*) ;; # a question
-*{changes}*)
+case "${{0##*/}} $*" in
+*" -c "*) ;; # a question
+{changes})
   echo "$*" >>/run/broken/{name}.calls
   if [ "$(grep -c "" /run/broken/{name}.calls)" = "$(cat /run/broken/{name}.at)" ]; then
     echo "injected: {name} $*" >&2
@@ -35,9 +38,13 @@ case " $*" in
   fi
   ;;
 esac
-exec /run/broken/{name} "$@"
+exec "/run/broken/{name}.real/${{0##*/}}" "$@"
 """
-CHANGES = {"nft": " -f -", "ip": " [a-z]* [ads][de][dtl]"}
+CHANGES = {
+    "nft": '*" -f -"*',
+    "ip": '*" "[a-z]*" "[ads][de][dtl]*',
+    "iptables": '*" -I "*|*" -D "*|*-restore" "*',
+}
 """What tells a call that changes something: nft loads, ip adds, sets and deletes."""
 
 
@@ -61,14 +68,23 @@ class Broken:
 @contextlib.contextmanager
 def broken(machine: LabMachine, program: str) -> Iterator[Broken]:
     """Bind a program that can fail over PROGRAM in MACHINE, until the end."""
-    text = _WRAPPER.format(name=program, changes=CHANGES[program].replace(" ", "\\ "))
+    text = _WRAPPER.format(name=program, changes=CHANGES[program])
     machine.write(f"/run/broken/{program}.sh", text, "root", 0o755)
     machine.host_path("/run/broken").chmod(0o755)
     made = Broken(machine, program)
     made.fail_at(0)
     real = machine.run(["sh", "-c", f"readlink -f $(command -v {program})"], user="root")
     path = real.stdout.strip()
-    script = f"cp {path} /run/broken/{program} && mount --bind /run/broken/{program}.sh {path}"
+    # A program of many names is told by the one that it was called by.
+    script = f"""
+    mkdir -m 755 -p /run/broken/{program}.real
+    cd /run/broken/{program}.real
+    cp {path} .it
+    for name in /usr/sbin/* /usr/bin/*; do
+      [ "$(readlink -f "$name")" != {path} ] || ln -sf .it "${{name##*/}}"
+    done
+    mount --bind /run/broken/{program}.sh {path}
+    """
     machine.run(["sh", "-ec", script], user="root")
     try:
         yield made
@@ -118,15 +134,12 @@ FAR_DEVICES = ("tun", "sshvpnr")
 # Each call ------------------------------------------------------------------------------------
 
 
+# Of most ways every second call, to save time: they begin differently, and end as one.
+ALL, FIRST, SECOND = slice(None), slice(0, None, 2), slice(1, None, 2)
 every_way = pytest.mark.parametrize(
     ("login", "transport", "steps"),
-    [
-        ("root", None, slice(None)),
-        # Of these two every second call, to save time: they begin differently, and end as one.
-        ("root", "w", slice(0, None, 2)),
-        ("alice", "w", slice(1, None, 2)),
-    ],
-    ids=["root auto", "root w", "sudo w"],
+    [("root", None, ALL), ("alice", None, FIRST), ("root", "w", FIRST), ("alice", "w", SECOND)],
+    ids=["root auto", "sudo auto", "root w", "sudo w"],
 )
 
 
@@ -145,18 +158,54 @@ def test_a_server_whose_ip_fails_at_any_change_leaves_nothing(
 ) -> None:
     vpn = Vpn(lab, login=login, transport=transport)
     # Of every second one, one is of those that the agent can do without.
-    assert each_call(vpn, lab.server, "ip", steps) >= (3 if transport is None else 2)
+    assert each_call(vpn, lab.server, "ip", steps) >= (3 if steps == ALL else 2)
 
 
-def each_call(vpn: Vpn, machine: LabMachine, program: str, steps: slice) -> int:
-    """Let each call fail that `up` makes, one an `up`; return how many of these failed.
+@pytest.mark.parametrize(
+    ("login", "transport", "steps"),
+    [("tun", None, FIRST), ("tun", "w", SECOND), ("key", "w", FIRST)],
+    ids=["a tun of one's own auto", "a tun of one's own w", "a limited key w"],
+)
+def test_a_login_without_rights_leaves_nothing_either(
+    lab: Lab, login: str, transport: str | None, steps: slice
+) -> None:
+    """It changes nothing at the server: at loads of the gateway's, or where it has no tun."""
+    vpn = office(lab, login, transport)
+    words = ("office", "--lan")
+    assert each_call(vpn, lab.gateway, "nft", steps, words) >= 1
+    # Its administrator has given it to somebody else since.
+    lab.server.ip("tuntap", "delete", "dev", BOBS_TUN, "mode", "tun")
+    lab.server.ip("tuntap", "add", "dev", BOBS_TUN, "mode", "tun", "user", "alice")
+    assert BOBS_TUN in fails(vpn, *words, code=5)
+    lab.server.ip("tuntap", "delete", "dev", BOBS_TUN, "mode", "tun")
+    lab.checkpoint()
+
+
+@pytest.mark.parametrize("side", ["gateway", "server"])
+def test_docker_s_chains_and_a_default_route_leave_nothing_either(lab: Lab, side: str) -> None:
+    """At any change to a chain of another's, and at any load of our own table."""
+    vpn = far_away(lab)
+    machine = lab.machines[side]
+    firewalls.docker(machine)
+    for program in ("iptables", "nft"):
+        assert each_call(vpn, machine, program, ALL, DEFAULT) >= 1
+
+
+def each_call(
+    vpn: Vpn,
+    machine: LabMachine,
+    program: str,
+    steps: slice,
+    words: Sequence[str] = EVERYTHING,
+) -> int:
+    """Let each call fail that `up WORDS` makes, one an `up`; return how many of these failed.
 
     STEPS: of the calls only these, or the only one that there is.
     """
     failed = 0
     with broken(machine, program) as fault:
         with vpn.lab.unchanged():
-            vpn.up(*EVERYTHING)
+            vpn.up(*words)
             count = fault.calls()
             vpn.down()
         assert count > 0
@@ -164,7 +213,7 @@ def each_call(vpn: Vpn, machine: LabMachine, program: str, steps: slice) -> int:
         for number in numbers[steps] or numbers:
             with vpn.lab.unchanged():
                 fault.fail_at(number)
-                result = vpn.try_up(*EVERYTHING)
+                result = vpn.try_up(*words)
                 assert_told(result)
                 failed += result.returncode != 0
                 if result.returncode == 0:
@@ -252,18 +301,6 @@ def test_a_gateway_whose_new_devices_have_no_ipv6(vpn: Vpn) -> None:
 
 
 # The server -----------------------------------------------------------------------------------
-
-
-def test_permit_tunnel_no(vpn: Vpn) -> None:
-    vpn.lab.server.sshd.restart(PermitTunnel="no")
-    assert "PermitTunnel" in fails(vpn, *EVERYTHING, "--transport", "w", code=5)
-
-
-def test_a_server_without_tun(vpn: Vpn) -> None:
-    server = vpn.lab.server
-    server.run(["mv", "/dev/net/tun", "/dev/net/tun.away"], user="root")
-    assert "modprobe tun" in fails(vpn, code=5)
-    server.run(["mv", "/dev/net/tun.away", "/dev/net/tun"], user="root")
 
 
 CLOSED = """table inet closed {

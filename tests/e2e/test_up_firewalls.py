@@ -10,18 +10,22 @@ lan2 ──eth0 ── lan1 ┤ gateway ── wan0 ══ssh══ server ─�
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.contract.agent_site import USE_TABLES
 from tests.e2e.office import exit_code
-from tests.e2e.vpn import SHARED, Vpn, fetch
+from tests.e2e.vpn import SHARED, Vpn, either_transport, fetch, without_program
 from tests.lab import ALICE_PASSWORD, Lab, LabMachine, firewalls
 
 Start = Callable[[LabMachine], firewalls.Firewall]
-FIREWALLS = [firewalls.docker, firewalls.ufw, firewalls.firewalld]
+FIREWALLS = [
+    firewalls.docker,
+    firewalls.ufw,
+    firewalls.firewalld,
+    firewalls.iptables_services,
+]
 BACK_WITHIN_S = 10.0
 
 
@@ -54,9 +58,15 @@ def test_the_lan_gets_through_the_gateways_firewall(vpn: Vpn, firewall: Start) -
 
 
 @every_firewall
-@pytest.mark.parametrize("login", ["root", "alice"])
-def test_the_lan_gets_through_the_servers_firewall(lab: Lab, firewall: Start, login: str) -> None:
-    vpn = Vpn(lab, login=login)
+@pytest.mark.parametrize(
+    ("login", "transport"),
+    [("root", None), ("alice", None), ("alice", "w")],
+    ids=["root", "alice", "alice w"],
+)
+def test_the_lan_gets_through_the_servers_firewall(
+    lab: Lab, firewall: Start, login: str, transport: str | None
+) -> None:
+    vpn = Vpn(lab, login=login, transport=transport)
     running = firewall(lab.server)
     with lab.unchanged():
         vpn.up()
@@ -67,28 +77,18 @@ def test_the_lan_gets_through_the_servers_firewall(lab: Lab, firewall: Start, lo
         vpn.down()
 
 
-def test_a_server_with_iptables_and_no_nft(lab: Lab) -> None:
-    vpn = Vpn(lab, login="alice")
+@either_transport
+def test_a_server_with_iptables_and_no_nft(lab: Lab, transport: str | None) -> None:
+    vpn = Vpn(lab, login="alice", transport=transport)
     server = lab.server
     # The tables that iptables makes stay.
     server.run(["sh", "-ec", USE_TABLES], user="root")
     lab.checkpoint()
-    with lab.unchanged(), without_nft(server):
+    with lab.unchanged(), without_program(server, "nft"):
         vpn.up(*SHARED, "--lan-address", "192.168.77.200")
         assert "sshvpn_" in server.run(["iptables-save"], user="root").stdout
         assert vpn.unreachable({**vpn.everything(), "http://192.168.77.200:8080/": "server"}) == []
         vpn.down()
-
-
-@contextlib.contextmanager
-def without_nft(machine: LabMachine) -> Iterator[None]:
-    """Have no program called nft on MACHINE for the block."""
-    path = machine.run(["sh", "-c", "command -v nft"], user="root").stdout.strip()
-    machine.run(["mount", "--bind", "/dev/null", path], user="root")
-    try:
-        yield
-    finally:
-        machine.run(["umount", "--lazy", path], user="root")
 
 
 def test_firewalls_on_both_sides_and_a_password_for_sudo(lab: Lab) -> None:
@@ -121,9 +121,16 @@ def test_after_a_reload_of_the_firewall_all_comes_back(
         vpn.down()
 
 
-@pytest.mark.parametrize("side", ["gateway", "server"])
-def test_a_rule_of_ours_that_somebody_removes_comes_back(vpn: Vpn, side: str) -> None:
-    machine = vpn.lab.machines[side]
+@pytest.mark.parametrize(
+    ("side", "transport"),
+    [("gateway", None), ("server", None), ("server", "w")],
+    ids=["gateway", "server", "server w"],
+)
+def test_a_rule_of_ours_that_somebody_removes_comes_back(
+    lab: Lab, side: str, transport: str | None
+) -> None:
+    vpn = Vpn(lab, transport=transport)
+    machine = lab.machines[side]
     firewalls.docker(machine)
     with vpn.lab.unchanged():
         vpn.up()
@@ -146,13 +153,31 @@ def test_a_firewall_that_is_started_later_lets_the_lan_through(vpn: Vpn) -> None
 # -- the ways packets go -----------------------------------------------------------------------
 
 
-def test_strict_reverse_path_filters_drop_nothing(vpn: Vpn) -> None:
+@either_transport
+def test_strict_reverse_path_filters_drop_nothing(lab: Lab, transport: str | None) -> None:
+    vpn = Vpn(lab, transport=transport)
     for machine in (vpn.lab.gateway, vpn.lab.server, vpn.lab.inner):
         firewalls.strict_rp_filter(machine)
     with vpn.lab.unchanged():
         vpn.up()
         assert vpn.unreachable(vpn.everything()) == []
         vpn.down()
+
+
+def test_a_route_that_is_spread_over_several_next_hops_leads_on(vpn: Vpn) -> None:
+    server, inner = vpn.lab.server, vpn.lab.inner
+    # Both lead to the same machine, whichever the kernel takes.
+    inner.ip("address", "add", "10.20.0.11/24", "dev", "eth0")
+    inner.ip("address", "add", "10.40.0.1/32", "dev", "lo")
+    hops = [word for n in (10, 11) for word in ("nexthop", "via", f"10.20.0.{n}")]
+    server.ip("route", "add", "10.40.0.0/16", *hops)
+    with vpn.lab.unchanged():
+        vpn.up("server", "--lan", "--route", "10.40.0.0/24")
+        assert vpn.unreachable({"http://10.40.0.1:8000/": "inner"}) == []
+        vpn.down()
+    server.ip("route", "delete", "10.40.0.0/16")
+    inner.ip("address", "delete", "10.40.0.1/32", "dev", "lo")
+    inner.ip("address", "delete", "10.20.0.11/24", "dev", "eth0")
 
 
 def test_two_networks_share_and_do_not_meet(lab: Lab) -> None:

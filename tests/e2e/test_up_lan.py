@@ -10,6 +10,7 @@ The gateway is lan's default route; where that is taken away, lan types what `ro
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -24,9 +25,10 @@ from tests.e2e.vpn import (
     Vpn,
     answers_ping,
     answers_udp,
+    either_transport,
     fetch,
 )
-from tests.lab import Lab, Wan
+from tests.lab import Lab, LabMachine, Wan, wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -116,8 +118,10 @@ def test_a_machine_with_another_router_types_what_routes_prints(standing: Vpn) -
         lab.lan.ip("-6", "route", "add", "default", "via", "fd77::1")
 
 
-def test_the_remote_host_has_an_ipv6_address_of_the_lan(vpn: Vpn) -> None:
-    lan = vpn.lab.lan
+@either_transport
+def test_the_remote_host_has_an_ipv6_address_of_the_lan(lab: Lab, transport: str | None) -> None:
+    vpn = Vpn(lab, transport=transport)
+    lan = lab.lan
     vpn.up("server", "--lan", "--lan-address", APPEARANCE6)
     assert vpn.unreachable({f"http://[{APPEARANCE6}]:8080/": "server"}) == []
     assert answers_ping(lan, APPEARANCE6)
@@ -142,6 +146,64 @@ def test_an_address_that_is_not_free_is_refused(resting: Vpn, code: int, address
         assert address in told
 
 
+@contextlib.contextmanager
+def late(machine: LabMachine, address: str) -> Iterator[None]:
+    """Give MACHINE an ADDRESS more, for which it answers from the third solicitation on: 2 s."""
+    question, size = f"arp daddr ip {address}", 28
+    if ":" in address:  # RFC 4861, section 2.3: the solicited-node multicast address
+        question, size = f"ip6 daddr ff02::1:ff00:{address.rpartition(':')[2]}", 72
+    machine.nft(
+        "table netdev late {\nchain c {\n"
+        "type filter hook ingress device eth0 priority 0; policy accept;\n"
+        f"{question} quota until {3 * size - 1} bytes drop\n}}\n}}"
+    )
+    machine.ip("address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
+    try:
+        yield
+    finally:
+        machine.ip("address", "delete", address, "dev", "eth0")
+        machine.nft("delete table netdev late")
+
+
+@pytest.mark.parametrize("address", ["192.168.77.60", "fd77::60"])
+def test_an_address_for_which_somebody_answers_late_is_given_up(vpn: Vpn, address: str) -> None:
+    lab = vpn.lab
+    with lab.unchanged(), late(lab.lan, address):
+        vpn.up(*SHARED, "--lan-address", address)
+        wait_until(lambda: vpn.record()["last_error"] is not None)
+        record = vpn.record()
+        assert record["state"] == "running"
+        assert record["last_error"]["code"] == "taken"
+        assert f"{address} is in use on lan0, by " in record["last_error"]["message"]
+        wait_until(lambda: not any(address in route for route in vpn.record()["routes"]))
+        family = "-6" if ":" in address else "-4"
+        assert lab.gateway.ip(family, "neigh", "show", "proxy") == ""
+        assert answers_ping(lab.gateway, address), "its owner"
+        assert vpn.unreachable(vpn.everything()) == []
+        vpn.down()
+
+
+@pytest.mark.parametrize("host", ["10.20.0.10", "[fd20::10]"])
+@either_transport
+def test_a_service_behind_the_server_is_published_without_a_route(
+    lab: Lab, host: str, transport: str | None
+) -> None:
+    vpn = Vpn(lab, transport=transport)
+    vpn.up("server", "--lan", "--publish", f"9999:{host}:8000")
+    pages = {"http://192.168.77.1:9999/": "inner", "http://[fd77::1]:9999/": "inner"}
+    assert vpn.unreachable(pages) == []
+    assert {one["survives_reconnect"] for one in vpn.record()["published"]} == {False}
+    assert vpn.unreachable(vpn.inner(), timeout=0.5) == [*vpn.inner()]
+    vpn.down()
+
+
+def test_a_service_to_which_a_route_leads_is_published_by_the_kernel(vpn: Vpn) -> None:
+    vpn.up("server", "--lan", "--publish", "9999:10.20.0.10:8000", "--route", "10.20.0.10/32")
+    assert vpn.unreachable({"http://192.168.77.1:9999/": "inner"}) == []
+    assert [one["survives_reconnect"] for one in vpn.record()["published"]] == [True]
+    vpn.down()
+
+
 # -- what is left out --------------------------------------------------------------------------
 
 
@@ -157,7 +219,9 @@ def test_without_the_lan_all_is_for_this_machine_only(vpn: Vpn) -> None:
     vpn.down()
 
 
-def test_without_nat_the_lan_keeps_its_addresses(vpn: Vpn) -> None:
+@either_transport
+def test_without_nat_the_lan_keeps_its_addresses(lab: Lab, transport: str | None) -> None:
+    vpn = Vpn(lab, transport=transport)
     vpn.up(*SHARED, "--no-nat")
     assert vpn.unreachable(vpn.everything()) == []
     lan = vpn.lab.lan
@@ -168,7 +232,22 @@ def test_without_nat_the_lan_keeps_its_addresses(vpn: Vpn) -> None:
     vpn.down()
 
 
-def test_what_is_excluded_does_not_go_through_the_tunnel(vpn: Vpn) -> None:
+def test_without_nat_a_lan_that_the_server_is_in_too_is_refused(vpn: Vpn) -> None:
+    server = vpn.lab.server
+    server.ip("address", "add", "192.168.77.20/24", "dev", "inner0")
+    vpn.lab.checkpoint()
+    with vpn.lab.unchanged():
+        told = Office(vpn.lab).refused(2, "up", "server", "--lan", "--no-nat")
+        assert "192.168.77.0/24, the server's own network on inner0" in told
+        assert "--no-nat" in told.splitlines()[-1]
+    vpn.up("server", "--lan", "--publish", "8888")
+    assert vpn.unreachable(vpn.published()) == []
+    vpn.down()
+
+
+@either_transport
+def test_what_is_excluded_does_not_go_through_the_tunnel(lab: Lab, transport: str | None) -> None:
+    vpn = Vpn(lab, transport=transport)
     vpn.up(*SHARED, "--exclude", "10.20.0.8/29", "--exclude", "fd20::10/124")
     kept = {"http://10.20.0.1:8080/": "server", "http://[fd20::1]:8080/": "server"}
     assert vpn.unreachable(kept) == []
@@ -181,8 +260,11 @@ def test_what_is_excluded_does_not_go_through_the_tunnel(vpn: Vpn) -> None:
 # -- status ------------------------------------------------------------------------------------
 
 
-def test_status_knows_all_and_agrees_with_the_kernel(wan_lab: Callable[[Wan], Lab]) -> None:
-    vpn = Vpn(wan_lab(Wan(delay_ms=DELAY_MS)))
+@either_transport
+def test_status_knows_all_and_agrees_with_the_kernel(
+    wan_lab: Callable[[Wan], Lab], transport: str | None
+) -> None:
+    vpn = Vpn(wan_lab(Wan(delay_ms=DELAY_MS)), transport=transport)
     vpn.up()
     assert vpn.unreachable(vpn.inner()) == []
     before = counters(vpn)
@@ -203,3 +285,14 @@ def counters(vpn: Vpn) -> tuple[int, int]:
         if name.strip() == "sshvpn0":
             return int(rest.split()[0]), int(rest.split()[8])
     raise AssertionError("no device")
+
+
+def test_a_real_jupyter_is_reached_by_every_address_that_the_server_has_here(lab: Lab) -> None:
+    vpn = Vpn(lab, services=False)
+    jupyter = lab.server.start_jupyter(8888)
+    vpn.up("server", "--lan", "--publish", "8888", "--lan-address", "192.168.77.200")
+    inside = str(vpn.record()["remote_address"]).partition("/")[0]
+    for host in ("192.168.77.1", inside, "192.168.77.200"):
+        told = fetch(lab.lan, f"http://{host}:8888/api/status?token={jupyter.token}", timeout=10)
+        assert '"kernels": 0' in told, host
+    vpn.down()

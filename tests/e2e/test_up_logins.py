@@ -121,22 +121,6 @@ def test_a_server_whose_ip_is_busyboxs(lab: Lab, transport: str | None) -> None:
         vpn.down()
 
 
-@pytest.mark.parametrize("offset", ["-20 years", "+20 years"])
-def test_a_server_whose_clock_is_wrong(lab: Lab, offset: str) -> None:
-    vpn = Vpn(lab)
-    server = lab.server
-    date = server.run(["sh", "-c", "readlink -f $(command -v date)"], user="root").stdout.strip()
-    wrong = f'#!/bin/sh\nexec /run/date -d "{offset}" "$@"\n'
-    server.write("/run/wrong", wrong, "root", 0o755)
-    script = f"cp {date} /run/date && mount --bind /run/wrong {date} && touch -d '{offset}' /run"
-    server.run(["sh", "-ec", script], user="root")
-    with lab.unchanged():
-        vpn.up()
-        assert vpn.unreachable(vpn.everything()) == []
-        vpn.down()
-    server.run(["umount", date], user="root")
-
-
 @pytest.mark.parametrize(
     ("code", "cidr"),
     [(7, "192.168.77.130/25"), (7, "203.0.113.21/28"), (5, "10.0.0.1/7"), (5, "127.0.0.5/8")],

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.office import HOME, exit_code
 from tests.e2e.vpn import Vpn, fetch
-from tests.lab import ALICE_PASSWORD, Lab, LabMachine
+from tests.lab import ALICE_PASSWORD, Lab, LabMachine, wait_until
 
 NAMES = [f"host{number:02}" for number in range(20)]
 LONG = "a-name-of-more-than-sixteen-characters.and-then-some.example.com"
@@ -68,29 +68,35 @@ def add_adapter(machine: LabMachine, name: str) -> None:
 # Many -----------------------------------------------------------------------------------------
 
 
-def test_twenty_hosts_are_up_together_and_none_touches_another(vpn: Vpn) -> None:
-    call_it(vpn, *NAMES)
+@pytest.mark.parametrize(
+    ("names", "transport"), [(NAMES, "auto"), (NAMES[:3], "w")], ids=["twenty", "three, w"]
+)
+def test_many_hosts_are_up_together_and_none_touches_another(
+    vpn: Vpn, names: list[str], transport: str
+) -> None:
+    call_it(vpn, *names)
     gateway, server = vpn.lab.gateway, vpn.lab.server
+    words = ("--lan", "--no-announce", "--transport", transport)
     with vpn.lab.unchanged():
-        out = vpn.lab.sshvpn("up", *NAMES, "--no-lan", timeout=180).stdout
+        out = vpn.lab.sshvpn("up", *names, *words, timeout=180).stdout
         assert [line for line in out.splitlines() if line.endswith(" is up")] == [
-            f"{name} is up" for name in NAMES
+            f"{name} is up" for name in names
         ]
         seen = records(vpn)
-        assert set(seen) == set(NAMES)
+        assert set(seen) == set(names)
         assert {record["state"] for record in seen.values()} == {"running"}
-        assert len({record["device"] for record in seen.values()}) == len(NAMES)
-        assert len({record["pid"] for record in seen.values()}) == len(NAMES)
+        assert len({record["device"] for record in seen.values()}) == len(names)
+        assert len({record["pid"] for record in seen.values()}) == len(names)
         nets = [
             ipaddress.ip_interface(address).network
             for record in seen.values()
             for address in record["local_addresses"]
         ]
-        assert len(set(nets)) == 2 * len(NAMES)
+        assert len(set(nets)) == 2 * len(names)
         for machine in (gateway, server):
             tables = machine.run(["nft", "list", "tables"], user="root").stdout
-            assert len(set(re.findall(r"sshvpn_\w+", tables))) == len(NAMES), tables
-        one_goes_alone(vpn, seen, "host07")
+            assert len(set(re.findall(r"sshvpn_\w+", tables))) == len(names), tables
+        one_goes_alone(vpn, seen, names[7 % len(names)])
         vpn.lab.sshvpn("down", "--all", timeout=120)
 
 
@@ -110,7 +116,8 @@ def one_goes_alone(vpn: Vpn, seen: dict[str, dict[str, Any]], name: str) -> None
     for other, record in records(vpn).items():
         assert record == {**seen[other], **{k: record[k] for k in ("rtt_ms", *BYTES)}}
         page = f"http://{record['remote_address'].partition('/')[0]}:8080/"
-        assert fetch(vpn.lab.gateway, page), f"{other} carries nothing"
+        for asker in (vpn.lab.gateway, vpn.lab.lan):
+            assert fetch(asker, page), f"{other} carries nothing for {asker.name}"
     assert len(records(vpn)) == len(seen) - 1
 
 
@@ -265,3 +272,17 @@ def test_a_host_of_any_length_has_a_device(vpn: Vpn) -> None:
         vpn.lab.sshvpn("down", LONG)
         assert set(records(vpn)) == {LONG[:-1]}
         vpn.lab.sshvpn("down", LONG[:-1])
+
+
+def test_a_port_that_another_tunnel_publishes_is_taken(vpn: Vpn) -> None:
+    call_it(vpn, "first", "second")
+    with vpn.lab.unchanged():
+        vpn.up("first", "--lan", "--publish", "8888")
+        said = refused(vpn, 7, "second", "--lan", "--publish", "8888")
+        assert "port 8888 of 192.168.77.1 is published by another tunnel" in said
+        vpn.up("second", "--lan", "--publish", "9999:8888")
+        vpn.lab.server.sshd.kill_sessions()
+        wait_until(lambda: {one["reconnects"] for one in records(vpn).values()} == {1}, 20)
+        assert vpn.unreachable(vpn.published()) == []
+        assert vpn.unreachable({"http://192.168.77.1:9999/": "notebook"}) == []
+        vpn.lab.sshvpn("down", "--all")

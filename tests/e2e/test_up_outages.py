@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+from tests.e2e.flows import captured
 from tests.e2e.office import Office
 from tests.e2e.outage import (
     BACK_WITHIN_S,
@@ -24,6 +25,8 @@ from tests.e2e.outage import (
     TRIES,
     Outage,
     Ticker,
+    dropping,
+    fall_asleep,
     is_within,
     measure,
 )
@@ -32,24 +35,28 @@ from tests.lab import Lab, LabMachine, wait_until
 
 ECHO: Final = 7
 INNER: Final = "10.20.0.10"
-# The same tests hold for any way to carry packets.
-TRANSPORT: Final = os.environ.get("SSHVPN_TEST_TRANSPORT", "w")
+ASKED: Final = os.environ.get("SSHVPN_TEST_TRANSPORT")
+"""The same tests hold for any way to carry packets: for each here, or for this one alone."""
+LOGINS: Final = [("root", ASKED or "w"), ("alice", ASKED or "stream")]
+WAYS: Final = [(True, ASKED or "stream"), (False, ASKED or "w")]
 IS_LONG: Final = os.environ.get("SSHVPN_TEST_FAULTS") == "long"
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(3600 if IS_LONG else 240)]
+pytestmark = [pytest.mark.lab, pytest.mark.timed, pytest.mark.timeout(3600 if IS_LONG else 240)]
 AWAY_S: Final = (30.0, 300.0) if IS_LONG else (12.0,)
 """How long the link is away where that is noticed; by `make faults` as long as it says."""
 ASLEEP_S: Final = 30.0 if IS_LONG else 12.0
+REMOTE: Final = ("10.20.0.0/24", "fd20::/64", "100.64.0.0/10")
 LEAKS: Final = tuple(
     f'oifname "wan0" {targets}'
     for targets in ("ip daddr { 10.20.0.0/24, 100.64.0.0/10 }", "ip6 daddr fc00::/7")
 )
 
 
-@pytest.fixture(scope="module", params=["root", "alice"])
+@pytest.fixture(scope="module", params=LOGINS, ids=" ".join)
 def standing(request: pytest.FixtureRequest) -> Iterator[Vpn]:
     """Return a tunnel that is up, by a login as root or with sudo, with echo services behind."""
     with Lab() as lab:
-        vpn = Vpn(lab, login=request.param, transport=TRANSPORT)
+        login, transport = request.param
+        vpn = Vpn(lab, login=login, transport=transport)
         lab.inner.tcp_server(ECHO, "::")
         lab.inner.udp_server(DATAGRAMS, "::")
         vpn.up(*SHARED)
@@ -94,9 +101,12 @@ def outlived(
     assert stream.is_answered("before")
     told = []
     for _ in range(TRIES):
-        with counted(vpn.lab.gateway, "postrouting", *LEAKS) as leaked:
+        with (
+            counted(vpn.lab.gateway, "postrouting", *LEAKS) as leaked,
+            captured(vpn.lab.gateway, str(vpn.record()["device"]), *REMOTE) as elsewhere,
+        ):
             outage = measure(vpn, f"{what}, {vpn.login}", ticker, begin, end)
-        assert leaked == [0, 0]
+        assert (leaked, elsewhere) == ([0, 0], [])
         assert stream.is_answered("after")
         settled(vpn)
         told.append(str(outage))
@@ -120,15 +130,39 @@ def waited(seconds: float, then: Callable[[], None]) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "unplugged"])
-def test_two_seconds_without_a_link_cost_no_connection(
+def test_two_seconds_without_a_link_are_over_in_time(
     standing: Vpn, ticker: Ticker, silent: bool
 ) -> None:
-    before = standing.record()["reconnects"]
     cut = partial(standing.lab.cut, silent=silent)
     how = "packets dropped" if silent else "link unplugged"
     outage = outlived(standing, f"{how} for 2 s", ticker, cut, waited(2, standing.lab.restore))
-    assert outage.noticed_s is None
+    # Not by the count of reconnects: a machine that is busy is asked for one, to be timed.
+    if silent:
+        assert outage.noticed_s is None
+    # That a link is back the kernel tells. Then it is asked, and who is quicker wins: a new
+    # connection, or the server's own repeat, which may be 1.9 s away, and nobody here can know.
+
+
+def test_two_seconds_without_a_link_cost_an_idle_tunnel_no_connection(standing: Vpn) -> None:
+    """The first that is not acknowledged is its own probe, at whatever time of the cut."""
+    settled(standing)
+    before = standing.record()["reconnects"]
+    for idle_s in (0.0, 1.0, 2.0):
+        time.sleep(idle_s)
+        standing.lab.cut()
+        time.sleep(2)
+        standing.lab.restore()
+        standing.wait_reachable(standing.everything())
     assert standing.record()["reconnects"] == before
+
+
+@pytest.mark.parametrize("away_s", [3.2, 5.0])
+def test_a_cut_that_tcp_itself_would_be_slow_to_get_over(
+    standing: Vpn, ticker: Ticker, away_s: float
+) -> None:
+    """It repeats itself 3.0 s after the beginning, and then after 6.2 s: at both ends."""
+    what = f"packets dropped for {away_s} s"
+    outlived(standing, what, ticker, standing.lab.cut, waited(away_s, standing.lab.restore))
 
 
 @pytest.mark.parametrize("silent", [True, False], ids=["silent", "unplugged"])
@@ -151,12 +185,6 @@ def test_packets_that_are_dropped_in_one_direction_only_are_noticed(
     end = waited(14, partial(server.nft, "delete table inet fault"))
     outage = outlived(standing, "one direction dropped for 14 s", ticker, begin, end)
     assert outage.noticed_s is not None
-
-
-def dropping(table: str, rule: str) -> str:
-    """Return what loads TABLE, in which what RULE is about is dropped as it goes out."""
-    chain = f"chain out {{\ntype filter hook output priority -400;\n{rule} drop\n}}"
-    return f"table inet {table} {{\n{chain}\n}}\n"
 
 
 # ssh ------------------------------------------------------------------------------------------
@@ -241,26 +269,22 @@ def lose_all(server: LabMachine) -> None:
 # This machine ---------------------------------------------------------------------------------
 
 
-def test_a_machine_that_slept_is_back_at_once(standing: Vpn, ticker: Ticker) -> None:
+@pytest.mark.parametrize("asleep_s", [4.0, ASLEEP_S])
+def test_a_machine_that_slept_is_back_at_once(
+    standing: Vpn, ticker: Ticker, asleep_s: float
+) -> None:
     """All its processes stand still, and the server hears nothing of it."""
-    lab = standing.lab
-    asleep = [
-        pid for pid, line in lab.gateway.processes().items() if "sshvpn" in line or "ssh " in line
-    ]
+    wakes: list[Callable[[], None]] = []
 
     def sleep() -> None:
-        lab.cut()
-        for pid in asleep:
-            lab.gateway.kill(pid, signal.SIGSTOP)
+        wakes.append(fall_asleep(standing.lab))
 
     def wake() -> None:
-        lab.restore()
-        for pid in asleep:
-            lab.gateway.kill(pid, signal.SIGCONT)
+        wakes.pop()()
 
-    within_s = ASLEEP_S + NOTICED_WITHIN_S
-    what = f"the machine asleep for {ASLEEP_S:.0f} s"
-    end = waited(ASLEEP_S, wake)
+    within_s = asleep_s + NOTICED_WITHIN_S
+    what = f"the machine asleep for {asleep_s:.0f} s"
+    end = waited(asleep_s, wake)
     outlived(standing, what, ticker, sleep, end, noticed_within_s=within_s)
 
 
@@ -288,81 +312,3 @@ def test_an_address_that_is_changed_is_followed(standing: Vpn, ticker: Ticker) -
             change()
             wait_until(lambda: standing.record()["reconnects"] > before, 30, every=0.1)
     settled(standing)
-
-
-# Another way ----------------------------------------------------------------------------------
-
-FAR: Final = "Host far\n  HostName 198.51.100.20\n  User root\n"
-
-
-@pytest.mark.parametrize("silent", [True, False], ids=["silent", "unplugged"])
-def test_a_default_route_that_moves_to_another_adapter_is_followed(lab: Lab, silent: bool) -> None:
-    lab.add_uplink()
-    vpn = Vpn(lab, transport=TRANSPORT, services=False)
-    lab.gateway.write("/home/alice/.ssh/config", FAR)
-    lab.inner.tcp_server(ECHO, "::")
-    lab.inner.udp_server(DATAGRAMS, "::")
-    vpn.up("far", "--name", "server", *SHARED[1:])
-    ticker = Ticker(lab.lan, INNER)
-    ways = [("203.0.113.1", "wan0"), ("203.0.114.1", "wan1")]
-
-    def move() -> None:
-        lab.cut(silent=silent)
-        router, adapter = ways[1]
-        lab.gateway.ip("route", "replace", "default", "via", router, "dev", adapter)
-
-    outage = measure(vpn, f"default route moved, the old way {'silent' if silent else 'unplugged'}",
-                     ticker, move, lambda: None)  # fmt: skip
-    assert outage.noticed_s is not None
-    # It is over when it is noticed, and that is soon: nobody waits for the keepalive.
-    assert is_within(vpn, outage.back_s, MOVED_WITHIN_S + BACK_WITHIN_S)
-    lab.restore()
-    router, adapter = ways[0]
-    lab.gateway.ip("route", "replace", "default", "via", router, "dev", adapter)
-    ticker.end()
-    settled(vpn)
-    vpn.down()
-
-
-MOVED_WITHIN_S: Final = 4.0
-
-
-# Logins without rights ------------------------------------------------------------------------
-
-MADE: Final = """
-[tunnels.server]
-host = "alice@server"
-remote_device = "tun8"
-address = "10.83.0.1/30"
-"""
-
-
-def test_a_device_of_the_administrators_is_got_back_from_a_session_that_hangs(lab: Lab) -> None:
-    """A login without rights has one device only, and the session that was cut off holds it."""
-    script = """
-    ip tuntap add dev tun8 mode tun user alice
-    sysctl -qw net.ipv6.conf.tun8.disable_ipv6=1
-    ip address add 10.83.0.2/30 dev tun8
-    ip link set tun8 up
-    """
-    lab.server.run(["sh", "-ec", script], user="root")
-    lab.checkpoint()
-    vpn = Vpn(lab, login="alice", transport="w", services=False, rights=False)
-    lab.gateway.write("/home/alice/.config/sshvpn/config.toml", MADE)
-    lab.server.udp_server(DATAGRAMS, "10.83.0.2")
-    vpn.up("server", "--no-lan")
-    ticker = Ticker(lab.gateway, "10.83.0.2")
-    told = []
-    for _ in range(TRIES):
-        outage = measure(vpn, "packets dropped for 14 s, a login without rights", ticker, lab.cut,
-                         waited(14, lab.restore))  # fmt: skip
-        settled(vpn)
-        assert outage.noticed_s is not None
-        assert outage.noticed_s <= NOTICED_WITHIN_S
-        told.append(str(outage))
-        if is_within(vpn, outage.back_s, BACK_WITHIN_S):
-            break
-    else:
-        raise AssertionError("\n".join([*told, vpn.log()[-4000:]]))
-    ticker.end()
-    vpn.down()

@@ -11,10 +11,12 @@ alice's terminal ── sshvpn up ── sudo (asks, ends)
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 import pytest
 
@@ -59,18 +61,24 @@ def up(vpn: Vpn, *args: str) -> dict[str, Any]:
 
 def pids(machine: LabMachine, word: str) -> list[int]:
     """Return the processes of MACHINE with WORD in their command lines, sudo's own aside."""
-    found = machine.processes().items()
-    return [pid for pid, line in found if word in line and "sudo " not in line]
+    return machine.pids(word, but="sudo ")
 
 
 def only(machine: LabMachine, word: str) -> int:
     """Return the one process of MACHINE with WORD in its command line.
 
-    The helper is two for a moment: the one that sudo started ends once the other lives.
+    The helper is two for a moment: the one that sudo started ends once the other, its child,
+    lives. And again, whenever it has just forked another program.
     """
-    wait_until(lambda: len(pids(machine, word)) == 1, what=f"not one {word}")
-    (pid,) = pids(machine, word)
-    return pid
+    found: list[int] = []
+
+    def is_one() -> bool:
+        lines = machine.processes().items()
+        found[:] = [pid for pid, line in lines if word in line and "sudo " not in line]
+        return len(found) == 1
+
+    wait_until(is_one, what=f"not one {word}")
+    return found[0]
 
 
 def rights(machine: LabMachine, pid: int) -> tuple[set[int], dict[str, int]]:
@@ -79,6 +87,22 @@ def rights(machine: LabMachine, pid: int) -> tuple[set[int], dict[str, int]]:
     (users,) = re.findall(r"^Uid:(.*)$", text, re.MULTILINE)
     sets = re.findall(r"^Cap(Eff|Prm|Inh|Amb):\t(\w+)$", text, re.MULTILINE)
     return {int(user) for user in users.split()}, {kind: int(bits, 16) for kind, bits in sets}
+
+
+NOTHING: Final = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
+
+
+def entitled(machine: LabMachine, but: Collection[int]) -> dict[int, str]:
+    """Return the processes of MACHINE that are not alice's, or may do more than she; BUT apart.
+
+    What a root of ours runs for a moment (nft, ip) is among them while it runs.
+    """
+    found = {}
+    for pid, line in machine.processes().items():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if pid not in but and rights(machine, pid) != ({1000}, NOTHING):
+                found[pid] = line
+    return found
 
 
 def is_bare(lab: Lab) -> bool:
@@ -103,27 +127,47 @@ def test_only_the_helper_and_its_guard_have_a_right_and_just_one(vpn: Vpn) -> No
     gateway = vpn.lab.gateway
     before = set(gateway.processes())
     record = up(vpn)
-    ours = {pid: line for pid, line in gateway.processes().items() if pid not in before}
-    assert set(ours) == {only(gateway, word) for word in (SUPERVISOR, HELPER, GUARD, SSH)}, ours
+    ours = {only(gateway, word) for word in (SUPERVISOR, HELPER, GUARD, SSH)}
+    wait_until(lambda: set(gateway.processes()) - before == ours, what="there are others of ours")
     assert record["pid"] == only(gateway, SUPERVISOR)
-    nothing = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
     for word in (SUPERVISOR, SSH):
-        assert rights(gateway, only(gateway, word)) == ({1000}, nothing)
-    net_admin = {**nothing, "Eff": CAP_NET_ADMIN, "Prm": CAP_NET_ADMIN}
+        assert rights(gateway, only(gateway, word)) == ({1000}, NOTHING)
+    net_admin = {**NOTHING, "Eff": CAP_NET_ADMIN, "Prm": CAP_NET_ADMIN}
     for word in (HELPER, GUARD):
         assert rights(gateway, only(gateway, word)) == ({0}, net_admin)
     vpn.down()
 
 
-def test_of_the_transport_stream_nothing_else_has_a_right_either(vpn: Vpn) -> None:
-    gateway = vpn.lab.gateway
-    before = set(gateway.processes())
-    up(vpn, "server", "--no-lan", "--transport", "stream")
+def test_all_of_a_shared_tunnel_runs_with_no_right_but_its_roots(vpn: Vpn, transport: str) -> None:
+    gateway, server = vpn.lab.gateway, vpn.lab.server
+    server.allow_sudo("alice")
+    before = [set(machine.processes()) for machine in (gateway, server)]
+    login = ("-o", "User=alice")
+    up(vpn, *EVERYTHING, "--portal", "--transport", transport, *login)
     roots = {only(gateway, HELPER), only(gateway, GUARD)}
-    ours = set(gateway.processes()) - before
-    assert len(ours) > len((SUPERVISOR, HELPER, GUARD, SSH)), "the pump is one more"
-    nothing = dict.fromkeys(("Eff", "Prm", "Inh", "Amb"), 0)
-    assert all(rights(gateway, pid) == ({1000}, nothing) for pid in ours - roots)
+    ours = set(gateway.processes()) - before[0]
+    shared = {only(gateway, word) for word in (SUPERVISOR, "sshvpn.lan.main")}
+    assert len(ours) > len(roots | shared)
+    wait_until(lambda: set(entitled(gateway, before[0])) == roots, what="others have rights")
+    # At the server sshd's own, and the agent that sudo started: a shell. What reads packets is
+    # alice's.
+    words = ("sshd: alice [priv]", "sudo -n /bin/sh", "/bin/sh -c", "sleep ")
+    wait_until(
+        lambda: (
+            (theirs := entitled(server, before[1]).values())
+            and all(any(word in line for word in words) for line in theirs)
+        ),
+        what="others have rights at the server",
+    )
+    # Another python3, which tunes sshd's TCP connection, is there for a moment.
+    count = 1 if transport == "stream" else 0
+    wait_until(
+        lambda: (
+            len(pumps := set(pids(server, "python3 ")) - before[1]) == count
+            and pumps.isdisjoint(entitled(server, before[1]))
+        ),
+        what="not the one pump that it may have, or it has a right",
+    )
     vpn.down()
     assert is_bare(vpn.lab)
 

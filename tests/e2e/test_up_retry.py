@@ -6,12 +6,14 @@ gateway ══ssh══ server        each test ends the connection, with someth
 from __future__ import annotations
 
 import datetime as dt
+import json
 import signal
 import time
 from typing import Any, Final
 
 import pytest
 
+from tests.e2e.office import exit_code
 from tests.e2e.vpn import INNER, Vpn
 from tests.lab import AGENT_SOCKET, PASSPHRASE, Lab, wait_until
 
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.lab
 
 WORDS: Final = ("server", "--lan", "--route", INNER[0])
 HOME: Final = "/home/alice"
+INTERRUPTED: Final = 130
 
 
 @pytest.fixture
@@ -193,3 +196,25 @@ def test_hang_up_tries_again_now(vpn: Vpn) -> None:
     lab.server.sshd.start()
     becomes(vpn, "running")
     vpn.down()
+
+
+def test_who_watches_sees_a_tunnel_go_and_come_back_and_end(vpn: Vpn) -> None:
+    watcher = vpn.lab.sshvpn_pty("status", "--watch", "server")
+    watcher.expect(r"running since \d\d:\d\d, [0-9.]+ ms")
+    watcher.expect(INNER[0])
+    watcher.expect(r"B/s")
+    vpn.lab.server.sshd.kill_sessions()
+    watcher.expect("1 reconnect")
+    program = vpn.lab.gateway.popen(
+        vpn.lab.sshvpn_argv("status", "--watch", "--json"), user="alice"
+    )
+    assert program.stdout is not None
+    said = json.loads(program.stdout.readline())
+    assert [one["state"] for one in said["tunnels"]] == ["running"]
+    vpn.down()
+    while said["tunnels"]:
+        said = json.loads(program.stdout.readline())
+    assert said == {"schema": 1, "tunnels": [], "forwards": []}
+    program.end()
+    watcher.sendintr()
+    assert exit_code(watcher) == INTERRUPTED

@@ -6,21 +6,20 @@ lan ── lan0 gateway wan0 ══ssh══ server ── inner
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from tests.e2e.outage import tell
+from tests.e2e.outage import TRIES, tell
 from tests.e2e.test_up_default import DEFAULT, far_away
 from tests.e2e.test_up_faults import ssh_pids
-from tests.e2e.vpn import SHARED, Vpn
+from tests.e2e.vpn import SHARED, Vpn, either_transport
 from tests.lab import Lab, LabMachine, wait_until
 from tests.lab.dump import difference
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timed]
 
+PROMISED_S = 1.0
 BACK_WITHIN_S = 3.0
-"""A second, and what a busy machine makes of it; nothing else would bring it back in a minute."""
+"""What a busy machine makes of a second; nothing else would bring it back in a minute."""
 
 FIRST_ADDRESS = "$(ip -o -4 address show dev sshvpn0 | sed 's/.* inet //;s/ .*//')"
 TABLE = "$(nft list tables | sed -n 's/^table inet sshvpn_/sshvpn_/p')"
@@ -50,11 +49,32 @@ def vpn(lab: Lab) -> Vpn:
     return Vpn(lab)
 
 
+TIMED = r"""
+now() {
+  ip -o address; ip -o link | grep -o "mtu [0-9]*\|alias .*"
+  ip -4 route show table all; ip -6 route show table all; ip -4 rule; ip -6 rule
+  ip -4 neigh show proxy; ip -6 neigh show proxy
+  nft -s list ruleset
+  cat /proc/sys/net/ipv[46]/conf/*/*forwarding
+}
+before=$(now)
+remove() { %s
+}
+remove
+began=$(date +%%s%%N)
+until [ "$(now)" = "$before" ] || [ $(($(date +%%s%%N) - began)) -gt %d000000000 ]; do
+  :
+done
+echo $((($(date +%%s%%N) - began) / 1000000))
+"""
+"""Removes, and says after how many milliseconds what is looked for here was there again."""
+
+
 def comes_back(machine: LabMachine, script: str) -> float:
     """Let root run SCRIPT, and return the seconds until all is as before; raises TimeoutError."""
     before = machine.dump()
-    machine.run(["sh", "-ec", script], user="root")
-    started = time.monotonic()
+    timed = TIMED % (script, BACK_WITHIN_S)
+    took = int(machine.run(["sh", "-c", timed], user="root").stdout) / 1000
     seen = [""]
 
     def is_back() -> bool:
@@ -65,7 +85,18 @@ def comes_back(machine: LabMachine, script: str) -> float:
         wait_until(is_back, BACK_WITHIN_S)
     except TimeoutError as error:
         raise TimeoutError(f"{script}: {seen[0]}") from error
-    return time.monotonic() - started
+    return took
+
+
+def assert_comes_back_in_time(machine: LabMachine, what: str, script: str) -> None:
+    """Assert that WHAT, which SCRIPT removes, is back in a second; a busy machine gets TRIES."""
+    took = []
+    for _ in range(TRIES):
+        took.append(comes_back(machine, script))
+        tell(f"{what} removed: back after {took[-1]:.2f} s")
+        if took[-1] <= PROMISED_S:
+            return
+    raise AssertionError((what, took))
 
 
 def test_what_is_removed_comes_back_and_the_connection_stays(vpn: Vpn) -> None:
@@ -73,7 +104,7 @@ def test_what_is_removed_comes_back_and_the_connection_stays(vpn: Vpn) -> None:
         vpn.up(*SHARED, "--lan-address", "192.168.77.50")
         ssh = ssh_pids(vpn)
         for what, script in REMOVALS.items():
-            tell(f"{what} removed: back after {comes_back(vpn.lab.gateway, script):.2f} s")
+            assert_comes_back_in_time(vpn.lab.gateway, what, script)
         assert vpn.unreachable(vpn.everything()) == []
         assert ssh_pids(vpn) == ssh
         assert vpn.record()["reconnects"] == 0
@@ -87,12 +118,16 @@ def test_a_rule_that_is_removed_comes_back(lab: Lab) -> None:
         delete = (
             f"ip {family} rule delete priority $(ip {family} rule | grep -o '^53[0-9]*' | tail -1)"
         )
-        tell(f"rule {family} removed: back after {comes_back(lab.gateway, delete):.2f} s")
+        assert_comes_back_in_time(lab.gateway, f"rule {family}", delete)
     vpn.down()
 
 
-def test_a_device_that_is_deleted_comes_back_with_a_new_connection(vpn: Vpn) -> None:
-    with vpn.lab.unchanged():
+@either_transport
+def test_a_device_that_is_deleted_comes_back_with_a_new_connection(
+    lab: Lab, transport: str | None
+) -> None:
+    vpn = Vpn(lab, transport=transport)
+    with lab.unchanged():
         vpn.up()
         vpn.lab.gateway.ip("link", "delete", "sshvpn0")
         vpn.wait_reachable(vpn.everything(), 20)

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import pytest
+
 from tests.lab import Lab, LabMachine, wait_until
 from tests.lab.contents import ALICE
 
@@ -28,6 +30,9 @@ SHARED: Final = (
 INNER_HOSTS: Final = ("10.20.0.10", "fd20::10")
 DATAGRAMS: Final = 7007
 """The UDP port of the echo services, where a test starts some."""
+
+either_transport = pytest.mark.parametrize("transport", [None, "w"], ids=["auto", "w"])
+"""What uses it runs over what a server gets by itself, the stream transport, and over `ssh -w`."""
 
 _ASK_UDP: Final = """
 import socket, sys
@@ -157,9 +162,7 @@ class Vpn:
 
 def masters(machine: LabMachine) -> list[int]:
     """Return the ssh processes of MACHINE that carry tunnels, of whichever transport."""
-    words = ("ssh -w", "ssh -T -S")
-    running = machine.processes().items()
-    return [pid for pid, line in running if any(word in line for word in words)]
+    return machine.pids("ssh -w", "ssh -T -S")
 
 
 def fetch(machine: LabMachine, url: str, timeout: float = 2) -> str:
@@ -193,3 +196,15 @@ def counted(machine: LabMachine, hook: str, *rules: str) -> Iterator[list[int]]:
         expressions = [e for one in listed if "rule" in one for e in one["rule"]["expr"]]
         found += [e["counter"]["packets"] for e in expressions if "counter" in e]
         machine.nft("delete table inet seen")
+
+
+@contextlib.contextmanager
+def without_program(machine: LabMachine, name: str) -> Iterator[None]:
+    """Have no program NAME on MACHINE for the block."""
+    real = machine.run(["sh", "-c", f"readlink -f $(command -v {name})"], user="root")
+    path = real.stdout.strip()
+    machine.run(["mount", "--bind", "/dev/null", path], user="root")
+    try:
+        yield
+    finally:
+        machine.run(["umount", "--lazy", path], user="root")

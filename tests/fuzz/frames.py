@@ -1,4 +1,4 @@
-"""Feeds the stream transport's decoder for as long as wanted: python -m tests.fuzz.frames 600.
+"""Feeds the stream transport's decoder for as long as wanted: make fuzz SECONDS=600.
 
 Starts from whole frames and damages them: bits, lengths, cuts, repeats. Prints the input that
 broke a promise (tests.unit.stream.test_frames.check_any_bytes) and ends with 1.
@@ -11,12 +11,12 @@ import sys
 import time
 
 from sshvpn.stream.frames import Opening, OpeningError
-from tests.unit.stream.test_frames import NONCE, WHOLE, check_any_bytes
+from tests.unit.stream.test_frames import FIRST, NONCE, WHOLE, check_any_bytes
 
 
 def damaged(source: random.Random) -> bytes:
-    """Return some frames with some damage."""
-    data = bytearray(b"".join(source.choices(WHOLE, k=source.randint(1, 8))))
+    """Return some frames with some damage; mostly behind a whole HELLO, without which it ends."""
+    data = bytearray(b"".join(source.choices(WHOLE[1:], k=source.randint(1, 8))))
     for _ in range(source.randint(0, 6)):
         at = source.randrange(len(data) or 1)
         match source.randrange(4):
@@ -28,14 +28,14 @@ def damaged(source: random.Random) -> bytes:
                 del data[at : at + source.randint(1, 100)]
             case _:
                 data[at:at] = data[at : at + source.randint(1, 2000)]
-    return bytes(data)
+    return (FIRST if source.randrange(8) else b"") + bytes(data)
 
 
 def check_opening(data: bytes, source: random.Random) -> None:
     """Feed it to an Opening, too."""
     opening = Opening(NONCE)
-    mark = NONCE.encode() if source.random() < 0.5 else b""
-    data = data[:100] + mark + b" " + data
+    line = source.choice(["", f"{NONCE} ", f"\n{NONCE} stream ", f"\n{NONCE} error "])
+    data = data[:100] + line.encode() + data
     try:
         while data and opening.feed(data[:4096]) is None:
             data = data[4096:]

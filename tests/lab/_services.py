@@ -13,10 +13,13 @@ import pathlib
 import select
 import socket
 import socketserver
+import struct
 import sys
 import urllib.parse
+from typing import Any
 
 CHUNK = 1 << 16
+PKTINFO = struct.Struct("16si")
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -98,9 +101,9 @@ class Echo(socketserver.BaseRequestHandler):
     """One UDP datagram, sent back."""
 
     def handle(self) -> None:
-        """Send it back."""
-        data, sock = self.request
-        sock.sendto(data, self.client_address)
+        """Send it back, from the address that it was sent to."""
+        (data, told), sock = self.request
+        sock.sendmsg([data], told, 0, self.client_address)
 
 
 class TcpServer(socketserver.ThreadingTCPServer):
@@ -112,9 +115,20 @@ class TcpServer(socketserver.ThreadingTCPServer):
 
 
 class UdpServer(socketserver.UDPServer):
-    """Datagrams of any size."""
+    """Datagrams of any size, with the address that each was sent to (ipv6(7), IPV6_PKTINFO)."""
 
-    max_packet_size = CHUNK
+    def server_bind(self) -> None:
+        """Bind, and have the addresses told."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        super().server_bind()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Return a datagram, what was told with it, and who sent it."""
+        data, told, _, sender = self.socket.recvmsg(CHUNK, socket.CMSG_SPACE(PKTINFO.size))
+        # The adapter is not held to: an answer may have another way.
+        there = [(*kind, PKTINFO.pack(PKTINFO.unpack(value)[0], 0)) for *kind, value in told]
+        return ((data, there), self.socket), sender
 
 
 class WebServer(TcpServer, http.server.HTTPServer):

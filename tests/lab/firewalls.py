@@ -1,7 +1,8 @@
-"""The firewalls that people have, in a machine of the laboratory: Docker's, ufw, firewalld.
+"""The firewalls that people have, in a machine of the laboratory: Docker's, ufw, firewalld, a file.
 
 ufw and firewalld are the real programs, with their state in the machine's own files. Of Docker
-there are the chains that its daemon makes, by the same iptables. All drop what is forwarded and,
+there are the chains that its daemon makes, by the same iptables, and of iptables-services the
+file that it loads. All drop what is forwarded and,
 but for Docker's, what comes in, except ssh. Each is taken down by the laboratory's `undo`, with
 all that stands in its chains: whoever wants to know what was left there asks before
 (`Lab.unchanged`).
@@ -115,6 +116,45 @@ def ufw(machine: LabMachine, ports: Sequence[int] = SSH_PORTS) -> Firewall:
     allowed = "\n".join(f"ufw allow {port}/tcp" for port in ports)
     _shell(machine, f"ufw --force reset\n{allowed}\nufw --force enable")
     return Firewall("ufw", lambda: _shell(machine, "ufw reload"))
+
+
+# -- iptables-services ---------------------------------------------------------------------------
+
+# What Red Hat's iptables-services loads before anybody edits it, and the images of some clouds: the
+# policies accept, and the last rule of each chain rejects.
+_SERVICES_RULES: Final = """\
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p {icmp} -j ACCEPT
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p tcp -m multiport --dports {ports} -j ACCEPT
+-A INPUT -j REJECT --reject-with {reason}
+-A FORWARD -j REJECT --reject-with {reason}
+COMMIT
+"""
+_SERVICES_WORDS: Final = {
+    "iptables": {"icmp": "icmp", "reason": "icmp-host-prohibited"},
+    "ip6tables": {"icmp": "ipv6-icmp", "reason": "icmp6-adm-prohibited"},
+}
+
+
+def iptables_services(machine: LabMachine, ports: Sequence[int] = SSH_PORTS) -> Firewall:
+    """Load what iptables-services does on MACHINE, with ssh allowed on PORTS.
+
+    Its `reload` loads the same again, without all that was added since.
+    """
+    kept(machine)
+    listed = ",".join(str(port) for port in ports)
+    script = ""
+    for program, words in _SERVICES_WORDS.items():
+        _at_undo(machine, f"{program} -F INPUT; {program} -F FORWARD")
+        rules = _SERVICES_RULES.format(ports=listed, **words)
+        script += f"{program}-restore <<'END'\n{rules}END\n"
+    _shell(machine, script)
+    return Firewall("iptables-services", lambda: _shell(machine, script))
 
 
 # -- firewalld -----------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Lab:
         self._cables = dict(HOME if home else OFFICE)
         self._undo = contextlib.ExitStack()
         self._emulator: Emulator | None = None
+        self._shape: tuple[Wan, Wan | None] = (Wan(), None)
         try:
             routers = ["internet", "router"] if home else ["internet"]
             self._build([*routers, "gateway", "server", "lan", "inner"])
@@ -198,6 +199,7 @@ class Lab:
 
     def shape(self, wan: Wan, back: Wan | None = None) -> None:
         """Make the link between the gateway and the WAN what WAN says, now; see `Emulator.set`."""
+        self._shape = wan, back
         if self._emulator is not None:
             self._emulator.set(wan, back)
             return
@@ -222,6 +224,17 @@ class Lab:
         self._internet_ip("link set gw master wan", "link delete wan-gw")
         self._emulator.stop()
         self._emulator = None
+
+    @contextlib.contextmanager
+    def unshaped(self) -> Iterator[None]:
+        """Have the emulator out of the link for the block, if there is one."""
+        was_shaped = self._emulator is not None
+        self.unshape()
+        try:
+            yield
+        finally:
+            if was_shaped:
+                self.shape(*self._shape)
 
     def cut(self, *, silent: bool = True) -> None:
         """Cut the link between the gateway and the WAN until `restore`.

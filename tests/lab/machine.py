@@ -307,6 +307,17 @@ class Machine:
                     result[int(path.name)] = f"{uid} {line}"
         return result
 
+    def pids(self, *words: str, but: str | None = None) -> list[int]:
+        """Return the processes whose "UID COMMAND LINE" has one of WORDS in it, and not BUT.
+
+        What one of them has just forked does not count: see `originals`.
+        """
+        return self.originals(
+            pid
+            for pid, line in self.processes().items()
+            if any(word in line for word in words) and not (but and but in line)
+        )
+
     def parent(self, pid: int) -> int | None:
         """Return the number of the parent of PID, as the machine numbers it; None: PID is gone."""
         path = pathlib.Path(f"/proc/{self.pid}/root/proc/{pid}/status")

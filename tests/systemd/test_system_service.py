@@ -113,6 +113,19 @@ def test_killed_it_comes_back_and_leaves_nothing_behind(office: Site) -> None:
     wait_until(lambda: len(in_service(office)) == programs, 30, every=0.1)
 
 
+def test_one_that_was_killed_once_can_be_enabled_again(office: Site) -> None:
+    first = main_pid(office)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: office.box.show(UNIT, "NRestarts") == "1", 30, every=0.1)
+    office.box.wait_active(UNIT)
+    second = main_pid(office)
+    again = office.box.sshvpn("enable", "office", check=False)
+    assert again.returncode == 0, again
+    assert "not up yet" not in again.stdout
+    assert office.box.is_active(UNIT)
+    assert main_pid(office) != second
+
+
 def test_the_helper_killed_too_what_it_left_is_swept(office: Site) -> None:
     for pid in in_service(office):
         os.kill(pid, signal.SIGSTOP)
@@ -171,6 +184,16 @@ def test_its_log_is_followed_until_ctrl_c(office: Site) -> None:
     assert office.box.is_active(UNIT)
 
 
+def test_its_log_is_followed_until_it_ends(office: Site) -> None:
+    terminal = office.box.at_terminal("logs", "-f", "office")
+    terminal.expect("running")
+    office.box.sshvpn("down", "office")
+    terminal.expect("ended")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
 UDEV = "mount -t tmpfs none /usr/lib/udev/rules.d && /lib/systemd/systemd-udevd --daemon"
 """With rules of nobody else: events of other devices than the box's reach it, too."""
 
@@ -205,15 +228,31 @@ def test_one_that_hangs_is_found_by_the_watchdog(office: Site) -> None:
     office.box.path(f"/etc/systemd/system/{UNIT}.d/soon.conf").unlink()
 
 
-def test_a_changed_host_key_is_for_a_person_to_look_at(office: Site) -> None:
+def assert_left_to_a_person(site: Site, status: int, words: str) -> None:
+    """Assert that a start of the service ends with STATUS, told in WORDS, and is the last."""
+    site.box.systemctl("restart", UNIT, check=False)
+    wait_until(lambda: site.box.show(UNIT, "ActiveState") == "failed", 30, every=0.1)
+    told = site.box.systemctl("status", UNIT, check=False)
+    assert f"status={status}" in told
+    assert words in told
+    assert site.box.show(UNIT, "NRestarts") == "0"
+
+
+def test_what_only_a_person_can_mend_is_not_tried_again(office: Site) -> None:
+    """RestartPreventExitStatus: usage and configuration, privilege, a server that refuses."""
+    copy = office.box.read("/etc/sshvpn/office.toml")
+    office.box.write("/etc/sshvpn/office.toml", copy.replace("lan = true", "lan = 7"))
+    assert_left_to_a_person(office, 2, "lan")
+    office.box.write("/etc/sshvpn/office.toml", copy)
+    drop_in = f"/etc/systemd/system/{UNIT}.d/less.conf"
+    office.box.write(drop_in, "[Service]\nCapabilityBoundingSet=~CAP_NET_ADMIN\n")
+    office.box.systemctl("daemon-reload")
+    assert_left_to_a_person(office, 4, "give up capabilities")
+    office.box.path(drop_in).unlink()
+    office.box.systemctl("daemon-reload")
     office.lab.server.sshd.change_host_keys()
-    office.box.systemctl("restart", UNIT, check=False)
-    wait_until(lambda: office.box.show(UNIT, "ActiveState") == "failed", 30, every=0.1)
-    told = office.box.systemctl("status", UNIT, check=False)
-    assert "status=5" in told
+    assert_left_to_a_person(office, 5, "host key")
     assert "host key" in office.box.show(UNIT, "StatusText")
-    assert "host key" in told
-    assert office.box.show(UNIT, "NRestarts") == "0"
 
 
 def test_a_server_that_is_away_does_not_hold_up_the_boot(office: Site) -> None:
@@ -295,7 +334,7 @@ def test_at_a_terminal_a_key_is_offered(site: Site) -> None:
     terminal = site.box.at_terminal("enable", "office")
     terminal.expect("service of this system; .sudo. password for alice: ")
     terminal.sendline("tulip-4-fields")
-    terminal.expect(r"Make a key for office that may do nothing else\? \[Y/n\] ")
+    terminal.expect(r"Make a key for office alone, as limited as it can be\? \[Y/n\] ")
     terminal.sendline("")
     terminal.expect("no-pty,no-agent-forwarding.* ssh-ed25519 ")
     terminal.expect("add that line at the server")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -92,6 +93,85 @@ def test_killed_it_comes_back_and_who_follows_its_log_sees_it(forwards: Site) ->
     facts = {key: value.strip() for key, _, value in (x.partition(":") for x in status.split("\n"))}
     assert facts["NoNewPrivs"] == "1"
     assert {int(facts[kind], 16) for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
+    forwards.box.sshvpn("disable", "web")
+
+
+def test_the_socket_of_one_that_was_killed_is_swept(forwards: Site) -> None:
+    socket, other = f"{HOME}/web.sock", f"{HOME}/other.sock"
+    profile = WEB.replace('"9999:8888"', f'"{socket}:8888"')
+    forwards.box.write(f"{HOME}/.config/sshvpn/config.toml", profile, "alice", 0o600)
+    linger(forwards)
+    drop_in = f"{HOME}/.config/systemd/user/{UNIT}.d/once.conf"
+    forwards.box.write(drop_in, "[Service]\nRestart=no\n", "alice")
+    forwards.box.sshvpn("enable", "web")
+    forwards.box.sshvpn("forward", "-b", "server", f"{other}:8888")
+    assert forwards.box.path(socket).is_socket()
+    (pid,) = [
+        str(record["pid"])
+        for record in json.loads(forwards.box.sshvpn("status", "--json").stdout)["forwards"]
+        if record["name"] != "web"
+    ]
+    for killed in (pid, show(forwards, "MainPID")):
+        forwards.box.run(["kill", "-9", killed])
+    wait_until(lambda: show(forwards, "ActiveState") == "failed", 30, every=0.1)
+    assert not forwards.box.path(socket).exists()
+    assert forwards.box.path(other).is_socket(), "that is another's"
+    assert "removed" in forwards.box.sshvpn("clean").stdout
+    assert not forwards.box.path(other).exists()
+    forwards.box.sshvpn("disable", "web")
+
+
+def test_down_stops_it_until_the_next_boot(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.sshvpn("enable", "web")
+    assert forwards.box.sshvpn("down", "web").stdout == "web is down\n"
+    wait_until(lambda: show(forwards, "ActiveState") == "inactive", every=0.1)
+    assert page(forwards) == ""
+    assert show(forwards, "NRestarts") == "0"
+    forwards.box.reboot()
+    wait_until(lambda: "notebook" in page(forwards), 30, every=0.1)
+    forwards.box.sshvpn("disable", "web")
+
+
+def test_a_changed_host_key_is_for_a_person_to_look_at(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.sshvpn("enable", "web")
+    forwards.lab.server.sshd.change_host_keys()
+    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{ALICE.uid}"}
+    again = ["systemctl", "--user", "restart", UNIT]
+    forwards.box.run(again, env=runtime, check=False)
+    wait_until(lambda: show(forwards, "ActiveState") == "failed", 30, every=0.1)
+    assert show(forwards, "ExecMainStatus") == "5"
+    assert "host key" in show(forwards, "StatusText")
+    assert show(forwards, "NRestarts") == "0"
+    forwards.box.sshvpn("disable", "web")
+
+
+def test_a_reload_is_a_new_connection(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.sshvpn("enable", "web")
+    main = show(forwards, "MainPID")
+    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{ALICE.uid}"}
+    forwards.box.run(["systemctl", "--user", "reload", UNIT], env=runtime)
+    # kill(1) has sent the signal; systemd hears of what comes of it when the service says so.
+    asked = "a new connection was asked for"
+    wait_until(lambda: asked in forwards.box.sshvpn("logs", "web").stdout, 30, every=0.1)
+    wait_until(lambda: show(forwards, "ActiveState") == "active", 30, every=0.1)
+    assert "notebook" in page(forwards)
+    assert show(forwards, "MainPID") == main
+    forwards.box.sshvpn("disable", "web")
+
+
+def test_one_that_hangs_is_found_by_the_watchdog(forwards: Site) -> None:
+    linger(forwards)
+    drop_in = f"{HOME}/.config/systemd/user/{UNIT}.d/soon.conf"
+    forwards.box.write(drop_in, "[Service]\nWatchdogSec=2\n", "alice")
+    forwards.box.sshvpn("enable", "web")
+    hung = show(forwards, "MainPID")
+    forwards.box.run(["kill", "-STOP", hung])
+    wait_until(lambda: show(forwards, "NRestarts") == "1", 30, every=0.1)
+    wait_until(lambda: "notebook" in page(forwards), 30, every=0.1)
+    assert show(forwards, "MainPID") != hung
     forwards.box.sshvpn("disable", "web")
 
 

@@ -127,7 +127,7 @@ class FakeInterfaces:
     def counters(self, interface: str) -> tuple[int, int] | None:
         return (0, 0) if interface in self.adapters else None
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self, unit: int | None = None) -> AsyncIterator[None]:  # noqa: ARG002
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -46,7 +46,7 @@ class FakeInterfaces:
     def counters(self, interface: str) -> None:
         del interface
 
-    async def changes(self) -> AsyncGenerator[None, None]:
+    async def changes(self, unit: int | None = None) -> AsyncGenerator[None, None]:  # noqa: ARG002
         while True:
             yield None
             await self.changed.wait()

@@ -14,6 +14,7 @@
           │   sharing   session     │
     lifecycle  listeners  boundary  spec        system  lan     the outside, each way
    presence  pulse ends  readiness                 privileged      by boundary's Protocols
+          │ server_routes                  │
           │     plan  remote  stream  services     │
           └──── model ─────┴───────────────────────┘
                   │
@@ -39,7 +40,7 @@ PURE = NOUNS | {"boundary", "client_routes", "lifecycle", "listeners", "plan", "
 CAPABILITIES = PURE | {
     "announcing", "config", "control", "ends", "following", "forwarding", "jupyter", "notebook",
     "odometer", "path_report", "pulse", "readiness", "rehearsal", "remote", "services", "session",
-    "sharing", "supervisor", "tunnel", "wire",
+    "server_routes", "sharing", "supervisor", "tunnel", "waiting", "wire",
 }  # fmt: skip
 DOORS = CAPABILITIES | {"runner", "wiring"}
 
@@ -55,32 +56,35 @@ ALLOWED: Mapping[str, set[str]] = {
     "remote": NOUNS,
     "services": NOUNS,
     "readiness": NOUNS | {"boundary"},
-    "ends": NOUNS | {"plan", "remote"},
+    "ends": NOUNS | {"plan", "remote", "server_routes"},
+    "server_routes": NOUNS | {"plan", "remote"},
     "pulse": NOUNS,
     "odometer": NOUNS,
     "path_report": NOUNS,
-    "following": NOUNS,
+    "following": NOUNS | {"waiting"},
     "session": NOUNS | {"boundary"},
     "tunnel": NOUNS
     | {"boundary", "ends", "following", "listeners", "path_report", "plan", "pulse", "remote"}
-    | {"session", "sharing"},
-    "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "tunnel"},
+    | {"session", "sharing", "waiting"},
+    "rehearsal": NOUNS | {"boundary", "ends", "plan", "remote", "sharing", "tunnel"},
     "sharing": NOUNS | {"boundary"},
     "presence": NOUNS,
     "announcing": NOUNS | {"boundary", "presence", "sharing"},
     "config": NOUNS | {"spec"},
-    "control": NOUNS | {"boundary"},
-    "supervisor": NOUNS | {"boundary", "lifecycle", "session"},
+    "control": NOUNS | {"boundary", "waiting"},
+    "supervisor": NOUNS | {"boundary", "lifecycle", "session", "waiting"},
     "forwarding": NOUNS
     | {"boundary", "following", "lifecycle", "listeners", "odometer", "path_report", "session"}
     | {"sharing"},
-    "jupyter": NOUNS | {"boundary", "remote"},
+    "jupyter": NOUNS | {"boundary", "remote", "waiting"},
     "notebook": NOUNS | {"boundary", "forwarding", "jupyter", "remote"},
+    "waiting": set(),
     "wire": NOUNS | {"spec"},
     "stream": set(),
-    "system": NOUNS | {"boundary", "plan", "privileged", "remote", "services", "spec", "stream"},
+    "system": NOUNS
+    | {"boundary", "plan", "privileged", "remote", "services", "spec", "stream", "waiting"},
     "privileged": NOUNS | {"boundary", "plan", "services"},
-    "lan": NOUNS | {"boundary", "presence"},
+    "lan": NOUNS | {"boundary", "presence", "waiting"},
     "runner": CAPABILITIES,
     "wiring": CAPABILITIES | {"runner", "system", "lan", "privileged", "remote"},
     "background": DOORS,
@@ -145,6 +149,7 @@ REASONS = {
     "services": "it is pure: an account and a profile in, units and key options out; root reads it",
     "readiness": "it is pure but for the manager that it tells: a fake one stands in for systemd",
     "ends": "it is pure: both sides' facts in, what each shall be out",
+    "server_routes": "it is pure: the server's facts in, what they mean for a tunnel out",
     "odometer": "it is pure: what each connection has carried in, the sum out",
     "path_report": "it is pure: what a connection has got in, words out",
     "pulse": "it is pure: what was seen and when in, dead or alive out",
@@ -153,6 +158,7 @@ REASONS = {
     "presence": "it is pure: snapshot and addresses in, what the LAN is told out",
     "announcing": "it follows any session, and must run over a fake of what speaks to the LAN",
     "sharing": "both kinds of session share the LAN by the same rules",
+    "waiting": "whatever waits uses it, at the border too",
     "wire": "a profile is written and read the same way by both processes",
     "system": "an adapter turns the world into boundary's words; decisions are made above it",
     "stream": "it runs on servers too, where nothing else of ours is",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sshvpn import control
-from sshvpn.control import AlreadyUpError, SessionDir
+from sshvpn.control import AlreadyUpError, Client, SessionDir
 from sshvpn.model import Destination, ForwardProfile, TunnelProfile
 from sshvpn.spec import parse_forward
 
@@ -120,6 +120,35 @@ def test_who_only_looks_does_not_stop_a_start(tmp_path: Path) -> None:
         onlooker.join()
 
 
+def test_who_sweeps_is_not_taken_for_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = tmp_path / "forward-x"
+    dead.mkdir()
+    (dead / "lock").touch()
+    is_sweeping, may_end = threading.Event(), threading.Event()
+    remove = control._remove
+
+    def slowly(directory: Path) -> None:
+        is_sweeping.set()
+        assert may_end.wait(20)
+        remove(directory)
+
+    monkeypatch.setattr(control, "_remove", slowly)
+    sweeper = threading.Thread(target=control.sweep, args=([tmp_path],))
+    sweeper.start()
+    assert is_sweeping.wait(20)
+    later = threading.Timer(0.1, may_end.set)
+    later.start()
+    session = SessionDir(tmp_path, "forward", "x")
+    sweeper.join()
+    later.join()
+    assert control.is_alive(session.path)
+    with pytest.raises(AlreadyUpError):
+        SessionDir(tmp_path, "forward", "x")
+    session.close()
+
+
 def _hold_briefly(runtime: Path) -> None:
     for _ in range(50):
         with suppress(AlreadyUpError):
@@ -159,3 +188,12 @@ def test_a_session_with_a_crowd_before_its_door_is_waited_for(tmp_path: Path) ->
         server.start()
         assert control.request(tmp_path, "status") == {"v": 1, "ok": True}
         server.join()
+
+
+def test_a_session_that_is_killed_before_it_has_read_all_has_ended() -> None:
+    ours, theirs = socket.socketpair()
+    client = Client(ours)
+    client.send({"cmd": "status"})
+    theirs.close()
+    assert client.receive() is None
+    client.close()

@@ -26,10 +26,11 @@ class Session:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.called: list[str] = []
-        names = ("down", "wake", "attached")
+        names = ("down", "wake")
         self.server = ControlServer(
             lambda: {"kind": "forward", "name": "gpu", "state": "running"},
             {name: lambda name=name: self.called.append(name) for name in names},  # type: ignore[misc]
+            on_attach=lambda: self.called.append("attached"),
         )
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -136,6 +137,16 @@ def test_no_bytes_break_it(tmp_path: Path, sent: list[bytes]) -> None:
             for answer in await running.say(*sent):
                 assert answer["v"] == 1
             assert (await running.say(line(cmd="status")))[0]["ok"]
+
+    run(story)
+
+
+def test_what_is_called_for_who_attaches_is_no_command(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with session(tmp_path) as running:
+            (answer,) = await running.say(line(cmd="attached"))
+            assert answer["error"]["code"] == "unknown"
+            assert running.called == []
 
     run(story)
 

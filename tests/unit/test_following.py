@@ -85,3 +85,33 @@ def test_a_source_that_fails_is_told_and_the_others_are_heard(
 ) -> None:
     assert followed(failing(), for_ever(), times=2, at_once=False, again=0.01) == 2
     assert "changes are not followed: no more" in caplog.text
+
+
+def test_a_bug_in_what_is_compared_or_heard_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sshvpn.following._AFTER_BUG_S", 0.01)
+    count = 0
+
+    async def broken() -> AsyncIterator[None]:
+        if count == 0:
+            raise OSError("no such thing")
+        yield
+
+    async def reconcile() -> bool:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise KeyError("a bug")
+        return False
+
+    async def main() -> None:
+        following = follow(
+            once(), broken(), reconcile=reconcile, look_again_s=lambda: None, log=LOG
+        )
+        await asyncio.wait_for(following, 20)
+
+    asyncio.run(main())
+    assert count == 2
+    assert "something unexpected: KeyError" in caplog.text
+    assert "something unexpected: OSError" in caplog.text

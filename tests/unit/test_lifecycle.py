@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -9,6 +11,7 @@ from sshvpn import errors
 from sshvpn.lifecycle import (
     BACKOFF_MOST_S,
     STEADY_AFTER_S,
+    WOKEN_FOR_S,
     AwaitLogin,
     Connect,
     Connected,
@@ -147,6 +150,64 @@ def test_connections_that_last_a_moment_only_come_ever_more_slowly() -> None:
     assert again.attempt == 1
 
 
+def test_what_is_lost_by_a_change_of_the_network_is_made_anew_at_once() -> None:
+    woken, commands = step(running(), Wake(), 20)
+    assert (woken.phase, commands) == (State.RUNNING, ())
+    lost, commands = step(woken, Failed(LOST), 21)
+    assert lost.retry_at == 21
+    assert SetTimer(21) in commands
+    again, _ = step(step(lost, TimerFired(), 21)[0], Connected(), 22)
+    again, _ = step(again, Failed(LOST), 23)
+    assert again.retry_at is not None
+    assert again.retry_at > 23, "once: then it is no matter of that"
+    failed, _ = step(step(lost, TimerFired(), 21)[0], Failed(LOST), 22)
+    assert failed.retry_at is not None
+    assert failed.retry_at > 22, "what did not stand waits"
+    late, _ = step(woken, Failed(LOST), 20 + WOKEN_FOR_S + 0.1)
+    assert late.retry_at is not None
+    assert late.retry_at > 20 + WOKEN_FOR_S + 0.1
+
+
+SILENCE = errors.NoAnswerError("nothing comes through the tunnel any more")
+
+
+def test_a_link_that_is_cut_every_few_seconds_is_no_server_that_ends_each_connection() -> None:
+    life = running()
+    for now in range(10, 200, 10):
+        life, _ = step(life, Connected(), now)
+        life, _ = step(life, Failed(SILENCE), now + 4)
+        assert life.attempt == 1
+        life, _ = step(life, WayOpen(), now + 5)
+    # What fails before it has stood comes ever more slowly all the same.
+    life, _ = step(life, Failed(SILENCE), 205)
+    life, _ = step(life, TimerFired(), 210)
+    life, _ = step(life, Failed(SILENCE), 215)
+    assert life.attempt == 3
+
+
+def test_a_cut_does_not_wait_for_what_a_server_has_ended_before() -> None:
+    life = running()
+    for now in range(10, 50, 10):  # ssh killed, sshd restarted, a relogin: each within a moment
+        life, _ = step(life, Failed(LOST), now + 1)
+        life, _ = step(life, Connected(), now + 5)
+    cut, _ = step(life, Failed(SILENCE), 50)
+    assert cut.attempt == 1
+    ended, _ = step(step(cut, Connected(), 52)[0], Failed(LOST), 53)
+    assert ended.attempt > 1, "who ends each of them is still not stormed"
+
+
+def test_who_falls_silent_again_and_again_while_the_way_is_open_is_not_stormed() -> None:
+    life, now, logins = running(), 10.0, 0
+    while now < 3610:
+        life, _ = step(life, Connected(), now)
+        life, _ = step(life, Failed(SILENCE), now + 3.5)
+        assert life.retry_at is not None
+        life, _ = step(life, TimerFired(), life.retry_at)
+        assert life.phase is State.STARTING
+        now, logins = max(now + 3.5, life.since or 0) + backoff_s(life.attempt, 0) + 1, logins + 1
+    assert logins < 80, "an hour"
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -181,9 +242,14 @@ def test_after_running_what_a_person_must_mend_stays_failed_and_is_told(
     assert step(life, TimerFired(), 6) == (life, ())
 
 
-def test_a_port_that_was_ours_is_waited_for() -> None:
-    life, _ = step(running(), Failed(errors.TakenError("taken")), 5)
+@pytest.mark.parametrize(
+    "error", [errors.TakenError("taken"), errors.TunnelFailedError("nft: busy")]
+)
+def test_what_stood_may_stand_again(error: errors.SshvpnError) -> None:
+    life, _ = step(running(), Failed(error), 5)
     assert life.phase is State.BACKOFF
+    _, commands = step(after((0, Start())), Failed(error), 1)
+    assert commands[-1] == GiveUp(error)
 
 
 def test_a_login_that_is_wanted_waits_for_a_person_and_no_timer() -> None:
@@ -227,9 +293,9 @@ def test_a_wake_ends_the_wait_and_the_backoff() -> None:
     assert commands[-1] == Connect(may_prompt=False)
 
 
-def test_a_wake_while_running_changes_nothing() -> None:
+def test_a_wake_while_running_is_noted_and_does_nothing() -> None:
     life = running()
-    assert step(life, Wake(), 5) == (life, ())
+    assert step(life, Wake(), 5) == (replace(life, woken_at=5), ())
 
 
 def test_a_way_that_is_open_again_ends_the_wait_but_not_the_backoff() -> None:
@@ -252,9 +318,20 @@ def test_an_attempt_that_began_in_the_silence_is_begun_anew() -> None:
     assert commands == (Disconnect(), Connect(may_prompt=False))
 
 
-def test_an_attempt_that_asks_somebody_has_found_its_way() -> None:
+def test_an_attempt_that_hangs_is_begun_anew_when_a_person_asks() -> None:
+    hangs = after((0, Start()))
+    assert step(hangs, Wake(asked=True), 9) == (hangs, (Disconnect(), Connect(may_prompt=True)))
+    life, _ = step(running(), Failed(LOST), 5)
+    life, _ = step(life, TimerFired(), 5.5)
+    assert step(life, Wake(asked=True), 9) == (life, (Disconnect(), Connect(may_prompt=False)))
+    for other in (Wake(), Wake(login=True), Wake(login=True, asked=True)):
+        assert step(life, other, 9) == (life, ())
+
+
+@pytest.mark.parametrize("event", [WayOpen(), Wake(asked=True)])
+def test_an_attempt_that_asks_somebody_has_found_its_way(event: Event) -> None:
     life = after((0, Start()), (1, Failed(LOST)), (2, TimerFired()), (3, Prompting(waiting=True)))
-    assert step(life, WayOpen(), 4) == (life, ())
+    assert step(life, event, 4) == (life, ())
 
 
 @pytest.mark.parametrize("error", [errors.LoginNeededError("x"), DENIED], ids=lambda e: e.code)

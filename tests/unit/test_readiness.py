@@ -61,6 +61,27 @@ def test_after_a_reload_it_is_said_again() -> None:
     assert kinds == ["READY", "RELOADING", "STATUS", "READY"]
 
 
+@pytest.mark.parametrize("state", ["failed", "backoff"])
+def test_a_reload_that_only_a_person_can_go_on_with_is_over(state: str) -> None:
+    heard = Heard()
+    readiness = Readiness(heard)
+    readiness.take(snapshot("running"))
+    readiness.reloading()
+    readiness.take(snapshot("backoff", last_error=LOST, retry_at="2026-01-02T03:04:05.678Z"))
+    assert "READY" not in heard.said[-1]
+    readiness.take(snapshot(state, last_error=LOST))
+    assert heard.said[-1] == {"READY": "1", "STATUS": f"{state}: the link has gone"}
+    readiness.take(snapshot("running"))
+    assert "READY" not in heard.said[-1]
+
+
+@pytest.mark.parametrize("state", ["failed", "backoff"])
+def test_what_has_never_run_is_not_ready_for_that(state: str) -> None:
+    heard = Heard()
+    Readiness(heard).take(snapshot(state, last_error=LOST))
+    assert "READY" not in heard.said[-1]
+
+
 def test_what_has_not_changed_is_not_said_again() -> None:
     heard = Heard()
     readiness = Readiness(heard)

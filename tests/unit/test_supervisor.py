@@ -10,7 +10,7 @@ import pytest
 
 from sshvpn import errors, lifecycle
 from sshvpn.forwarding import ForwardSession
-from sshvpn.model import Destination, ForwardProfile
+from sshvpn.model import Destination, ForwardProfile, State
 from sshvpn.spec import parse_forward
 from sshvpn.supervisor import Supervisor
 from tests.unit.fakes import FakeEngine, FakeInterfaces, FakePrompter, FakeTrust
@@ -359,5 +359,21 @@ def test_a_lan_that_is_not_there_is_told() -> None:
         assert error is not None
         assert error.exit_code == 1
         assert "no adapter" in str(error)
+
+    run(story)
+
+
+@pytest.mark.parametrize("iterations", range(12))
+def test_a_restart_may_be_asked_for_while_an_attempt_just_succeeds(iterations: int) -> None:
+    async def story() -> None:
+        stage = Stage(FakeEngine())
+        while not stage.engine.connections:
+            await asyncio.sleep(0)
+        for _ in range(iterations):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(stage.supervisor.restart(), 5)
+        assert stage.supervisor.life.phase is State.RUNNING
+        assert len(stage.engine.connections) > 1
+        assert await stage.stop() is None
 
     run(story)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from sshvpn import errors, lifecycle
-from sshvpn.model import EngineName
+from sshvpn.boundary import Prompter
+from sshvpn.model import EngineName, ForwardProfile
 from sshvpn.spec import parse_forward
-from tests.unit.fakes import FakeEngine, FakePrompter
+from tests.unit.fakes import FakeConnection, FakeEngine, FakePrompter
 from tests.unit.test_supervisor import Stage, run
 
 TWO = tuple(parse_forward(text) for text in ("9999:8888", "9998:8888"))
@@ -90,6 +91,44 @@ def test_what_time_can_mend_is_waited_for_with_the_new_profile() -> None:
     run(story)
 
 
+class Picky(FakeEngine):
+    """Fails with ``error``, for all profiles but one that it has connected before."""
+
+    error: errors.SshvpnError = errors.UnreachableError("away")
+    liked: ForwardProfile | None = None
+
+    async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> FakeConnection:
+        if self.liked not in (None, profile):
+            raise self.error
+        self.liked = profile
+        return await super().connect(profile, prompter)
+
+
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_the_one_that_ran_last_goes_on_even_after_two_that_did_not(*, is_edited: bool) -> None:
+    async def story() -> None:
+        engine = Picky()
+        stage = Stage(engine)
+        await stage.until_state("running")
+        ran = stage.session.profile
+        waiting = []
+        for profile in (
+            replace(ran, specs=TWO),
+            replace(ran, specs=TWO[1:]) if is_edited else None,
+        ):
+            waiting.append(asyncio.create_task(stage.supervisor.restart(profile)))
+            await stage.until(lambda: stage.session._adopted is not None)
+            await stage.until(lambda: stage.session._adopted is None)
+        engine.error = errors.AuthenticationError("no")
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(end) for end in ends] == [errors.AuthenticationError] * 2
+        await stage.until_state("running")
+        assert stage.session.profile is ran
+        await stage.stop()
+
+    run(story)
+
+
 def test_what_can_be_seen_to_be_wrong_changes_nothing() -> None:
     async def story() -> None:
         stage = Stage(FakeEngine())
@@ -142,5 +181,27 @@ def test_an_end_meanwhile_is_told_to_who_waits() -> None:
             await waiting
         with pytest.raises(errors.NotRunningError):
             await stage.supervisor.restart()
+
+    run(story)
+
+
+def test_a_bug_on_the_way_back_is_tried_again_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        stage = Stage(FakeEngine())
+        await stage.until_state("running")
+
+        def go_back() -> bool:
+            monkeypatch.undo()
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(stage.session, "go_back", go_back)
+        stage.engine.errors = [errors.AuthenticationError("no")]
+        asked = asyncio.ensure_future(stage.supervisor.restart())
+        await stage.until(lambda: len(stage.engine.connections) == 2)
+        await stage.until_state("running")
+        await asked
+        await stage.stop()
 
     run(story)

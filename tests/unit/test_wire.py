@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
+from sshvpn.errors import SshvpnError
 from sshvpn.model import (
     Destination,
     Direction,
@@ -18,7 +22,7 @@ from sshvpn.model import (
     TunnelProfile,
 )
 from sshvpn.spec import parse_publish
-from sshvpn.wire import parse_spec, profile_from_json, profile_to_json
+from sshvpn.wire import checked_profile, parse_spec, profile_from_json, profile_to_json
 
 words = st.text(min_size=1, max_size=12)
 specs = st.sampled_from(
@@ -96,3 +100,28 @@ def test_a_profile_crosses_unchanged(profile: ForwardProfile | TunnelProfile) ->
     line = json.dumps(profile_to_json(profile))
     assert "\n" not in line
     assert profile_from_json(json.loads(line)) == profile
+    assert checked_profile(json.loads(line)) == profile
+
+
+def places(plain: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path to each value that holds no other."""
+    if isinstance(plain, dict | list):
+        pairs = plain.items() if isinstance(plain, dict) else enumerate(plain)
+        for key, value in pairs:
+            yield from places(value, (*path, key))
+    else:
+        yield path
+
+
+@given(forwards | tunnels, st.data())
+def test_a_value_of_another_type_is_no_profile(
+    profile: ForwardProfile | TunnelProfile, data: st.DataObject
+) -> None:
+    plain = json.loads(json.dumps(profile_to_json(profile)))
+    path = data.draw(st.sampled_from(list(places(plain))))
+    inner = plain
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = {"x": [inner[path[-1]]]}
+    with pytest.raises((TypeError, ValueError, KeyError, AttributeError, SshvpnError)):
+        checked_profile(plain)

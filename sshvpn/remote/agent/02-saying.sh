@@ -28,6 +28,7 @@ finish() { # STATUS WORDS: undoes all that is ours, says WORDS, ends
   disarm
   finish_status=$1
   shift
+  give_back
   if is_holder; then
     undo_label
     [ -z "$problems" ] || say "left $problems"

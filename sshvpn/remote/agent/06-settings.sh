@@ -50,8 +50,15 @@ ensure_setting() { # PATH VALUE
   setting_entry "$1"
   lock
   value_of "$1"
+  if [ -e "$entry/ours" ]; then
+    setting_index "$1"
+    read -r ours ours_index ours_all <"$entry/ours"
+    # Another adapter by that name has a past of its own.
+    [ "$index" = "$ours_index" ] || rm -f "$entry/old" "$entry/ours"
+  fi
   if [ ! -e "$entry/old" ]; then
     if [ "$value" = "$2" ]; then
+      rm -rf "$entry"
       unlock
       return
     fi

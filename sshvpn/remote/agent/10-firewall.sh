@@ -43,15 +43,22 @@ deletions_of() { # SAVED: sets deletions, what takes every rule away that bears 
   case $deletions in *-D\ *) ;; *) deletions= ;; esac
 }
 
+# The end of a rule of -save that closes its chain: for all that comes so far, whatever it comments.
+closing='( -m comment --comment ("[^"]*"|[^ ]*))? -j (DROP|REJECT .*)$'
+
+drops() { # CHAIN of filter: by its policy, as Docker and ufw have it, or by a rule, as Red Hat's
+  printf '%s\n' "$filter" | grep -qE "^:$1 DROP|^-A $1$closing"
+}
+
 closed_chains() { # SAVED: sets forward_chain and input_chain, where its filter table must let us in
   forward_chain=
   input_chain=
   filter=${1#*"*filter$nl"}
   [ "$filter" != "$1" ] || return 0
   filter=${filter%%COMMIT*}
-  case $filter in *:FORWARD\ DROP*) forward_chain=FORWARD ;; esac
+  ! drops FORWARD || forward_chain=FORWARD
   case $filter in *:DOCKER-USER\ *) forward_chain=DOCKER-USER ;; esac
-  case $filter in *:INPUT\ DROP*) input_chain=INPUT ;; esac
+  ! drops INPUT || input_chain=INPUT
 }
 
 foreign_chains() { # as find_closed, for what nft has now
@@ -60,11 +67,13 @@ foreign_chains() { # as find_closed, for what nft has now
 }
 
 # Sets ours ("FAMILY TABLE CHAIN HANDLE", our rules in them), closed ("FAMILY TABLE CHAIN HOOK"), and
-# closed_tables, the same of what iptables calls its own: it is opened by iptables.
+# of what iptables calls its own, and opens: closed_tables, the same of Docker's, and built_in, the
+# chains that a policy or a rule may close.
 find_closed() { # LISTED
   ours=
   closed=
   closed_tables=
+  built_in=
   has nft || return 0
   IFS=$nl
   for foreign_line in $1; do
@@ -84,6 +93,7 @@ find_closed() { # LISTED
       # firewalld accepts by policy, and rejects at the chain's end.
       case "$foreign_table $2" in
       ip*\ filter\ DOCKER-USER) closed_tables="$closed_tables$foreign_table $2 forward$nl" ;;
+      ip*\ filter\ FORWARD | ip*\ filter\ INPUT) built_in="$built_in$foreign_table $2$nl" ;;
       "inet firewalld filter_FORWARD") note_closed "$foreign_table $2 forward" ;;
       "inet firewalld filter_INPUT") note_closed "$foreign_table $2 input" ;;
       esac
@@ -95,13 +105,7 @@ find_closed() { # LISTED
 }
 
 note_closed() { # "FAMILY TABLE CHAIN HOOK"
-  case $1 in ip\ filter\ [FI]* | ip6\ filter\ [FI]*)
-    if has iptables-save; then
-      closed_tables=$closed_tables$1$nl
-      return
-    fi
-    ;;
-  esac
+  case $1 in ip*\ filter\ [FI]*) ! has iptables-save || return 0 ;; esac
   closed=$closed$1$nl
 }
 

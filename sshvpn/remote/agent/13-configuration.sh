@@ -54,8 +54,14 @@ for_each_wanted() { # VERB FUNCTION
 
 collect_forward() {
   index_of "$1"
-  [ "$index" != - ] || fail no_adapter "there is no adapter $1"
-  forwards="$forwards $1"
+  if [ "$index" != - ]; then
+    forwards="$forwards $1"
+  elif [ -n "$standing_made" ]; then
+    # It was there when the client chose it, and may come again: a container's, another tunnel's.
+    absent="$absent $1"
+  else
+    fail no_adapter "there is no adapter $1"
+  fi
 }
 
 need_accepts() { needs_accepts=yes; }
@@ -69,7 +75,7 @@ check_commit() { # everything that can be known before the first change
 commit() {
   check_commit
   kept=
-  forwards=
+  forwards= absent=
   needs_localnet=
   needs_accepts=
   nft_raw= nft_forward= nft_nat_in= nft_nat_out= nft_guard= tables_4= tables_6=
@@ -106,4 +112,6 @@ commit() {
   standing_made=$standing
   arm
   say ok
+  # Whoever loads rules at the same time may have shut us out again before that was noted.
+  [ -z "$needs_accepts" ] || each_closed note_shut
 }

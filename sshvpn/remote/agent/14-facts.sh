@@ -28,7 +28,8 @@ say_addresses() {
 
 say_routes() { # FAMILY: where packets go; not what is the machine's own, and not without end
   {
-    ip "-$1" route show table all || ip "-$1" route show
+    # On one line with all its next hops.
+    ip -o "-$1" route show table all || ip -o "-$1" route show
   } | {
     count=0
     while read -r route_line; do
@@ -45,26 +46,24 @@ say_routes() { # FAMILY: where packets go; not what is the machine's own, and no
         ;;
       esac
       prefix=$2
-      via=- out=- table=main
+      via=- out= table=main
       shift 2
       while [ $# -gt 1 ]; do
         case $1 in
         via) via=$2 ;;
-        dev) out=$2 ;;
+        dev) out="$out ${2%%@*}" ;;
         table) table=$2 ;;
         esac
         shift
       done
       set -- "$family"
-      # A line without a prefix is a next hop of the one above.
-      case $prefix in nexthop) continue ;; esac
       [ "$table" != local ] || continue
       count=$((count + 1))
       [ "$count" -le 2000 ] || {
         say "routes-cut $family"
         break
       }
-      say "route $family $kind $prefix $via ${out%%@*} $table"
+      say "route $family $kind $prefix $via $table$out"
     done
   }
 }
@@ -111,21 +110,26 @@ slashed() { # ENTRY of the register: sets path
   unset IFS
 }
 
-say_closed() { # whose chains drop what is forwarded, or published: what accept-chains opens
+# FUNCTION, which is told: whose chains drop what is forwarded, or published, and so what
+# accept-chains opens; opened is how a rule of ours in there looks.
+each_closed() {
   case $rights in none) return ;; esac
   for rules_family in 4 6; do
     find_tables "$rules_family"
     for program in $programs; do
       closed_chains "$("$program-save")"
-      [ -z "$forward_chain" ] || say "closed $rules_family $program $forward_chain"
-      [ -z "$input_chain" ] || say "closed $rules_family $program $input_chain"
+      for chain in $forward_chain $input_chain; do
+        opened="-A $chain .*sshvpn_$label"
+        "$1" "closed $rules_family $program $chain"
+      done
     done
   done
   foreign_chains
   IFS=$nl
   for rule in $closed; do
     unset IFS
-    say "closed 46 nft $rule"
+    opened="^${rule% *} "
+    "$1" "closed 46 nft $rule"
     IFS=$nl
   done
   unset IFS
@@ -147,6 +151,6 @@ hello() {
   say_routes 6
   say_adapters
   say_before
-  say_closed
+  each_closed say
   say ready
 }

@@ -13,12 +13,17 @@ tell_change() { # the client says what it wants again, once for each change
   say changed
 }
 
+note_shut() { # a closed chain: the next look shall take it for a change if no rule of ours opens it
+  printf '%s\n' "$filter$nl$ours" | grep -qe "$opened" || standing_made=shut
+}
+
 note_standing() { # sets standing
   standing=$(
     list_addresses
     list_own_rules
     list_tables
     list_settings
+    list_absent
   )
 }
 
@@ -36,13 +41,14 @@ list_own_rules() { # of nft: our table, the chains that are closed, and our rule
   nft -s list table inet "sshvpn_$label"
   find_closed "$(nft list chains)"
   printf '%s' "$closed$closed_tables"
-  # A rule that iptables made shows no comment here, but the device, which nobody else has.
-  list_closed | grep -F "\"$device\""
+  # A rule that iptables made shows no comment here, but the device, which nobody else has. The
+  # others close a chain.
+  list_closed | grep -E "\"$device\"|policy drop;|^[[:space:]]*counter (drop|reject)"
 }
 
-list_closed() { # the rules of the closed chains; asked for together, nft 1.0.6 finds none
+list_closed() { # the rules of these chains; asked for together, nft 1.0.6 finds none
   IFS=$nl
-  for closed_chain in $closed$closed_tables; do
+  for closed_chain in $closed$closed_tables$built_in; do
     unset IFS
     # shellcheck disable=SC2086 # split on purpose
     set -- $closed_chain
@@ -60,11 +66,15 @@ list_tables() { # of iptables, where its rules are not nft's
       ! has "$save-legacy-save" || save=$save-legacy
       "$save-save"
     fi
-  done | sed -n -e "/sshvpn_$label/p" -e '/^:FORWARD /s/\[.*//p' -e '/^:INPUT /s/\[.*//p' \
-    -e '/^:DOCKER-USER /s/\[.*//p'
+  done | sed -n -E -e "/sshvpn_$label/p" -e '/^:(FORWARD|INPUT|DOCKER-USER) /s/\[.*//p' \
+    -e "/^-A (FORWARD|INPUT)$closing/p"
 }
 
-list_settings() {
+list_settings() { # and whether others let all adapters forward, which plan_forward goes by
+  for family in ${forwards:+4 6}; do
+    value_of "net/ipv$family/conf/all/forwarding"
+    printf '%s\n' "$value"
+  done
   IFS=$nl
   for journal_line in $journal; do
     case $journal_line in setting\ *)
@@ -74,4 +84,11 @@ list_settings() {
     esac
   done
   unset IFS
+}
+
+list_absent() { # the adapters that forward when they come again
+  for adapter in $absent; do
+    index_of "$adapter"
+    printf '%s\n' "$adapter $index"
+  done
 }

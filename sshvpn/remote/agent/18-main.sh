@@ -7,7 +7,7 @@ main() { # LENGTH NONCE MODE LABEL LEASE [DEVICE, or TUNNEL USER UID CONNECTION 
   shift 5
   state=$base/labels/$label
   watch= held= session= end_session= problems= wanted= journal=$nl kept= rights_code= rights_reason=
-  firewall=none standing_made=
+  firewall=none standing_made= absent= lent=
   set -f
   umask 077
   # What a tool has to say is in our own lines, not between those of ssh.
@@ -57,7 +57,7 @@ serve() {
   fi
   case $mode in
   prepare) prepare ;;
-  stream | streams) [ -n "$device" ] || make_device ;;
+  stream | streams) if [ -n "$device" ]; then lent=yes; else make_device; fi ;;
   esac
   if [ -n "$device" ]; then
     index_of "$device"
@@ -94,6 +94,7 @@ serve() {
 # The connection was lost, and a client that lives is back in a moment, a few tries later at
 # most. All goes at once but the rules, which stand for three seconds: see take_over.
 linger() {
+  give_back
   is_holder || return 0
   trap 'exit 0' TERM HUP INT
   disarm

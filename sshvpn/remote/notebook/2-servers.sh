@@ -47,6 +47,11 @@ tell() { # FILE: of the server that was examined
   fi
   say "server $pid $origin $log"
   while IFS= read -r line || [ -n "$line" ]; do say "json $line"; done <"$1"
+  # It tells its directory as it was typed, which may lead over a symbolic link.
+  root=$(sed -n -e 's/^ *"root_dir": *"\(.*\)",*$/\1/p' -e 's/^ *"notebook_dir": *"\(.*\)",*$/\1/p' "$1")
+  case $root in
+  /*) ! real=$(cd "$root" && pwd -P) || [ "$real" = "$root" ] || say "real $real" ;;
+  esac 2>/dev/null
   say "end"
 }
 
@@ -74,5 +79,6 @@ look() {
   here=${here%"$nl".}
   say "directory $here"
   each_server tell
-  say ready
+  [ ! -r /proc/sys/kernel/random/boot_id ] || read -r boot </proc/sys/kernel/random/boot_id
+  say "ready $boot"
 }

@@ -64,6 +64,7 @@ start() {
   unset LC_ALL
   export SSHVPN_STARTER="$me" SSHVPN_STAGE="$text" SSHVPN_NONCE="$nonce" SSHVPN_STATE="$state" SSHVPN_HERE="$here"
   export SSHVPN_DIRECTORY="$directory" SSHVPN_WAY="$way" SSHVPN_WORDS="$words" SSHVPN_SHARED="$shared"
+  export SSHVPN_WITHIN="$within"
   : "${SHELL:=/bin/sh}"
   export SHELL
   login_shell -l

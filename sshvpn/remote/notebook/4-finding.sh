@@ -55,6 +55,7 @@ stage() {
   read -r starter <"$work/starter" && [ "$starter" = "$SSHVPN_STARTER" ] || exit 1
   : >"$work/begun"
   way=$SSHVPN_WAY here=$SSHVPN_HERE directory=$SSHVPN_DIRECTORY shared=$SSHVPN_SHARED
+  within=$SSHVPN_WITHIN
   IFS=$nl
   set -f
   # shellcheck disable=SC2086 # split on purpose
@@ -62,7 +63,7 @@ stage() {
   set +f
   unset IFS
   unset SSHVPN_STARTER SSHVPN_STAGE SSHVPN_NONCE SSHVPN_STATE SSHVPN_HERE SSHVPN_DIRECTORY SSHVPN_WAY
-  unset SSHVPN_WORDS SSHVPN_SHARED
+  unset SSHVPN_WORDS SSHVPN_SHARED SSHVPN_WITHIN
   case $way in
   command) command -v "$1" >/dev/null || fail "no_command $1" ;;
   python)

@@ -2,6 +2,7 @@
 # Starting it so that it outlives the login, and waiting until it listens.
 
 launch() { # WORD...: with the options that are ours
+  named="$*"
   kind=home
   classic= # Notebook 6 has the options by other names
   for word; do
@@ -17,7 +18,7 @@ launch() { # WORD...: with the options that are ours
     [ -z "$classic" ] || set -- "$@" --NotebookApp.allow_remote_access=True
   fi
   [ "$user" != 0 ] || set -- "$@" --allow-root
-  if command -v setsid >/dev/null; then set -- setsid "$@"; fi
+  if own_session=$(command -v setsid); then set -- setsid "$@"; fi
   choose_scope
   [ -z "$scope" ] || set -- systemd-run --user --scope --quiet --collect -- "$@"
   log=$state/$$.log
@@ -29,12 +30,20 @@ launch() { # WORD...: with the options that are ours
   server=$!
   say "launched $log"
   ticks=0
+  limit=$within
+  see_time
+  began=$now
   while ! find_started; do
     ticks=$((ticks + 1))
     if ! is_alive "$server"; then
       nap
       find_started && break
-      last_words
+      last_words died
+      exit 1
+    fi
+    if is_overdue; then
+      end_started
+      last_words silent
       exit 1
     fi
     nap
@@ -45,6 +54,41 @@ launch() { # WORD...: with the options that are ours
   hide "$found"
   tell "$found"
 }
+
+see_time() { # sets now, in seconds; where the system does not tell, by the naps
+  IFS='. ' read -r now rest </proc/uptime || now=$((ticks / 20))
+} 2>/dev/null
+
+# Who asked waits no longer than that, and others not while this goes on. A Jupyter that is slow (a
+# network file system, packages that come first) goes on, and is found the next time.
+is_overdue() {
+  see_time
+  [ "$((now - began))" -ge "$limit" ] || return 1
+  [ "$limit" -lt 600 ] && is_jupyter || return 0
+  limit=600
+  return 1
+}
+
+is_jupyter() { # whether what was started is called so, or what that has started
+  case $named in *jupyter* | *notebook*) return 0 ;; esac
+  for file in $(grep -ls jupyter /proc/[0-9]*/cmdline); do
+    file=${file%/cmdline}
+    ! start_of "${file#/proc/}" || [ "$sid" != "$server" ] || return 0
+  done
+  return 1
+}
+
+end_started() { # with all that it has started itself
+  for signal in TERM KILL; do
+    kill "-$signal" ${own_session:+"-$server"} || kill "-$signal" "$server"
+    tries=100
+    while is_alive "$server" && [ "$tries" -gt 0 ]; do
+      nap
+      tries=$((tries - 1))
+    done
+    is_alive "$server" || return 0
+  done
+} 2>/dev/null
 
 # Jupyter writes a page with the token for a browser there, whether it opens one or not, right
 # after the other file; only the directory keeps others from it, and from Notebook 6's both.
@@ -117,9 +161,9 @@ note_runtime() { # DIR: where a login that is none would not look
     grep -qsxF "$1" "$state/runtime" || printf '%s\n' "$1" >>"$state/runtime"
 }
 
-last_words() {
+last_words() { # CODE
   tail -n 40 "$log" | while IFS= read -r line || [ -n "$line" ]; do say "log $line"; done
-  say "error died $log"
+  say "error $1 $log"
 }
 
 tidy() { # what is left of servers that are gone

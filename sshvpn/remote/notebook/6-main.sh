@@ -20,7 +20,7 @@ if [ -n "${SSHVPN_STAGE:-}" ]; then
   exit
 fi
 text=$s
-directory='' words='' way=auto token='' shared=no ending=''
+directory='' words='' way=auto token='' shared=no within=100 ending='' boot=''
 say "hello 1 $HOME"
 while IFS= read -r line; do
   value=${line#* }
@@ -32,6 +32,7 @@ while IFS= read -r line; do
   words) words= ;;
   shared) shared=yes ;;
   unshared) shared=no ;;
+  'within '*) within=$value ;;
   'pid '*) ending="$ending $value" ;;
   look) look ;;
   start) start ;;

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 from sshvpn.model import InterfaceAddress, LanNetwork
 from sshvpn.system.network import neighbours
 from sshvpn.system.network.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
-from sshvpn.system.network.monitor import changes, rtnetlink
+from sshvpn.system.network.concern import concerns_routing
+from sshvpn.system.network.device_counters import device_counters
+from sshvpn.system.network.monitor import changes, name_of, rtnetlink
 
 T = TypeVar("T")
 
@@ -34,8 +36,6 @@ _CHANGES = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _COALESCE_S = 0.1
 
 _MAIN_TABLE = 254
-_SENT_BYTES = 8
-"""The place of the bytes sent in a line of ``/proc/net/dev``."""
 _RESOLVE_WITHIN_S = 1.0
 _RESOLVE_EVERY_S = 0.02
 
@@ -86,29 +86,28 @@ class SystemInterfaces:
         return LanNetwork(address.interface, address.network, mac)
 
     def counters(self, interface: str) -> tuple[int, int] | None:
-        """Return the bytes received and sent (proc(5), net/dev), None where it is not there."""
-        # Of the thread, not the process: threads may be in network namespaces of their own.
-        for line in Path("/proc/thread-self/net/dev").read_text("ascii").splitlines():
-            name, colon, numbers = line.partition(":")
-            if colon and name.strip() == interface:
-                words = numbers.split()
-                return int(words[0]), int(words[_SENT_BYTES])
-        return None
+        """Return the bytes received and sent, None where it is not there."""
+        return device_counters(interface)
 
     def ipv4_router(self, interface: str) -> str | None:
         """Return the router of the adapter's IPv4 default route, None where there is none."""
         router = _beside_the_loop(lambda: _router(interface))
         return None if router is None or ":" in router else router
 
-    async def changes(self) -> AsyncGenerator[None, None]:
+    async def changes(self, unit: int | None = None) -> AsyncGenerator[None, None]:
         """Yield once at the start, and after every change of a link, an address or a route.
 
-        The first one lets whoever follows look again: nothing is missed between the last look
-        and the beginning. Changes within a tenth of a second are one; what the kernel had to
-        drop (ENOBUFS) counts as a change.
+        With a tunnel's ``unit`` not after those of other tunnels' devices alone. The first one lets
+        whoever follows look again: nothing is missed between the last look and the beginning.
+        Changes within a tenth of a second are one; what the kernel had to drop (ENOBUFS) counts
+        as a change.
         """
+
+        def heed(data: bytes) -> bool:
+            return unit is None or concerns_routing(data, unit, name_of)
+
         with rtnetlink(_CHANGES) as monitor:
-            async for _ in changes([monitor], _COALESCE_S):
+            async for _ in changes({monitor: heed}, _COALESCE_S):
                 yield None
 
 
@@ -134,13 +133,22 @@ def _addresses_of(
     interface: str, found: Mapping[int, Sequence[Mapping[str, str]]]
 ) -> Iterator[InterfaceAddress]:
     index = _index_of(interface)
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for entry in found.get(family, ()):
-            address = entry.get("addr", "").partition("%")[0]
-            if not address or ipaddress.ip_address(address).is_link_local:
-                continue
-            length = prefix_length(entry.get("netmask"), is_ipv6=family == socket.AF_INET6)
-            yield InterfaceAddress(interface, address, length, index)
+    told = [
+        (address, prefix_length(entry.get("netmask"), is_ipv6=family == socket.AF_INET6))
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for entry in found.get(family, ())
+        if (address := entry.get("addr", "").partition("%")[0])
+    ]
+    networks = [ipaddress.ip_network(f"{at}/{length}", strict=False) for at, length in told]
+    for address, length in told:
+        plain = ipaddress.ip_address(address)
+        if plain.is_link_local:
+            continue
+        lengths = [length]
+        if plain.version == 6 and length == plain.max_prefixlen:  # noqa: PLR2004 (the family)
+            # DHCPv6 gives an address and no network (RFC 8415): that is another address's.
+            lengths = [network.prefixlen for network in networks if plain in network]
+        yield InterfaceAddress(interface, address, min(lengths), index)
 
 
 def _index_of(interface: str) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import select
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 
 def rtnetlink(groups: int) -> socket.socket:
@@ -21,8 +21,20 @@ def rtnetlink(groups: int) -> socket.socket:
     return monitor
 
 
+_DROPPED = b"?"
+"""In place of messages that the kernel had no room for: no message, and so of anybody's."""
+
+Heed = Callable[[bytes], bool]
+"""Whether what was read of a socket is a change that is waited for."""
+
+
+def any_change(_: bytes) -> bool:
+    """Heed all of it."""
+    return True
+
+
 async def changes(
-    monitors: Sequence[socket.socket], coalesce_s: float
+    monitors: Mapping[socket.socket, Heed], coalesce_s: float
 ) -> AsyncGenerator[None, None]:
     """Yield once at the start, and after every change; those within ``coalesce_s`` are one.
 
@@ -30,16 +42,17 @@ async def changes(
     the beginning. What the kernel had to drop (ENOBUFS) counts as a change. The sockets do not
     block.
     """
+    yield None
     while True:
-        yield None
         await _readable(monitors)
         await asyncio.sleep(coalesce_s)
-        for monitor in monitors:
-            while _has_read(monitor):
-                pass
+        # All are read to their end, also behind a change that counts.
+        found = [_has_change(monitor, heed) for monitor, heed in monitors.items()]
+        if any(found):
+            yield None
 
 
-async def _readable(monitors: Sequence[socket.socket]) -> None:
+async def _readable(monitors: Collection[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     for monitor in monitors:
@@ -51,16 +64,31 @@ async def _readable(monitors: Sequence[socket.socket]) -> None:
             loop.remove_reader(monitor)
 
 
-def _has_read(sock: socket.socket) -> bool:
-    """Read one message; what it says does not matter."""
+def _has_change(sock: socket.socket, heed: Heed) -> bool:
+    """Read all that waits; return whether any of it counts."""
+    found = False
+    while data := _received(sock):
+        found = found or heed(data)
+    return found
+
+
+def _received(sock: socket.socket) -> bytes:
     try:
-        sock.recv(1 << 16)
+        return sock.recv(1 << 16)
     except BlockingIOError:
-        return False
+        return b""
     except OSError as error:
         if error.errno != errno.ENOBUFS:
             raise
-    return True
+        return _DROPPED
+
+
+def name_of(index: int) -> str | None:
+    """Return the adapter of that number, None where there is none (any more)."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return None
 
 
 class HangUp:

@@ -20,6 +20,7 @@ from sshvpn.system.network.round_trip import Target, round_trip_s
 
 _RESOLVED_WITHIN_S = 3.5
 """Three solicitations, a second apart (mcast_solicit, retrans_time_ms of arp(7)), and some."""
+_QUIET_S = 0.3
 _CONFIRMED_WITHIN_S = 5.0 + _RESOLVED_WITHIN_S
 """The kernel uses an old entry for delay_first_probe_time before it asks that machine again."""
 _ANSWERS_WITHIN_S = 1.0
@@ -31,14 +32,18 @@ _TCP_LISTEN = 0x0A
 class SystemProber:
     """The real :class:`sshvpn.boundary.Prober`. Holds nothing open between calls."""
 
-    async def round_trip_s(self, address: str, source: str, timeout_s: float) -> float | None:
+    async def round_trip_s(
+        self, address: str, source: str, timeout_s: float, *, is_sparing: bool = False
+    ) -> float | None:
         """Return how long ``address`` took to answer a packet from ``source``; None: it did not.
 
         Any answer counts, a refusal too, but not what another host says of it. None before the
         time is over where no answer can come: no route, no such ``source``, unreachable.
-        Cancelled: nothing is left.
+        ``is_sparing``: with one packet where that does, which may take a quarter of a second more
+        where it does not. Cancelled: nothing is left.
         """
-        return await round_trip_s(Target(address, source=source), timeout_s)
+        target = Target(address, source=source, is_sparing=is_sparing)
+        return await round_trip_s(target, timeout_s)
 
     def check_free(self, address: str, port: int) -> None:
         """Raise TakenError where something listens on that TCP port of this machine.
@@ -55,8 +60,15 @@ class SystemProber:
                     f"choose another port, or see who has it: ss -ltnp sport = :{port}",
                 ) from None
 
-    async def holder_of(self, interface: str, address: str) -> str | None:
+    def check_may_listen(self, address: str, port: int) -> None:
+        """Raise what keeps this user from listening there; see boundary.Prober."""
+        probe(TcpEndpoint(address, port))
+
+    async def holder_of(self, interface: str, address: str, quiet: asyncio.Event) -> str | None:
         """Return the MAC of who has ``address`` at ``interface`` (ARP, NDP), None if nobody.
+
+        ``quiet`` is set when the first solicitation has had no answer for 0.3 s: a wire, or a
+        radio that is awake, takes a tenth of that. It is not where there is an old entry.
 
         The kernel resolves it, and leaves an entry in its table, FAILED where nobody answered:
         only the privileged can remove one (RTM_DELNEIGH), and nothing comes of it. Where nobody
@@ -81,7 +93,12 @@ class SystemProber:
         started = time.monotonic()
         entry = await asyncio.to_thread(_entry, index, wanted)
         if entry is not None and entry.is_incomplete:
-            return await _resolved(index, wanted, started + _RESOLVED_WITHIN_S, is_new=True)
+            calm = asyncio.get_running_loop().call_later(_QUIET_S, quiet.set)
+            try:
+                deadline = started + _RESOLVED_WITHIN_S
+                return await _resolved(index, wanted, deadline, is_new=True)
+            finally:
+                calm.cancel()
         if entry is not None and entry.is_confirmed:
             return entry.mac
         # Old, or there is none: a firewall of this machine may have kept the datagram back.

@@ -8,8 +8,9 @@
                                 ICMP error, from anybody else     no answer can come to this one
 
 The echo goes over a ping socket (icmp(7)), where net.ipv4.ping_group_range lets this user have
-one; the SYN to a port that is most likely closed. All are heard until the first answer. An RST
-does not tell who sent it: a firewall that forges one is taken for the address itself.
+one; the SYN to a port that is most likely closed, at once, or only where the echo is not answered.
+All are heard until the first answer. An RST does not tell who sent it: a firewall that forges one
+is taken for the address itself.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sshvpn.system.network.neighbours import DISCARD, keep_to_link
+from sshvpn.waiting import within
 
+_SPARED_S = 0.25
+"""After this without an echo a SYN follows, where that is spared."""
 _EVERY_S = 1.0
 """As ping(8) does. A SYN is sent again by the kernel after as long (RFC 6298, 2.1)."""
+_NEVER = float("inf")
 _PAYLOAD = bytes(56)
 """As long as that of ping(8), so that both measure the same."""
 
@@ -49,11 +54,15 @@ _ROOM = 512
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Who is asked, and how: from the address ``source``, or by the adapter's own link alone."""
+    """Who is asked, and how: from the address ``source``, or by the adapter's own link alone.
+
+    ``is_sparing``: a SYN is sent only where an echo has not been enough.
+    """
 
     address: str
     source: str | None = None
     interface: str | None = None
+    is_sparing: bool = False
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -206,34 +215,43 @@ class _Race:
 
     async def run(self, timeout_s: float) -> float | None:
         now = time.monotonic()
-        deadline, next_round = now + timeout_s, now
+        deadline, next_round, syn_at = now + timeout_s, now, _NEVER
         while now < deadline:
             if now >= next_round:
                 if self._late is not None:
                     break
-                self._send()
+                has_echo = self._send(_Echo)
                 next_round = now + _EVERY_S
+                syn_at = now + _SPARED_S if has_echo and self._target.is_sparing else now
+            if now >= syn_at:
+                self._send(_Syn)
+                syn_at = _NEVER
             self._has_news.clear()
             answered = self._read()
             if answered is not None:
                 return answered
-            if not self._tries:
+            if self._tries:
+                with suppress(asyncio.TimeoutError):
+                    wait_s = min(deadline, next_round, syn_at) - time.monotonic()
+                    await within(max(wait_s, 0.0), self._has_news.wait())
+            elif syn_at < _NEVER:
+                syn_at = now
+            else:
                 break
-            with suppress(asyncio.TimeoutError):
-                wait_s = min(deadline, next_round) - time.monotonic()
-                await asyncio.wait_for(self._has_news.wait(), max(wait_s, 0.0))
             now = time.monotonic()
         return self._late
 
-    def _send(self) -> None:
+    def _send(self, kind: type[_Try]) -> bool:
+        """Send one packet; whether it is on its way."""
         loop = asyncio.get_running_loop()
-        for kind in (_Echo, _Syn):
-            with suppress(OSError):  # no ping sockets for this user, or not our address
-                one = kind(self._target)
-                self._tries.append(one)
-                add = loop.add_writer if kind is _Syn else loop.add_reader
-                one.send()
-                add(one.sock, self._has_news.set)
+        with suppress(OSError):  # no ping sockets for this user, or not our address
+            one = kind(self._target)
+            self._tries.append(one)
+            add = loop.add_writer if kind is _Syn else loop.add_reader
+            one.send()
+            add(one.sock, self._has_news.set)
+            return not one.is_over
+        return False
 
     def _read(self) -> float | None:
         """Return the time to an answer; what is over is let go."""

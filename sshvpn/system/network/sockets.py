@@ -5,20 +5,25 @@ outside here. A borrowed socket is given back at once: while a duplicate is open
 its process would not end the connection.
 
 Needs ptrace rights over the process (a parent over its child under Yama, ptrace(2)) and Linux
-5.6. Where the kernel says no, the functions here find nothing; they never raise OSError.
+5.6. Where the kernel says no, the functions here find nothing; they never raise OSError. What we
+have connected ourselves needs none of that (:class:`OwnSocket`).
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import struct
+import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from sshvpn.model import TcpCounters
+from sshvpn.system.network.tcp_timer import REPEATS, timer_of
 
 T = TypeVar("T")
 
@@ -27,6 +32,9 @@ _SYS_PIDFD_GETFD = 438
 
 _TCP_ESTABLISHED = 1
 _TCP_INFO_STATE = 0
+_TCP_INFO_BACKOFF, _TCP_INFO_RTO, _TCP_INFO_LAST_SENT = 4, 8, 44
+"""Where tcpi_backoff (repeats in vain), tcpi_rto (microseconds) and tcpi_last_data_sent
+(milliseconds ago, repeats included) stand in it."""
 _TCP_INFO_LAST_DATA_RECEIVED, _TCP_INFO_LAST_ACK_RECEIVED = 52, 56
 """Where tcpi_last_data_recv and tcpi_last_ack_recv stand there: milliseconds ago."""
 _TCP_INFO_RTT = 68
@@ -34,18 +42,6 @@ _TCP_INFO_RTT = 68
 _TCP_INFO_BYTES = 120
 """Where tcpi_bytes_acked and tcpi_bytes_received stand in struct tcp_info (linux/tcp.h)."""
 _TCP_INFO_LENGTH = 136
-
-
-@dataclass(frozen=True, slots=True)
-class TcpCounters:
-    """What one TCP connection has carried: bytes received, and bytes that the peer has.
-
-    ``rtt_s`` is its smoothed round trip (RFC 6298), None before the first one.
-    """
-
-    rx_bytes: int
-    tx_bytes: int
-    rtt_s: float | None
 
 
 class ProcessSockets:
@@ -83,9 +79,7 @@ class ProcessSockets:
         None where there is no such descriptor (any more), where it is no TCP socket, and where
         the kernel does not allow it.
         """
-        if self._pidfd < 0:
-            return None
-        duplicate = _pidfd_getfd(self._pidfd, descriptor)
+        duplicate = self._duplicate(descriptor)
         if duplicate is None:
             return None
         try:
@@ -98,6 +92,16 @@ class ProcessSockets:
         sock.close()
         return None
 
+    def lends(self, descriptor: int) -> bool:
+        """Whether the kernel hands out that descriptor, whatever it is."""
+        duplicate = self._duplicate(descriptor)
+        if duplicate is not None:
+            os.close(duplicate)
+        return duplicate is not None
+
+    def _duplicate(self, descriptor: int) -> int | None:
+        return _pidfd_getfd(self._pidfd, descriptor) if self._pidfd >= 0 else None
+
     def borrow_all(self) -> Iterator[tuple[int, socket.socket]]:
         """Yield each TCP socket with its number, lowest first; it is closed at the next one."""
         for descriptor in self.descriptors():
@@ -105,6 +109,21 @@ class ProcessSockets:
             if sock is not None:
                 with closing(sock):
                     yield descriptor, sock
+
+
+@functools.cache
+def may_borrow() -> bool:
+    """Whether the kernel lets us at the sockets of our children; asked once.
+
+    One that is started for this alone is tried, which takes some milliseconds: whoever says no
+    (Yama, a filter of system calls, an old kernel) has said so then.
+    """
+    words = ("/bin/sh", "-c", "read _")  # waits until its input ends, with this
+    with (
+        subprocess.Popen(words, stdin=subprocess.PIPE) as child,
+        closing(ProcessSockets(child.pid)) as process,
+    ):
+        return process.lends(0)
 
 
 class TransportSocket:
@@ -170,12 +189,66 @@ class TransportSocket:
         self._process.close()
 
 
+class OwnSocket(TransportSocket):
+    """The same of a connection that we have made, and whose socket we keep beside ssh.
+
+    Close it at ssh's end: until then the connection stands.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    @contextmanager
+    def borrowed(self) -> Iterator[socket.socket | None]:
+        """Lend a duplicate of the socket, for a moment: None once it is closed."""
+        if self._sock.fileno() < 0:
+            yield None
+            return
+        with self._sock.dup() as sock:
+            yield sock
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._sock.close()
+
+
 def counters_of(sock: socket.socket) -> TcpCounters:
     """Return what the TCP connection ``sock`` has carried (tcp(7), TCP_INFO). Raises OSError."""
     info = _tcp_info(sock)
     acked, received = struct.unpack_from("=QQ", info, _TCP_INFO_BYTES)
     (rtt_us,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
-    return TcpCounters(rx_bytes=received, tx_bytes=acked, rtt_s=rtt_us / 1e6 if rtt_us else None)
+    (data_ms,) = struct.unpack_from("=I", info, _TCP_INFO_LAST_DATA_RECEIVED)
+    left_s, unanswered_s = _repeats(sock, info)
+    return TcpCounters(
+        rx_bytes=received,
+        tx_bytes=acked,
+        rtt_s=rtt_us / 1e6 if rtt_us else None,
+        repeats_in_s=left_s,
+        silent_s=data_ms / 1e3,
+        unanswered_s=unanswered_s,
+    )
+
+
+def _repeats(sock: socket.socket, info: bytes) -> tuple[float, float]:
+    """Return in how long it repeats itself, and for how long it has done so, in seconds.
+
+    Not counted is the probe of a lost tail, which goes before (RFC 8985, 7.2).
+    """
+    doubled = info[_TCP_INFO_BACKOFF]
+    if not doubled:
+        return 0.0, 0.0
+    (rto_us,) = struct.unpack_from("=I", info, _TCP_INFO_RTO)
+    rto_s = rto_us / 1e6
+    timer = timer_of(sock)
+    if timer is None:  # as it would be if all could leave this machine
+        (sent_ms,) = struct.unpack_from("=I", info, _TCP_INFO_LAST_SENT)
+        timer = REPEATS, max(0.0, rto_s - sent_ms / 1e3)
+    kind, left_s = timer
+    if kind != REPEATS:
+        return 0.0, 0.0
+    # Each of the waits before this one was half as long as the next (RFC 6298, 5.5).
+    waited_s = rto_s * (1 - 0.5**doubled)
+    return left_s, waited_s + max(0.0, rto_s - left_s)
 
 
 def silence_of(sock: socket.socket) -> float:

@@ -14,7 +14,6 @@ import logging
 import random
 import socket
 import struct
-import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from sshvpn.model import Destination, SshOptions
 from sshvpn.system.network.interfaces import SystemInterfaces
 from sshvpn.system.sleep import awakenings
 from sshvpn.system.ssh.config import resolve
-from sshvpn.system.ssh.peers import FirstHop, first_hop
+from sshvpn.system.ssh.peers import RESOLVE_WAIT_S, FirstHop, ask_resolver, first_hop
+from sshvpn.waiting import within
 
 log = logging.getLogger("sshvpn.way")
 
@@ -32,10 +32,10 @@ KNOCK_EVERY_S = 0.5
 KNOCK_TIMEOUT_S = 3.0
 """How long the answer to one SYN is waited for, while others follow: longer than it takes by
 satellite, or on a full link."""
+_REPEATED_AFTER_S = 1.0
+"""When the kernel sends a SYN again, or its answer, that nobody has answered (RFC 6298, 2.1)."""
 RESOLVE_AGAIN_S = 5.0
 """How old an address may be before its name is asked for again."""
-_RESOLVE_WAIT_S = 1.0
-"""How long a name is waited for, where an address is known from before."""
 _SETTLED_AFTER_S = 0.5
 """How long an adapter may be without its address: one that is renewed goes and comes."""
 
@@ -87,12 +87,12 @@ class SystemWay:
                 if self.is_gone():
                     await asyncio.sleep(_SETTLED_AFTER_S)
                 now = self._leads()
-                is_another = now != before and any(lead.is_usable for lead in now)
+                moved = is_another(before, now)
                 before = now
                 if slept.is_set():
                     slept.clear()
                     log.info("the machine has slept")
-                elif not is_another:
+                elif not moved:
                     continue
                 yield None
         finally:
@@ -127,46 +127,50 @@ class SystemWay:
     async def wait_open(self) -> bool:
         """Return True once connections are taken that were not taken before.
 
-        False where they are taken at once, and where it cannot be told.
+        False where the first knock is answered, however late, and where it cannot be told. One that
+        is lost by chance is taken for silence.
         """
         hop = await self._hop()
         if hop is None:
             return False
         # Many gateways may have lost one server in the same instant.
         await asyncio.sleep(KNOCK_EVERY_S * random.random())  # noqa: S311
-        if await self._knock(hop, KNOCK_EVERY_S):
-            return False
-        knocks: set[asyncio.Task[bool]] = set()
+        # A name that is still being resolved must not send it off together with the next one.
+        addresses = await self._resolve(hop)
+        started = time.monotonic()
+        first = asyncio.create_task(_is_any_open(addresses, hop.port, KNOCK_TIMEOUT_S))
+        knocks = {first}
         try:
             while True:
-                knocks.add(asyncio.create_task(self._knock(hop, KNOCK_TIMEOUT_S)))
                 next_at = time.monotonic() + KNOCK_EVERY_S
                 while (left_s := next_at - time.monotonic()) > 0 and knocks:
                     done, knocks = await asyncio.wait(
                         knocks, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
                     )
+                    if first in done and first.result():
+                        return await self._is_quicker(hop, time.monotonic() - started)
                     if any(knock.result() for knock in done):
                         return True
                 await asyncio.sleep(max(0.0, next_at - time.monotonic()))
+                knocks.add(asyncio.create_task(self._knock(hop, KNOCK_TIMEOUT_S)))
         finally:
             for knock in knocks:
                 knock.cancel()
             await asyncio.gather(*knocks, return_exceptions=True)
 
+    async def _is_quicker(self, hop: FirstHop, took_s: float) -> bool:
+        """Whether a knock is answered much sooner than the first one, which ``took_s``.
+
+        Then the first was answered when a SYN had been repeated, ours or the server's, and the way
+        was silent before.
+        """
+        if took_s < _REPEATED_AFTER_S:
+            return False
+        return await self._knock(hop, took_s - _REPEATED_AFTER_S / 2)
+
     async def _knock(self, hop: FirstHop, timeout_s: float) -> bool:
         """Whether one of the hop's addresses takes a connection within ``timeout_s``."""
-        addresses = await self._resolve(hop)
-        knocks = {asyncio.create_task(_is_open(one, hop.port, timeout_s)) for one in addresses}
-        try:
-            while knocks:
-                done, knocks = await asyncio.wait(knocks, return_when=asyncio.FIRST_COMPLETED)
-                if any(knock.result() for knock in done):
-                    return True
-            return False
-        finally:
-            for knock in knocks:
-                knock.cancel()
-            await asyncio.gather(*knocks, return_exceptions=True)
+        return await _is_any_open(await self._resolve(hop), hop.port, timeout_s)
 
     # Where it is ------------------------------------------------------------------------
 
@@ -183,9 +187,9 @@ class SystemWay:
     async def _resolve(self, hop: FirstHop) -> tuple[str, ...]:
         """Return the addresses of ``hop``, those of before where the resolver is not there."""
         if self._resolving is None and time.monotonic() - self._resolved_at >= RESOLVE_AGAIN_S:
-            self._resolving = _ask_resolver(hop)
+            self._resolving = ask_resolver(hop)
         if self._resolving is not None:
-            await asyncio.wait({self._resolving}, timeout=_RESOLVE_WAIT_S)
+            await asyncio.wait({self._resolving}, timeout=RESOLVE_WAIT_S)
         if self._resolving is not None and self._resolving.done():
             self._addresses = self._resolving.result() or self._addresses
             self._resolving, self._resolved_at = None, time.monotonic()
@@ -198,30 +202,18 @@ async def _note(changes: AsyncIterator[object], *events: asyncio.Event) -> None:
             event.set()
 
 
-def _ask_resolver(hop: FirstHop) -> asyncio.Future[tuple[str, ...]]:
-    """Return the addresses of ``hop`` when they are known; none where they cannot be told.
-
-    In a thread that nobody waits for: a resolver may take half a minute to give up, and this
-    process may want to end before.
-    """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[tuple[str, ...]] = loop.create_future()
-
-    def tell(found: tuple[str, ...]) -> None:
-        if not answer.done():
-            answer.set_result(found)
-
-    def ask() -> None:
-        try:
-            entries = socket.getaddrinfo(hop.host, hop.port, hop.family, socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            entries = []
-        found = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, found)
-
-    threading.Thread(target=ask, name="resolver", daemon=True).start()
-    return answer
+async def _is_any_open(addresses: Sequence[str], port: int, timeout_s: float) -> bool:
+    knocks = {asyncio.create_task(_is_open(one, port, timeout_s)) for one in addresses}
+    try:
+        while knocks:
+            done, knocks = await asyncio.wait(knocks, return_when=asyncio.FIRST_COMPLETED)
+            if any(knock.result() for knock in done):
+                return True
+        return False
+    finally:
+        for knock in knocks:
+            knock.cancel()
+        await asyncio.gather(*knocks, return_exceptions=True)
 
 
 async def _is_open(address: str, port: int, timeout_s: float) -> bool:
@@ -229,10 +221,18 @@ async def _is_open(address: str, port: int, timeout_s: float) -> bool:
     loop = asyncio.get_running_loop()
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         try:
-            await asyncio.wait_for(loop.sock_connect(sock, (address, port)), timeout_s)
+            await within(timeout_s, loop.sock_connect(sock, (address, port)))
         except (OSError, asyncio.TimeoutError):
             return False
     return True
+
+
+def is_another(before: Sequence[Lead], now: Sequence[Lead]) -> bool:
+    """Whether something can be sent now, and what was known of before is led to differently."""
+    led = {lead.target: lead for lead in before}
+    return any(lead.is_usable for lead in now) and any(
+        led.get(lead.target, lead) != lead for lead in now
+    )
 
 
 # Of this machine ---------------------------------------------------------------------------

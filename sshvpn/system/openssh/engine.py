@@ -11,13 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sshvpn.boundary import Prompter
-from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
+from sshvpn.errors import (
+    AuthenticationError,
+    HostKeyChangedError,
+    HostKeyUnknownError,
+    SshvpnError,
+    UsageError,
+)
 from sshvpn.model import Endpoint, ForwardProfile, Listener, TcpPath, Traffic, Tuning
 from sshvpn.system.openssh import tcp_path
 from sshvpn.system.openssh.command import MuxCommand
+from sshvpn.system.openssh.handover import Target, ours_for
 from sshvpn.system.openssh.listeners import OpensshListeners
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.openssh.silence import patience_s, wait_silent
@@ -26,6 +34,7 @@ from sshvpn.system.openssh.words import forward_words
 from sshvpn.system.process import find_ssh
 from sshvpn.system.ssh.agent import agent_socket
 from sshvpn.system.ssh.config import Config, resolve
+from sshvpn.system.ssh.last_address import LastAddress
 from sshvpn.system.ssh.login_memory import LoginMemory
 
 _CHANNEL_NEW = re.compile(
@@ -47,6 +56,7 @@ class OpensshEngine:
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
         self._logins = LoginMemory()
+        self._last_address = LastAddress()
         self._remote_sockets: set[str] = set()
         self._far_end = FarEnd()
         self._connections = 0
@@ -63,18 +73,25 @@ class OpensshEngine:
     async def connect(self, profile: ForwardProfile, prompter: Prompter | None) -> Connection:
         """Log in; see boundary.ForwardEngine."""
         config = await resolve(profile.destination, profile.ssh)
+        words = await self._last_address.words(config, profile.destination, profile.ssh)
         # ssh removes its control socket at its end, whoever has made another in its place.
         name = f"mux{self._connections or ''}"
         self._connections += 1
         connection = Connection(self._directory, self._remote_sockets, self._far_end, name)
         try:
-            await connection.log_in(profile, config, prompter)
+            ours = ours_for(config, self._last_address.leads_to)
+            await connection.log_in(profile, config, prompter, words, ours)
         except AuthenticationError as error:
             await connection.close()
-            raise await self._logins.explained(error, prompter) from error
+            told = await self._logins.explained(error, prompter)
+            raise self._last_address.explained(told) from error
+        except (HostKeyChangedError, HostKeyUnknownError) as error:
+            await connection.close()
+            raise self._last_address.explained(error) from error
         except BaseException:
             await connection.close()
             raise
+        self._last_address.note(connection.peer())
         await self._logins.note(agent_socket(config), was_answered=connection.was_answered)
         return connection
 
@@ -105,15 +122,26 @@ class Connection:
         """Whether somebody answered a question of the login."""
         return self._process.was_answered
 
+    def peer(self) -> str | None:
+        """Return the address that ssh is connected to, None where it cannot be told."""
+        return self._process.peer()
+
     async def log_in(
-        self, profile: ForwardProfile, config: Config, prompter: Prompter | None
+        self,
+        profile: ForwardProfile,
+        config: Config,
+        prompter: Prompter | None,
+        address_words: Sequence[str],
+        ours: Target | str,
     ) -> None:
         """Start ssh, and return when its control socket takes commands."""
         self._options = tcp_path.options_for(config)
         words = forward_words(config, self._process.control, may_prompt=prompter is not None)
         self._patience_s = patience_s(config)
         await self._process.log_in(
-            (*words, *profile.ssh.ssh_words, *profile.destination.ssh_words), prompter
+            (*words, *address_words, *profile.ssh.ssh_words, *profile.destination.ssh_words),
+            prompter,
+            ours=ours,
         )
         self._process.settle()
 

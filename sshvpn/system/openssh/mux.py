@@ -14,6 +14,7 @@ from sshvpn.model import Direction, Endpoint, Listener
 from sshvpn.system.openssh.stderr import classify
 from sshvpn.system.openssh.words import forward_word
 from sshvpn.system.process import dies_with_parent, find_ssh
+from sshvpn.waiting import within
 
 _TIMEOUT_S = 30.0
 _REMOVE_TIMEOUT_S = 2.0
@@ -58,7 +59,7 @@ class MuxSession:
     async def end(self) -> None:
         """Wait for its end, and not for long; twice is fine."""
         try:
-            await asyncio.wait_for(self._process.wait(), _END_S)
+            await within(_END_S, self._process.wait())
         except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -141,7 +142,7 @@ class Mux:
             preexec_fn=dies_with_parent(),
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), timeout_s)
+            out, err = await within(timeout_s, process.communicate())
         except (asyncio.TimeoutError, asyncio.CancelledError) as cut:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

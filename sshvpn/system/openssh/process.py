@@ -15,16 +15,19 @@ import signal
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import SshvpnError, printable
-from sshvpn.system.network.sockets import TcpCounters, TransportSocket
+from sshvpn.model import TcpCounters
+from sshvpn.system.network.sockets import OwnSocket, TransportSocket
+from sshvpn.system.openssh.handover import Target, connect, handed_over, shell_environment
 from sshvpn.system.openssh.mux import Mux
 from sshvpn.system.openssh.stderr import classify, is_debug, is_noise
 from sshvpn.system.process import ChildLines, dies_with_parent, find_ssh
 from sshvpn.system.ssh.askpass import AskpassServer
+from sshvpn.waiting import within
 
 log = logging.getLogger("sshvpn.openssh")
 
@@ -42,7 +45,8 @@ class SshProcess:
 
     ``directory`` is a private one for its sockets, and ``name`` that of its control socket
     there; without it a temporary one is made. ``hear`` is given each line of ssh's stderr, in
-    the loop, and returns whether it is dealt with.
+    the loop, and returns whether it is dealt with. ``way`` tells how its TCP connection was made,
+    if there is more to say than that ssh has made it.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class SshProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._transport: TransportSocket | None = None
         self._is_settled = False
+        self.way = ""
 
     # The login --------------------------------------------------------------------------
 
@@ -73,13 +78,14 @@ class SshProcess:
         words: Sequence[str],
         prompter: Prompter | None,
         *,
+        ours: Target | str = "",
         stdin: int = asyncio.subprocess.DEVNULL,
         stdout: int = asyncio.subprocess.DEVNULL,
     ) -> None:
         """Start ``ssh WORDS``, and return when its control socket takes commands.
 
-        ``words`` name that socket (``-S``). Raises what stopped it, with ssh ended; close it
-        nevertheless.
+        ``words`` name that socket (``-S``). ``ours`` is of handover.ours_for(). Raises what stopped
+        it, with ssh ended; close it nevertheless.
         """
         if len(os.fsencode(self.control)) > _LONGEST_CONTROL_PATH:
             raise SshvpnError(
@@ -89,14 +95,39 @@ class SshProcess:
         self.control.unlink(missing_ok=True)
         async with AskpassServer(self.directory / "ask", prompter) as askpass:
             try:
-                self._process = await self._start(words, askpass.environment(), stdin, stdout)
-                self._said.release()
-                await askpass.unless_given_up(self._wait_ready())
+                async with self._connected(ours) as (more_words, more_environment):
+                    environment = {**askpass.environment(), **more_environment}
+                    askpass.peer = self.peer()
+                    # Behind our first words, which tell people what it is, and before the user's.
+                    first = words.index(str(self.control)) + 1
+                    words = (*words[:first], *more_words, *words[first:])
+                    self._process = await self._start(words, environment, stdin, stdout)
+                    self._said.release()
+                    await askpass.unless_given_up(self._wait_ready())
             except BaseException:
                 await self.end()
                 raise
             self.was_answered = askpass.answers > 0
-        self._transport = TransportSocket.of_process(self.pid)
+        if self._transport is None:
+            self._transport = TransportSocket.of_process(self.pid)
+
+    @contextlib.asynccontextmanager
+    async def _connected(
+        self, ours: Target | str
+    ) -> AsyncIterator[tuple[Sequence[str], Mapping[str, str]]]:
+        """Yield words and environment of an ssh that takes our connection; none where it may not.
+
+        The connection is kept, until ssh has ended.
+        """
+        sock = None if isinstance(ours, str) else await connect(ours)
+        if sock is None:
+            self.way = ours if isinstance(ours, str) else ""
+            yield (), {}
+            return
+        self._transport = OwnSocket(sock)
+        self.way = "ssh was handed a TCP connection of ours: the kernel does not let us at its own"
+        with handed_over(self.control.with_suffix(".tcp"), sock) as words:
+            yield words, shell_environment()
 
     async def _start(
         self, words: Sequence[str], environment: Mapping[str, str], stdin: int, stdout: int
@@ -138,7 +169,7 @@ class SshProcess:
         if self._is_settled and (failed := _OPEN_FAILED.search(line)):
             log.warning("a connection was not forwarded: %s (%s)", failed[2], failed[1])
         elif not is_noise(line):
-            log.info("ssh: %s", printable(line))
+            log.info("ssh: %s", printable(line.removeprefix("ssh: ")))
 
     # While it runs ----------------------------------------------------------------------
 
@@ -183,34 +214,41 @@ class SshProcess:
         """Wait for ssh to end, and return why it did."""
         assert self._process is not None  # noqa: S101 (only what was started is waited for)
         exit_status = await self._process.wait()
+        self._let_go()
         await self._said.wait_end(_LAST_WORDS_S)
         return classify(self._lines, exit_status)
 
     # The end ----------------------------------------------------------------------------
 
     async def end(self) -> None:
-        """End ssh and all that it started. Not running: nothing happens."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-            os.killpg(process.pid, signal.SIGCONT)  # one that was stopped would not hear it
-        try:
-            await asyncio.wait_for(process.wait(), _END_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        """End ssh and all that it started, and its connection. Not running: nothing happens."""
+        if self._process is not None and self._process.returncode is None:
+            await _end(self._process)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Let ssh's end be that of its connection, too, which we may hold."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
 
     async def close(self) -> None:
         """End ssh, and let go of all that belongs to it."""
         await self.end()
         self._said.close()
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
         self.control.unlink(missing_ok=True)
         if self._temporary is not None:
             self._temporary.cleanup()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    # With all that it started: an askpass that asks, a proxy, would hold its pipe open.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGCONT)  # one that was stopped would not hear it
+    try:
+        await within(_END_TIMEOUT_S, process.wait())
+    except asyncio.TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()

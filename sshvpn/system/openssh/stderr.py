@@ -36,6 +36,7 @@ _NOISE = re.compile(
     r"|Permission denied, please try again|Killed by signal|Shared connection to|Disconnected from"
     r"|\*\* |Connection to .* closed\.$|Pseudo-terminal|@{20,}|Exit request sent"
     r"|channel \d+: open failed|connect_to |getaddrinfo: (?:0\.0\.0\.0|::): "
+    r"|chan_shutdown_(?:read|write): "
 )
 _DISCONNECT = r"Received disconnect from .*?:\d+: "
 _NOT_FORWARDED = (

@@ -2,7 +2,8 @@
 
 ::
 
-    our end      the socket of ssh, or of its proxy: borrowed from the process (pidfd_getfd(2))
+    our end      the socket of ssh, or of its proxy: borrowed from the process (pidfd_getfd(2));
+                 where the kernel does not allow that, one of ours that was handed to ssh (handover)
     the other    the socket of sshd: by the agent, which must be root there for it
 
 The connection stands already, and nothing but this one socket at each end is touched: no route,
@@ -59,9 +60,13 @@ def user_timeout_s(patience_s: int) -> int:
 async def tune_here(
     process: SshProcess, options: TcpOptions, chooser: Chooser | None
 ) -> tuple[str | None, str]:
-    """Tune our end of ``process``'s connection; return as :func:`tune_socket`."""
+    """Tune our end of ``process``'s connection; return as :func:`tune_socket`.
+
+    How the connection was made is told besides.
+    """
     with process.connection() as sock:
-        return await tune_socket(sock, options, chooser)
+        name, note = await tune_socket(sock, options, chooser)
+    return name, "; ".join(part for part in (note, process.way) if part)
 
 
 async def tune_socket(

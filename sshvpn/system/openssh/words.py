@@ -5,16 +5,21 @@ They go before the user's: the first value of an option wins (ssh_config(5)).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from sshvpn.errors import UsageError
 from sshvpn.model import Endpoint, UnixEndpoint
+from sshvpn.spec import is_plain_socket, quoted
 from sshvpn.system.cpu import has_aes
 from sshvpn.system.ssh.config import Config, is_chosen
 
 ALIVE_INTERVAL_S = 3
 ALIVE_COUNT_MAX = 2
+CONNECT_TIMEOUT_S = 10
 _UNSPECIFIED = {"inet": "0.0.0.0", "inet6": "::"}  # noqa: S104 (of the connection, not a listener)
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9_.:*][A-Za-z0-9_.:%-]*")
 
 
 def forward_words(config: Config, control: Path, *, may_prompt: bool) -> tuple[str, ...]:
@@ -99,12 +104,18 @@ def _good_defaults(config: Config) -> dict[str, str]:
         # Three seconds of silence are asked about; after nine the connection is dead.
         better["ServerAliveInterval"] = str(ALIVE_INTERVAL_S)
         better["ServerAliveCountMax"] = str(ALIVE_COUNT_MAX)
-    if config.get("connecttimeout", ("none",))[0] in ("none", "0"):
-        better["ConnectTimeout"] = "10"
+    if chosen_timeout_s(config) is None:
+        better["ConnectTimeout"] = str(CONNECT_TIMEOUT_S)
     ciphers = config.get("ciphers", ("",))[0]
     if has_aes() and ciphers and not is_chosen(config, "ciphers"):
         better["Ciphers"] = aes_first(ciphers)
     return better
+
+
+def chosen_timeout_s(config: Config) -> int | None:
+    """Return for how long the user waits for a connection, in seconds; None: nothing was said."""
+    value = config.get("connecttimeout", ("none",))[0]
+    return None if value in ("none", "0") else int(value)
 
 
 def _family(config: Config) -> dict[str, str]:
@@ -130,11 +141,24 @@ def aes_first(ciphers: str) -> str:
 
 
 def forward_word(where: Endpoint, target: Endpoint | None) -> str:
-    """Return the argument of ``-L``, ``-R`` or ``-D`` (ssh(1)); addresses in brackets."""
+    """Return the argument of ``-L``, ``-R`` or ``-D`` (ssh(1)); addresses in brackets.
+
+    ssh expands ``%x`` and ``${NAME}``, this machine's environment, in a socket's path
+    (ssh_config(5)), and a notebook's place is told by the server. Raises UsageError for what
+    would be read as more than text.
+    """
 
     def word(endpoint: Endpoint) -> str:
         if isinstance(endpoint, UnixEndpoint):
+            if not is_plain_socket(endpoint.path):
+                raise UsageError(
+                    f"the path {quoted(endpoint.path)} of a socket is not absolute, or holds a "
+                    "character that ssh would read",
+                    "a path without blanks, quotes and : % $ \\ [ ] can be forwarded",
+                )
             return endpoint.path
+        if not _PLAIN_HOST.fullmatch(endpoint.host):
+            raise UsageError(f"{quoted(endpoint.host)} is no host", "name it or its address")
         return f"[{endpoint.host}]:{endpoint.port}"
 
     return word(where) if target is None else f"{word(where)}:{word(target)}"

@@ -98,6 +98,13 @@ class Helper:
         answer, self._guard = self._ask_for_socket(op="open", label=label, **what)
         return int(answer["unit"])
 
+    def look(self, label: str) -> int:
+        """Return the unit that :meth:`open` would give now, and change nothing.
+
+        Raises TakenError where the tunnel is up.
+        """
+        return int(self._ask(op="look", label=label)["unit"])
+
     def facts(self) -> Facts:
         """Return what this machine is like."""
         from sshvpn.plan.codec import from_record

@@ -19,7 +19,8 @@ from sshvpn.plan.state import NetworkState, ProxyNeighbour
 from sshvpn.plan.steps import AddNeighbour, DeleteNeighbour, Step
 from sshvpn.privileged import cgroup
 from sshvpn.privileged.proxies import proxy_neighbours
-from sshvpn.system.network.monitor import HangUp, changes, rtnetlink
+from sshvpn.system.network.concern import concerns_firewall, concerns_routing
+from sshvpn.system.network.monitor import HangUp, any_change, changes, name_of, rtnetlink
 from sshvpn.system.privilege.helper import Helper
 
 log = logging.getLogger("sshvpn.local_end")
@@ -107,15 +108,22 @@ class HelperEnd:
     async def changes(self) -> AsyncGenerator[None, None]:
         """Yield at the start, and after changes of the firewall, a rule, a setting (coalesced).
 
-        Also when another helper has taken over: nobody put anything back meanwhile.
+        Not after those of another tunnel's alone; but also when another helper has taken over:
+        nobody put anything back meanwhile.
 
         Not heard are iptables-legacy, and accept_ra of an adapter: the kernel tells nobody.
         """
+        unit = await self.open()
         watched = await self._ask(Helper.watch)
         looking = asyncio.create_task(self._look_for_neighbours())
         try:
             with watched as firewall, rtnetlink(_CHANGES) as others:
-                async for _ in changes([firewall, others, self._nudged], _COALESCE_S):
+                heeds = {
+                    firewall: lambda data: concerns_firewall(data, self._label),
+                    others: lambda data: concerns_routing(data, unit, name_of),
+                    self._nudged: any_change,
+                }
+                async for _ in changes(heeds, _COALESCE_S):
                     yield None
         finally:
             looking.cancel()

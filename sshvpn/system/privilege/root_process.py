@@ -36,6 +36,12 @@ class HelperGoneError(PrivilegeError):
     retry = Retry.FOREVER
 
 
+class StepFailedError(SshvpnError):
+    """The kernel, or a program that root ran, did not do what it was told to."""
+
+    retry = Retry.ONCE_RUN
+
+
 def start_as_root(
     entry: str,
     prompt: str,
@@ -101,7 +107,7 @@ def checked(line: bytes) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(line)
     if not answer["ok"]:
         error = answer["error"]
-        raise _KINDS.get(error["code"], SshvpnError)(error["message"], error["hint"])
+        raise _KINDS.get(error["code"], StepFailedError)(error["message"], error["hint"])
     return answer
 
 

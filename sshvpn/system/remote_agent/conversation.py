@@ -30,6 +30,7 @@ from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Applied, Changed, Ended, Facts, Failed, Left, Tuned, Unit
 from sshvpn.system.process import ChildLines
 from sshvpn.system.remote_agent.errors import error_of
+from sshvpn.waiting import within
 
 log = logging.getLogger("sshvpn.agent")
 
@@ -266,7 +267,7 @@ class RemoteAgent:
         if self.has_spoken and not self.gone.done():
             self._say(protocol.END)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.gone), timeout_s)
+                await within(timeout_s, asyncio.shield(self.gone))
         self.end_input()
 
     def end_input(self) -> None:

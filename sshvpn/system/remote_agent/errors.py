@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sshvpn.errors import ConnectionLostError, SshvpnError, TunnelRefusedError
+from sshvpn.errors import (
+    ConnectionLostError,
+    SshvpnError,
+    TunnelFailedError,
+    TunnelRefusedError,
+    UnreachableError,
+)
 from sshvpn.remote.protocol import Failed
 
 MADE_BY_ROOT = "on the server, as root: "
@@ -21,6 +27,10 @@ class NoAgentError(TunnelRefusedError):
     """The login reached something else than our agent, as a key with a forced command does."""
 
 
+class SilentAgentError(UnreachableError):
+    """Nothing at all was heard: a slow link or server, perhaps a command that only waits."""
+
+
 _NO_RIGHTS = ("no_root", "no_sudo")
 _PASSING = ("lease", "no_adapter", "no_device")
 """The next connection finds the server as it is then."""
@@ -31,8 +41,8 @@ _MENDS: Mapping[str, str] = {
     "no_sudo": MADE_BY_ROOT
     + "echo '{login} ALL=(root) NOPASSWD: ALL' >/etc/sudoers.d/{login}; or log in as root",
     "no_root": MADE_BY_ROOT
-    + 'ip tuntap add dev tun8 mode tun user {login}; here: remote_device = "tun8"; '
-    "or log in as root",
+    + "ip tuntap add dev tun8 mode tun user {login} && ip address add 10.83.0.2/30 dev tun8 && "
+    'ip link set tun8 up; here: remote_device = "tun8"; or log in as root',
     "no_tuntap": "the server's kernel or container does not allow it; ask its administrator",
     "no_ip_tuntap": MADE_BY_ROOT + "apt install iproute2; or log in as root with --transport w, "
     "or name a tun that is there: remote_device",
@@ -48,5 +58,9 @@ def error_of(failed: Failed, login: str) -> SshvpnError:
     hint = _MENDS.get(failed.code, "").format(login=login)
     # The agent has an advice of its own behind a colon; ours is what can be typed.
     message = text.partition(": ")[0] if hint else text
-    kind = NoRightsError if failed.code in _NO_RIGHTS else TunnelRefusedError
+    kind: type[TunnelRefusedError] = TunnelRefusedError
+    if failed.code in _NO_RIGHTS:
+        kind = NoRightsError
+    elif failed.code.endswith("_failed"):
+        kind = TunnelFailedError
     return kind(f"the server says: {message}", hint)

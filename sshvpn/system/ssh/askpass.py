@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _HERE = Path(__file__).parent
 _LONGEST = 64 * 1024
+_NO_ADDRESS = "<no hostip for proxy command>"
+"""What OpenSSH says for the address behind a ProxyCommand (sshconnect.c)."""
 
 
 class AskpassServer:
@@ -39,6 +41,8 @@ class AskpassServer:
 
     Without a prompter it is for the ssh of a jump host, or of a ProxyCommand, which knows
     nothing of a BatchMode that was said to the ssh that started it.
+
+    ``peer`` is the address that ssh is connected to where we know it and ssh does not.
     """
 
     def __init__(self, path: Path, prompter: Prompter | None) -> None:
@@ -49,6 +53,7 @@ class AskpassServer:
         self._conversations: set[asyncio.Task[None]] = set()
         self._unanswered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.answers = 0
+        self.peer: str | None = None
 
     async def __aenter__(self) -> Self:
         self._path.unlink(missing_ok=True)
@@ -115,7 +120,8 @@ class AskpassServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             message = json.loads(await reader.readline())
-            answer = await self._answer(str(message["prompt"]), str(message["kind"]), reader)
+            prompt = str(message["prompt"]).replace(_NO_ADDRESS, self.peer or _NO_ADDRESS)
+            answer = await self._answer(prompt, str(message["kind"]), reader)
             writer.write(json.dumps({"answer": answer}).encode() + b"\n")
             await writer.drain()
         except (ValueError, KeyError, TypeError, OSError):
@@ -147,7 +153,7 @@ class AskpassServer:
 
 def _error_of(question: str) -> SshvpnError:
     """Return what it means that nobody answered ``question``."""
-    host = re.search(r"authenticity of host '(\S+?)(?: \(\S+\))?'", question)
+    host = re.search(r"authenticity of host '(\S+?)(?: \([^)']+\))?'", question)
     if host:
         return HostKeyUnknownError(
             f"no host key is known for {host[1]}",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 from sshvpn.errors import SshvpnError, UsageError
+from sshvpn.system.network.connect import connect_first
 from sshvpn.system.network.sockets import TransportSocket
 from sshvpn.system.openssh.stderr import classify
 from sshvpn.system.process import find_ssh
@@ -27,7 +27,6 @@ from sshvpn.system.sshtunnel.settings import Settings
 
 _KEPT_LINES = 50
 _PROXY_END_S = 2.0
-_SO_BINDTODEVICE = 25
 
 
 class Carrier:
@@ -177,39 +176,17 @@ def _through(words: Sequence[str], environment: Mapping[str, str]) -> Carrier:
 
 async def _connect(settings: Settings) -> socket.socket:
     """Return a TCP connection to the first address of the host that takes one."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(
+    found = await asyncio.get_running_loop().getaddrinfo(
         settings.host, settings.port, family=settings.family, type=socket.SOCK_STREAM
     )
-    last: OSError = OSError(f"{settings.host} has no address")
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            _bind(sock, settings)
-            sock.settimeout(0)
-            await asyncio.wait_for(loop.sock_connect(sock, address), settings.connect_timeout_s)
-        except (asyncio.TimeoutError, TimeoutError):
-            sock.close()
-            last = TimeoutError(errno.ETIMEDOUT, "connection timed out")
-        except OSError as error:
-            sock.close()
-            last = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            _watch(sock, settings)
-            return sock
-    raise last
-
-
-def _bind(sock: socket.socket, settings: Settings) -> None:
-    if settings.bind_interface is not None:
-        sock.setsockopt(
-            socket.SOL_SOCKET, _SO_BINDTODEVICE, os.fsencode(settings.bind_interface) + b"\0"
-        )
-    if settings.bind_address is not None:
-        sock.bind((settings.bind_address, 0))
+    sock = await connect_first(
+        found,
+        settings.connect_timeout_s,
+        bind_address=settings.bind_address,
+        bind_interface=settings.bind_interface,
+    )
+    _watch(sock, settings)
+    return sock
 
 
 def _watch(sock: socket.socket, settings: Settings) -> None:

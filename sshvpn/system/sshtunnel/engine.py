@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
-from sshvpn.model import Endpoint, ForwardProfile, Listener, SshOptions, TcpPath, Traffic, Tuning
+from sshvpn.model import (
+    Endpoint,
+    ForwardProfile,
+    Listener,
+    SshOptions,
+    TcpCounters,
+    TcpPath,
+    Traffic,
+    Tuning,
+)
 from sshvpn.remote.protocol import TcpOptions
-from sshvpn.system.network.sockets import TcpCounters, counters_of
+from sshvpn.system.network.sockets import counters_of
 from sshvpn.system.openssh import tcp_path
 from sshvpn.system.paths import home
 from sshvpn.system.process import find_ssh

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
@@ -52,6 +53,8 @@ class Asker:
         self._prompter = prompter
         self._loop = loop
         self._open: Future[Any] | None = None
+        self._is_over = False
+        self._lock = threading.Lock()
         self.answers = 0
 
     def ask(self, prompt: str, *, echo: bool) -> str:
@@ -70,12 +73,19 @@ class Asker:
         self._wait(self._prompter.tell(_shown(text)))
 
     def cancel(self) -> None:
-        """Take back the question that is open, if any; from the loop's thread."""
-        if self._open is not None:
-            self._open.cancel()
+        """Take back the question that is open, if any, and ask no other; from the loop's thread."""
+        with self._lock:
+            self._is_over = True
+            question = self._open
+        if question is not None:
+            question.cancel()
 
-    def _wait(self, question: Any) -> Any:
-        self._open = asyncio.run_coroutine_threadsafe(question, self._loop)
+    def _wait(self, question: Coroutine[Any, Any, Any]) -> Any:
+        with self._lock:  # else a question that has just begun could not be taken back
+            if self._is_over:
+                question.close()
+                raise LoginNeededError("the login was cancelled")
+            self._open = asyncio.run_coroutine_threadsafe(question, self._loop)
         try:
             return self._open.result()
         except CancelledError as error:

@@ -119,8 +119,8 @@ def enabled() -> Iterator[tuple[Kind, str]]:
 
 
 def state_of(kind: Kind, name: str) -> Mapping[str, str]:
-    """Return how systemd sees the service: ActiveState, StatusText, ExecMainStatus, NRestarts."""
-    keys = "ActiveState,SubState,StatusText,ExecMainStatus,NRestarts"
+    """Return how systemd sees the service: ActiveState, StatusText, ExecMainStatus, and so on."""
+    keys = "ActiveState,SubState,StatusText,ExecMainStatus,NRestarts,InvocationID"
     words = ["systemctl", *(["--user"] if kind.is_users else []), "show", "--property", keys]
     done = _run([*words, kind.unit_of(name)], _SYSTEMCTL_S)
     return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
@@ -274,7 +274,7 @@ class UserServices:
             self._systemctl("reset-failed", unit)
 
     def _remove_empty(self) -> None:
-        if not any(kind.template == self._kind.template for kind, _ in enabled()):
+        if not any(kind == self._kind for kind, _ in enabled()):
             (_users_units() / self._kind.template).unlink(missing_ok=True)
         for directory in (_users_directory(), _users_directory().parent, _users_units(),
                           _users_units().parent):  # fmt: skip

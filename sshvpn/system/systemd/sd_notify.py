@@ -34,6 +34,11 @@ class ServiceManager:
         for name in _OURS:  # what we start is not what is asked
             environment.pop(name, None)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is one: this process is a service of it."""
+        return self._address is not None
+
     def say(self, **variables: str) -> None:
         """Send ``READY="1"``, ``STATUS=…`` and so on; each on one line, whatever it holds."""
         if self._socket is None or self._address is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 from sshvpn.boundary import Prompter
 from sshvpn.errors import ConnectionLostError, SshvpnError
 from sshvpn.model import TcpPath, Tuning
-from sshvpn.remote import protocol
+from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Facts, TcpOptions
 from sshvpn.system.openssh import tcp_path
+from sshvpn.system.openssh.handover import Target
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.remote_agent.conversation import BEAT_S, RemoteAgent
-from sshvpn.system.remote_agent.errors import NoAgentError
+from sshvpn.system.remote_agent.errors import NoAgentError, SilentAgentError
+from sshvpn.system.tunnel.upload import Upload
 
 log = logging.getLogger("sshvpn.agent")
 
@@ -28,16 +31,24 @@ _TUNNEL_STANDS = re.compile(r"debug1: (?:ssh_tun_confirm: )?tunnel forward estab
 _LAST_WORDS_S = 1.0
 _PAUSE_S = 30.0
 """An agent that has begun to speak does not stop for so long before it has told the facts."""
+_LOOK_S = 1.0
+"""How often is looked whether the script is still on its way."""
 _SSH_FAILED = 255
 """ssh's own exit status for every failure of its own (ssh(1))."""
+
+_LIMITED = (
+    'a login limited to the tunnel needs in its profile: remote_device = "tun8", '
+    'address = "10.83.0.1/30"'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
     """How long is waited for an agent, in seconds.
 
-    ``answer_s`` for its first word; ``grace_s`` where the tunnel stands and is of use without
-    one. ``end_s`` is how long it may take to undo what it did.
+    ``answer_s`` for its first word, once it is there; ``grace_s`` where the tunnel stands and is
+    of use without one, and for the end of what has not said a word. ``end_s`` is how long it may
+    take to undo what it did.
     """
 
     beat_s: float = BEAT_S
@@ -64,22 +75,35 @@ class AgentLogin:
         self.agent = agent
         self._timings = timings
         self._tunnel_stands = asyncio.Event()
+        self._upload = Upload(0, None, time.monotonic())
 
     def _hear(self, line: str) -> bool:
         if _TUNNEL_STANDS.match(line):
             self._tunnel_stands.set()
         return False
 
-    async def log_in(self, words: Sequence[str], prompter: Prompter | None) -> None:
-        """Start ``ssh WORDS`` with the agent's command, and return when the login is done."""
+    async def log_in(
+        self, words: Sequence[str], prompter: Prompter | None, ours: Target | str
+    ) -> None:
+        """Start ``ssh WORDS`` with the agent's command, and return when the login is done.
+
+        ``ours`` is of handover.ours_for().
+        """
         await self.agent.begin()
         await self.process.log_in(
             (*words, self.agent.command),
             prompter,
+            ours=ours,
             stdin=self.agent.input_fd,
             stdout=self.agent.output_fd,
         )
         self.agent.release()
+        size = len(protocol.delivery(agent_script()))
+        self._upload = Upload(size, self._sent(), time.monotonic())
+
+    def _sent(self) -> int | None:
+        counters = self.process.counters()
+        return None if counters is None else counters.tx_bytes
 
     async def unit(self) -> int:
         """Return the unit that the agent has made a device for. Raises as :meth:`facts`."""
@@ -88,7 +112,8 @@ class AgentLogin:
     async def facts(self) -> Facts:
         """Return what the agent has found.
 
-        Raises NoAgentError where none answers, what the agent reports, or why ssh has ended.
+        Raises NoAgentError where something else answers, SilentAgentError where nothing does,
+        what the agent reports, or why ssh has ended.
         """
         return await self._told(self.agent.facts, self._timings.answer_s)
 
@@ -112,7 +137,7 @@ class AgentLogin:
             if not telling.done() and not self.agent.has_spoken:
                 return None
             return await telling
-        except NoAgentError:
+        except (NoAgentError, SilentAgentError):
             await self._wait_tunnel()
             return None
         finally:
@@ -143,18 +168,44 @@ class AgentLogin:
         ended = asyncio.create_task(self.process.wait_ended())
         try:
             while not wanted.done():
-                left_s = (_PAUSE_S if self.agent.has_spoken else answer_s) - self.agent.silent_s
-                if left_s <= 0 and self.agent.has_spoken:
-                    raise ConnectionLostError("the agent on the server stopped in its first words")
+                patience_s = _PAUSE_S if self.agent.has_spoken else answer_s
+                left_s = patience_s - self._silent_s()
                 if left_s <= 0:
-                    raise self._no_agent()
+                    raise await self._why_silent(ended)
                 news: set[asyncio.Future[Any]] = {wanted, self.agent.gone, ended}
-                await asyncio.wait(news, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    news, timeout=min(left_s, _LOOK_S), return_when=asyncio.FIRST_COMPLETED
+                )
                 if not wanted.done() and (self.agent.gone.done() or ended.done()):
                     raise await self.why_ended()
             return wanted.result()
         finally:
             ended.cancel()
+
+    def _silent_s(self) -> float:
+        """Return for how long neither the agent was heard, nor the script went on its way."""
+        now = time.monotonic()
+        self._upload.look(self._sent(), now)
+        return min(self.agent.silent_s, now - self._upload.moved_at)
+
+    async def _why_silent(self, ended: asyncio.Future[SshvpnError]) -> SshvpnError:
+        """Return what the silence means: what only reads ends with its input, and says so.
+
+        A link or a server that is slow tells nothing even then, and time can mend it.
+        """
+        if self.agent.has_spoken:
+            return ConnectionLostError("the agent on the server stopped in its first words")
+        self.agent.end_input()
+        ends: set[asyncio.Future[SshvpnError]] = {self.agent.gone, ended}
+        await asyncio.wait(ends, timeout=self._timings.grace_s, return_when=asyncio.FIRST_COMPLETED)
+        if self.agent.gone.done() or ended.done():
+            return await self.why_ended()
+        if self.agent.last_noise and not self.agent.has_spoken:
+            return self._no_agent()
+        return SilentAgentError(
+            f"our agent at the server has not said a word for {self._timings.answer_s:.0f} s",
+            _LIMITED,
+        )
 
     async def why_ended(self) -> SshvpnError:
         """Return why the agent or ssh ended: one of them has."""
@@ -174,11 +225,7 @@ class AgentLogin:
     def _no_agent(self) -> NoAgentError:
         noise = self.agent.last_noise
         said = f"; it said: {noise}" if noise else ""
-        return NoAgentError(
-            f"our agent does not run for this login at the server{said}",
-            'a login limited to the tunnel needs in its profile: remote_device = "tun8", '
-            'address = "10.83.0.1/30"',
-        )
+        return NoAgentError(f"our agent does not run for this login at the server{said}", _LIMITED)
 
     async def tune(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 from sshvpn.boundary import Prompter
 from sshvpn.errors import TunnelRefusedError
 from sshvpn.model import TunnelProfile
+from sshvpn.plan import marks
 from sshvpn.remote.protocol import Facts, Mode
 from sshvpn.system.openssh.config_file import config_text, has_forwards
+from sshvpn.system.openssh.handover import Target, ours_for
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.openssh.words import command_words, tunnel_words
 from sshvpn.system.process import find_ssh
 from sshvpn.system.remote_agent.conversation import RemoteAgent
 from sshvpn.system.ssh.config import Config
+from sshvpn.system.ssh.last_address import LastAddress
 from sshvpn.system.tunnel.agent_login import AgentLogin, Timings
 
 
@@ -24,7 +28,9 @@ class TunnelDial:
     """Implements logins.Dial.
 
     ``config`` is what ``ssh -G`` resolved with KEEP_FORWARDS, ``directory`` a private one, or
-    None for temporary ones. ``unit`` is the N of ``-w N``, to be set before a tunnel is made.
+    None for temporary ones. ``device`` tells our device's unit: to be set before a tunnel is made,
+    which alone waits for it.
+    ``address_words`` are of ``last_address``, which is told where each login has led to.
     ``was_answered`` tells whether somebody answered a question of one of the logins.
     """
 
@@ -34,7 +40,9 @@ class TunnelDial:
     prompter: Prompter | None
     directory: Path | None
     timings: Timings
-    unit: int = field(default=0, init=False)
+    last_address: LastAddress
+    address_words: tuple[str, ...]
+    device: asyncio.Future[int] | None = field(default=None, init=False)
     was_answered: bool = field(default=False, init=False)
 
     async def command(self, mode: Mode) -> AgentLogin:
@@ -42,8 +50,7 @@ class TunnelDial:
         login = self._login(mode, "command")
         control = login.process.control
         words = command_words(self.config, control, may_prompt=self.prompter is not None)
-        ssh, destination = self.profile.ssh, self.profile.destination
-        return await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
+        return await self._log_in(login, (*words, *self._names()))
 
     async def stream(self, mode: Mode, device: str | None) -> AgentLogin:
         """Log in without a tunnel, with an agent that has a device: DEVICE, or one of its own.
@@ -54,17 +61,20 @@ class TunnelDial:
         words = command_words(
             self.config, login.process.control, may_prompt=self.prompter is not None
         )
-        ssh, destination = self.profile.ssh, self.profile.destination
-        return await self._log_in(login, (*words, *ssh.ssh_words, *destination.ssh_words))
+        return await self._log_in(login, (*words, *self._names()))
 
     async def pump(self, control: str, command: str, stdin: int, stdout: int) -> SshProcess:
         """Log in once more, to run COMMAND with these descriptors. The caller closes it."""
         process = SshProcess(self.directory, control)
         words = command_words(self.config, process.control, may_prompt=self.prompter is not None)
-        ssh, destination = self.profile.ssh, self.profile.destination
-        words = (*words, *ssh.ssh_words, *destination.ssh_words, command)
         try:
-            await process.log_in(words, self.prompter, stdin=stdin, stdout=stdout)
+            await process.log_in(
+                (*words, *self._names(), command),
+                self.prompter,
+                ours=self._ours(),
+                stdin=stdin,
+                stdout=stdout,
+            )
         except BaseException:
             await process.close()
             raise
@@ -74,11 +84,14 @@ class TunnelDial:
 
     async def tunnel(self, unit: str, *, needs_agent: bool) -> tuple[AgentLogin, Facts | None]:
         """Log in with a tunnel; see logins.Dial."""
+        if self.device is None:
+            raise ValueError("a tunnel without a device of ours")
+        own_unit = marks.ssh_unit(await asyncio.shield(self.device))
         login = self._login(Mode.SERVE, "mux")
         words = tunnel_words(
             self.config,
             login.process.control,
-            f"{self.unit}:{unit}",
+            f"{own_unit}:{unit}",
             may_prompt=self.prompter is not None,
         )
         await self._log_in(login, (*words, *self._users_words(login.process.directory)))
@@ -106,24 +119,33 @@ class TunnelDial:
 
     async def _log_in(self, login: AgentLogin, words: Sequence[str]) -> AgentLogin:
         try:
-            await login.log_in(words, self.prompter)
+            await login.log_in(words, self.prompter, self._ours())
         except BaseException:
             await login.close()
             raise
         self.was_answered = self.was_answered or login.process.was_answered
+        self.last_address.note(login.process.peer())
         return login
 
-    def _users_words(self, directory: Path) -> tuple[str, ...]:
-        """Return the user's words; where forwards must go, those of a file that has none."""
+    def _ours(self) -> Target | str:
+        return ours_for(self.config, self.last_address.leads_to if self.address_words else None)
+
+    def _names(self) -> tuple[str, ...]:
+        """Return the user's words, behind those that lead to the last good address."""
         ssh, destination = self.profile.ssh, self.profile.destination
+        return (*self.address_words, *ssh.ssh_words, *destination.ssh_words)
+
+    def _users_words(self, directory: Path) -> tuple[str, ...]:
+        """Return the same; where forwards must go, with a file that has none."""
         if not has_forwards(self.config):
-            return (*ssh.ssh_words, *destination.ssh_words)
+            return self._names()
+        ssh, destination = self.profile.ssh, self.profile.destination
         original = () if ssh.config_file is None else ("-F", ssh.config_file)
         file = directory / "ssh_config"
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
         file.write_text(config_text(self.config, find_ssh() or "ssh", original), "utf-8")
-        return ("-F", str(file), "--", destination.host)
+        return (*self.address_words, "-F", str(file), "--", destination.host)
 
 
 def device_of(facts: Facts) -> str:

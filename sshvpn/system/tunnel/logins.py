@@ -18,13 +18,23 @@ from sshvpn.errors import SshvpnError, TunnelRefusedError, UnreachableError
 from sshvpn.model import TunnelProfile
 from sshvpn.remote.protocol import Facts, Mode
 from sshvpn.system.openssh.stderr import DeviceRefusedError
-from sshvpn.system.remote_agent.errors import MADE_BY_ROOT, NoAgentError, NoRightsError
+from sshvpn.system.remote_agent.errors import (
+    MADE_BY_ROOT,
+    NoAgentError,
+    NoRightsError,
+    SilentAgentError,
+)
 from sshvpn.system.ssh.config import Config
 from sshvpn.system.tunnel.agent_login import AgentLogin
 from sshvpn.system.tunnel.host_memory import HostMemory
 
 ANY = "any"
 PREPARE = "prepare"
+
+
+def needs_agent(profile: TunnelProfile) -> bool:
+    """Whether an agent has to tell what ``profile`` does not: the device, and its addresses."""
+    return profile.remote_device is None or profile.address is None
 
 
 class Dial(Protocol):
@@ -37,7 +47,7 @@ class Dial(Protocol):
     async def tunnel(self, unit: str, *, needs_agent: bool) -> tuple[AgentLogin, Facts | None]:
         """Log in with a tunnel to the server's ``unit``; facts are None without an agent.
 
-        The caller closes it. Raises NoAgentError where there is to be one.
+        The caller closes it. Raises as AgentLogin.facts where there is to be one.
         """
         ...
 
@@ -70,15 +80,14 @@ class TunnelLogins:
         self, profile: TunnelProfile, device: str, user: str, dial: Dial
     ) -> tuple[AgentLogin, Facts | None]:
         unit = device.removeprefix("tun")
-        needs_agent = profile.address is None
         try:
-            return await dial.tunnel(unit, needs_agent=needs_agent)
+            return await dial.tunnel(unit, needs_agent=needs_agent(profile))
         except DeviceRefusedError:
             pass
         # A session that was cut off may still have it, until the server gives it up.
         has_agent = await _end_stale(dial)
         try:
-            return await dial.tunnel(unit, needs_agent=needs_agent)
+            return await dial.tunnel(unit, needs_agent=needs_agent(profile))
         except DeviceRefusedError as error:
             raise self._device_error(device, user, has_agent=has_agent) from error
 
@@ -146,7 +155,7 @@ async def _end_stale(dial: Dial) -> bool:
     sweeper = await dial.command(Mode.SWEEP)
     try:
         await sweeper.facts_or_end()
-    except NoAgentError:
+    except (NoAgentError, SilentAgentError):
         return False
     finally:
         await sweeper.leave()

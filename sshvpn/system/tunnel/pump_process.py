@@ -17,6 +17,7 @@ import sshvpn
 from sshvpn.errors import printable
 from sshvpn.stream import program
 from sshvpn.system.process import ChildLines, confined
+from sshvpn.waiting import within
 
 log = logging.getLogger("sshvpn.stream")
 
@@ -68,7 +69,7 @@ class PumpProcess:
                 stderr=self._cried.write_fd,
                 pass_fds=(tun, source, sink),
                 start_new_session=True,
-                env={},
+                env=program.ENVIRONMENT,
                 preexec_fn=confined(),
             )
         finally:
@@ -117,7 +118,7 @@ class PumpProcess:
         process = self._process
         if process is not None and process.returncode is None:
             try:
-                await asyncio.wait_for(process.wait(), _END_S)
+                await within(_END_S, process.wait())
             except asyncio.TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()

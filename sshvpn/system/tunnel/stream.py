@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from sshvpn.errors import ConnectionLostError, SshvpnError
-from sshvpn.model import TcpPath, Tuning, TunnelProfile
+from sshvpn.model import TcpCounters, TcpPath, Tuning, TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.remote.protocol import Mode, TcpOptions
 from sshvpn.system.openssh import tcp_path
@@ -38,6 +38,11 @@ class StreamCarrier(OpensshCarrier):
     def refuse(self, profile: TunnelProfile) -> None:
         """Raise UsageError where there is no ssh, or what is asked for cannot be."""
         check_ssh_and_mtu(profile)
+
+    def _needs_agent(self, profile: TunnelProfile) -> bool:
+        """Return True: the agent has the device, and the pump."""
+        del profile
+        return True
 
     async def _open(
         self, profile: TunnelProfile, dial: TunnelDial, device: asyncio.Future[int]
@@ -166,6 +171,12 @@ class StreamTunnel(OpensshTunnel):
             there = await tcp_path.tune_there(process, self._options)
         return tcp_path.outcome(here, there)
 
+    def counters(self) -> TcpCounters | None:
+        """Return what all TCP connections show together: packets come out of each."""
+        first = super().counters()
+        others = [process.counters() for process in self._others]
+        return together([one for one in (first, *others) if one is not None])
+
     async def wait_closed(self) -> SshvpnError:
         """Wait until ssh, the agent or a pump has ended, and return why."""
         base = asyncio.ensure_future(super().wait_closed())
@@ -186,3 +197,17 @@ class StreamTunnel(OpensshTunnel):
         await asyncio.gather(
             super().close(is_lost=is_lost), *(link.close() for link in self._links)
         )
+
+
+def together(parts: Sequence[TcpCounters]) -> TcpCounters | None:
+    """Return what several connections show as one: the least silent, and the slowest."""
+    if not parts:
+        return None
+    return TcpCounters(
+        rx_bytes=sum(part.rx_bytes for part in parts),
+        tx_bytes=sum(part.tx_bytes for part in parts),
+        rtt_s=max((part.rtt_s for part in parts if part.rtt_s is not None), default=None),
+        repeats_in_s=max(part.repeats_in_s for part in parts),
+        silent_s=min(part.silent_s for part in parts),
+        unanswered_s=max(part.unanswered_s for part in parts),
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sshvpn.errors import ConnectionLostError, SshvpnError, TunnelRefusedError
 from sshvpn.stream import device, program
@@ -27,7 +28,19 @@ class StreamRefusedError(TunnelRefusedError):
     ``is_certain``: it says so itself; else a connection that ends may be why.
     """
 
-    is_certain = True
+    is_certain: ClassVar[bool] = True
+
+
+class StreamHinderedError(StreamRefusedError):
+    """It cannot just now, or this machine cannot: nothing to be remembered of the server."""
+
+    is_lasting = False
+
+
+class StreamUnclearError(StreamHinderedError):
+    """The server's pump does not begin, in no words of ours."""
+
+    is_certain = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +82,17 @@ class StreamLink:
         tun = await _open_tun(self._local, is_many=self._is_many)
         descriptors = [tun, *os.pipe(), *os.pipe()]
         _, theirs_in, ours_out, ours_in, theirs_out = descriptors
+        delivering = asyncio.ensure_future(_deliver(ours_out, program.delivery()))
         try:
-            os.write(ours_out, program.delivery())  # it waits in the pipe
             starting = asyncio.ensure_future(self._pump.start(tun, ours_in, ours_out, self._nonce))
             try:
                 self._session = await start(theirs_in, theirs_out)
             finally:
                 await starting
+            # Where the server takes nothing, the pump will tell.
+            await asyncio.wait({delivering}, timeout=_READY_S)
         finally:
+            delivering.cancel()
             for descriptor in descriptors:
                 os.close(descriptor)
 
@@ -98,7 +114,8 @@ class StreamLink:
                 await asyncio.wait({ended}, timeout=_LAST_WORDS_S)
                 raise _refusal(gone.result(), session)
             if not ready.done():
-                raise StreamRefusedError("the pump at the server does not begin", "--transport w")
+                # It has not said that it cannot: a slow link is no reason for another transport.
+                raise ConnectionLostError("the pump at the server does not begin")
         finally:
             ended.cancel()
 
@@ -114,6 +131,28 @@ class StreamLink:
             await self._session.close()
 
 
+async def _deliver(pipe: int, data: bytes) -> None:
+    """Write all of it, as soon as it is taken: a pipe holds 64 KiB, or two pages.
+
+    The kernel gives a user whose pipes are many, or large, no more for the next one (pipe(7)).
+    Cancelled: the rest is not written.
+    """
+    loop = asyncio.get_running_loop()
+    os.set_blocking(pipe, False)
+    room = asyncio.Event()
+    with contextlib.suppress(BrokenPipeError):  # why, is told by the session's end
+        while data:
+            try:
+                data = data[os.write(pipe, data) :]
+            except BlockingIOError:  # noqa: PERF203 (it waits)
+                room.clear()
+                loop.add_writer(pipe, room.set)
+                try:
+                    await room.wait()
+                finally:
+                    loop.remove_writer(pipe)
+
+
 async def _open_tun(name: str, *, is_many: bool) -> int:
     """Return a descriptor; one that a pump just leaves is waited for a moment."""
     tries = round(_BUSY_S / _POLL_S)
@@ -123,7 +162,7 @@ async def _open_tun(name: str, *, is_many: bool) -> int:
         except device.PumpError as error:
             tries -= 1
             if not tries:
-                raise StreamRefusedError(f"cannot open {error}") from error
+                raise StreamHinderedError(f"cannot open {error}") from error
         await asyncio.sleep(_POLL_S)
 
 
@@ -137,9 +176,9 @@ def _refusal(why: PumpEndError, session: Session) -> SshvpnError:
             return StreamRefusedError("the server has no python3", hint)
         case "noise":
             said = session.said() or str(why)
-            error = StreamRefusedError(f"our pump does not run at the server: {said}", hint)
-            error.is_certain = False
-            return error
+            return StreamUnclearError(f"our pump does not run at the server: {said}", hint)
+        case "busy":
+            return StreamHinderedError(f"the server's tun is taken: {why}")
         case "no_tun" | "no_device":
             return StreamRefusedError(f"the login may not open the server's tun: {why}")
         case _:

@@ -13,22 +13,29 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from sshvpn.boundary import Prompter
-from sshvpn.errors import AuthenticationError, SshvpnError, UsageError
-from sshvpn.model import Endpoint, Listener, TcpPath, TunnelProfile
-from sshvpn.plan import marks
+from sshvpn.errors import (
+    AuthenticationError,
+    HostKeyChangedError,
+    HostKeyUnknownError,
+    SshvpnError,
+    UsageError,
+)
+from sshvpn.model import Endpoint, Listener, TcpCounters, TcpPath, TunnelProfile
 from sshvpn.remote import protocol
 from sshvpn.remote.protocol import Facts, Mode
 from sshvpn.system.openssh import tcp_path
 from sshvpn.system.openssh.listeners import OpensshListeners
 from sshvpn.system.process import find_ssh
+from sshvpn.system.remote_agent.errors import NoAgentError, SilentAgentError
 from sshvpn.system.ssh.agent import agent_socket
 from sshvpn.system.ssh.config import KEEP_FORWARDS, Config, resolve
+from sshvpn.system.ssh.last_address import LastAddress
 from sshvpn.system.ssh.login_memory import LoginMemory
-from sshvpn.system.ssh.peers import peers_of, prefixes_of
+from sshvpn.system.ssh.peers import RESOLVE_WAIT_S, peers_of, prefixes_of
 from sshvpn.system.tunnel.agent_login import AgentLogin, Timings
 from sshvpn.system.tunnel.dial import TunnelDial
 from sshvpn.system.tunnel.host_memory import HostMemory
-from sshvpn.system.tunnel.logins import TunnelLogins
+from sshvpn.system.tunnel.logins import TunnelLogins, needs_agent
 
 _REMOTE_DEVICE = re.compile(r"tun(0|[1-9]\d{0,8})")
 
@@ -55,6 +62,7 @@ class OpensshCarrier:
         self._directory = directory
         self._timings = timings or Timings()
         self._logins = LoginMemory()
+        self._last_address = LastAddress()
         self._ways = TunnelLogins(HostMemory(hosts))
         self._remote_sockets: set[str] = set()
         self._connection: OpensshTunnel | None = None
@@ -91,14 +99,16 @@ class OpensshCarrier:
         """Return the addresses that are connected to; see boundary.TunnelCarrier.
 
         While a connection stands, also that of the other end of its TCP connection, which may
-        be a proxy's.
+        be a proxy's; a resolver that says nothing is not waited for then.
         """
         try:
             config = self._config or await self.resolved(profile)
         except SshvpnError:
             return ()
-        found = await peers_of(config, profile.ssh)
-        now = self._connection.peer() if self._connection else None
+        now = self._last_address.address
+        if self._connection is not None:
+            now = self._connection.peer() or now
+        found = await peers_of(config, profile.ssh, RESOLVE_WAIT_S if now else None)
         return tuple(dict.fromkeys([*found, *prefixes_of([now] if now else [])]))
 
     async def connect(
@@ -113,7 +123,10 @@ class OpensshCarrier:
         try:
             connection = await self._open(profile, dial, device)
         except AuthenticationError as error:
-            raise await self._logins.explained(error, prompter) from error
+            told = await self._logins.explained(error, prompter)
+            raise self._last_address.explained(told) from error
+        except (HostKeyChangedError, HostKeyUnknownError) as error:
+            raise self._last_address.explained(error) from error
         try:
             await self._logins.note(agent_socket(dial.config), was_answered=dial.was_answered)
         except BaseException:
@@ -126,13 +139,15 @@ class OpensshCarrier:
         self, profile: TunnelProfile, dial: TunnelDial, device: asyncio.Future[int]
     ) -> OpensshTunnel:
         """Return what carries packets, once it does."""
-        dial.unit = marks.ssh_unit(await asyncio.shield(device))
+        dial.device = device
         login, facts = await self._ways.connect(profile, dial.config, dial)
         options = tcp_path.options_for(dial.config)
         return OpensshTunnel(login, facts, options, self._remote_sockets)
 
-    async def look(self, profile: TunnelProfile, label: str, prompter: Prompter | None) -> Facts:
-        """Return what the server is like; nothing is changed there. Raises as connect()."""
+    async def look(
+        self, profile: TunnelProfile, label: str, prompter: Prompter | None
+    ) -> Facts | None:
+        """Return what the server is like; see boundary.TunnelCarrier."""
         dial = await self._dial(profile, label, prompter)
         try:
             login = await dial.command(Mode.LOOK)
@@ -140,15 +155,29 @@ class OpensshCarrier:
             raise await self._logins.explained(error, prompter) from error
         try:
             return await login.facts()
+        except (NoAgentError, SilentAgentError):
+            if self._needs_agent(profile):
+                raise
+            return None
         finally:
             await login.leave()
+
+    def _needs_agent(self, profile: TunnelProfile) -> bool:
+        """Whether nothing is carried for ``profile`` without an agent."""
+        return needs_agent(profile)
 
     async def _dial(
         self, profile: TunnelProfile, label: str, prompter: Prompter | None
     ) -> TunnelDial:
         config, self._checked = self._checked or await self.resolved(profile), None
         self._config = config
-        return TunnelDial(profile, config, label, prompter, self._directory, self._timings)
+        words = await self._last_address.words(
+            config, profile.destination, profile.ssh, KEEP_FORWARDS
+        )
+        return TunnelDial(
+            profile, config, label, prompter, self._directory, self._timings,
+            self._last_address, words,
+        )  # fmt: skip
 
     async def resolved(self, profile: TunnelProfile) -> Config:
         """Return ssh's configuration for PROFILE. Raises an SshvpnError."""
@@ -245,7 +274,6 @@ class OpensshTunnel:
             await self._login.leave()
         self._listeners.after_end()
 
-    def life(self) -> int:
-        """Return the bytes that were received, and those that the server has acknowledged."""
-        counters = self._login.process.counters()
-        return 0 if counters is None else counters.rx_bytes + counters.tx_bytes
+    def counters(self) -> TcpCounters | None:
+        """Return what ssh's TCP connection shows; see boundary.TunnelConnection."""
+        return self._login.process.counters()

@@ -82,12 +82,14 @@ class Session:
         self._ending = asyncio.Event()
         self.server = ControlServer(
             lambda: self.snapshot,
-            {"down": self._down, "wake": lambda: self._note("wake"), "attached": self._attached},
+            {"down": self._down, "wake": lambda: self._note("wake")},
+            on_attach=self._attached,
         )
         await self.server.listen(self._directory.path / "control")
         self._is_up.set()
         await self._ending.wait()
         await self.server.close()
+        self._is_up.clear()  # as a process, which is gone before its lock is free
         self._directory.close()
 
     def _note(self, command: str) -> None:
@@ -110,7 +112,7 @@ class Session:
 
     @property
     def is_up(self) -> bool:
-        return self._thread.is_alive()
+        return self._is_up.is_set()
 
     def close(self) -> None:
         """End it; twice is fine."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from sshvpn.cli.logs import Log, logs
 from sshvpn.errors import NotRunningError, UsageError
+from sshvpn.services import KINDS
 from sshvpn.wiring import places
 from tests.unit.cli.conftest import Begin, Session
 from tests.unit.cli.records import forward, tunnel
@@ -121,3 +122,36 @@ def test_where_no_log_can_be_written_what_is_told_is_printed(
     wait(lambda: printed == ["running\n"])
     session.close()
     follower.join(20)
+
+
+def test_all_services_of_a_name_are_followed_until_each_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[tuple[str, str]] = []
+    looks = {"forward": 1, "tunnel": 3}
+    closed: list[str] = []
+
+    class Followed:
+        def __init__(self, session: str) -> None:
+            self.session = session
+
+        def is_over(self) -> bool:
+            looks[self.session] -= 1
+            return looks[self.session] == 0
+
+        def close(self) -> None:
+            closed.append(self.session)
+
+    def follow(session: str, unit: str) -> Followed:
+        begun.append((session, unit))
+        return Followed(session)
+
+    monkeypatch.setattr("sshvpn.cli.logs._LOOK_S", 0.0)
+    both = [(kind, "office") for kind in KINDS.values()]
+    monkeypatch.setattr("sshvpn.wiring.services.enabled", lambda: both)
+    monkeypatch.setattr("sshvpn.wiring.services.follow_journal", follow)
+    run("-f", "office")
+    unit = "sshvpn@office.service"
+    assert begun == [("forward", unit), ("tunnel", unit)]
+    assert looks == {"forward": 0, "tunnel": 0}
+    assert sorted(closed) == ["forward", "tunnel"]

@@ -137,17 +137,21 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_full_disk_is_told() -> None:
+@pytest.mark.parametrize("words", [("--help",), ("status",), ("status", "--json")])
+def test_a_full_disk_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment.pop("PYTHONUNBUFFERED", None)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*PROGRAM, "--help"],
+            [*PROGRAM, *words],
+            env=environment,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             timeout=60,
             check=False,
         )
-    assert_told(done, 1, "No space left on device")
+    assert_told(done, 1, "cannot write to standard output: No space left on device")
 
 
 def test_no_stdout_at_all_does_not_crash() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,17 @@ import pytest
 
 from sshvpn.cli import main
 from sshvpn.cli.forward_request import ForwardWords, build_profile as build_forward
+from sshvpn.cli.lan_options import TypedWishes
+from sshvpn.cli.notebook import leads_to, said_against
 from sshvpn.cli.notebook_request import NotebookWords, build_profile
-from sshvpn.cli.notebook_view import told, with_token
+from sshvpn.cli.notebook_view import NotebookExtras, told, with_token
 from sshvpn.cli.typed import words_of
 from sshvpn.config import load, parse, render
 from sshvpn.config.from_profile import of_profile
 from sshvpn.control import session_id
 from sshvpn.errors import ConfigError, UsageError
 from sshvpn.model import ForwardProfile, JupyterWay, NotebookWish
+from sshvpn.remote.notebook_protocol import Server
 from sshvpn.services.keys import limits
 
 NOTEBOOKS = """
@@ -100,6 +105,47 @@ def test_a_notebook_is_known_by_its_directory_whatever_else_is_wished() -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("notes", "notes"),
+        ("~/notes", "notes"),
+        ("notes/", "notes"),
+        ("./notes//thesis/./", "notes/thesis"),
+        ("//notes/", "/notes"),
+        ("/", "/"),
+        ("~", "~"),
+        ("~/", "~"),
+        (".", "~"),
+        ("./~", "./~"),
+        ("~/~/x", "./~/x"),
+        ("~bob/x", "~bob/x"),
+        ("a/../b", "a/../b"),
+        ("/~/x", "/~/x"),
+    ],
+)
+def test_a_directory_is_the_same_however_it_is_written(typed: str, plain: str) -> None:
+    profile = built("gpu", directory=typed)
+    assert profile.notebook is not None
+    assert profile.notebook.directory == plain
+    assert session_id(profile) == session_id(built("gpu", directory=plain))
+
+
+@pytest.mark.parametrize(
+    ("lan", "wishes", "against"),
+    [
+        (None, TypedWishes(), set()),
+        (True, TypedWishes(announce=False), set()),
+        (False, TypedWishes(), {"lan"}),
+        (None, TypedWishes(announce=True), {"no announce"}),
+    ],
+)
+def test_what_is_said_not_to_be_is_a_wish_too(
+    lan: bool | None, wishes: TypedWishes, against: set[str]
+) -> None:
+    assert said_against(lan, wishes) == against
+
+
+@pytest.mark.parametrize(
     ("typed", "message"),
     [
         ({"host": "8888"}, "is no HOST"),
@@ -161,3 +207,73 @@ def test_the_token_is_beside_the_url_only_where_it_is_printed() -> None:
         "  on the LAN  http://lan/",
         "  (plain HTTP: who listens in on the local network can read it, the token too)",
     ]
+
+
+def running(directory: str, origin: str = "directory") -> Server:
+    return Server(7, directory, "127.0.0.1", 8888, "", "/", has_tls=False, has_password=False,
+                  version="2", origin=origin, log="/log", token="x")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "about", "wanted", "leads"),
+    [
+        ("running", {"directory": "/h/d", "pid": 7, "log": "/log"}, "notebook d", True),
+        ("running", {"directory": "/h/d", "pid": 8, "log": "/l"}, "notebook d", False),
+        # It was there, and starts again what is ended now.
+        ("backoff", {"directory": "/h/d", "pid": 8, "log": "/l"}, "notebook d", True),
+        ("backoff", {"directory": "/h/e", "pid": 8, "log": "/l"}, "notebook e", False),
+        ("starting", None, "notebook d", True),
+        ("starting", None, "notebook /h/d", True),
+        ("starting", None, "notebook e", False),
+        ("starting", None, "notebook ~", False),
+        ("starting", None, "local 9999:8888", False),
+    ],
+)
+def test_what_leads_to_a_jupyter_that_ends_is_known_in_any_state(
+    state: str, about: dict[str, Any] | None, wanted: str, leads: bool
+) -> None:
+    record = {"host": "gpu", "notebook": about}
+    snapshot = {"state": state, "wanted": [wanted, "lan"], "records": [record]}
+    assert leads_to(snapshot, "gpu", running("/h/d"), "/h") is leads
+
+
+def test_what_is_started_without_a_directory_leads_to_where_home_or_configuration_says() -> None:
+    record = {"host": "gpu", "notebook": None}
+    snapshot = {"state": "starting", "wanted": ["notebook ~"], "records": [record]}
+    assert leads_to(snapshot, "gpu", running("/h"), "/h")
+    assert leads_to(snapshot, "gpu", running("/data", "home"), "/h")
+    assert not leads_to(snapshot, "gpu", running("/h/d"), "/h")
+
+
+def test_a_host_s_other_name_is_known_by_the_log() -> None:
+    about = {"directory": "/h/d", "pid": 7, "log": "/log"}
+    record = {"host": "gpu.example", "notebook": about}
+    snapshot = {"state": "running", "wanted": ["notebook d"], "records": [record]}
+    assert leads_to(snapshot, "gpu", running("/h/d"), "/h")
+
+
+def test_a_browser_that_runs_on_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``BROWSER="chromium --app=%s"`` is waited for until its window is closed."""
+    closed, opened = threading.Event(), threading.Event()
+
+    def browse(_: str) -> bool:
+        opened.set()
+        return closed.wait(10)
+
+    monkeypatch.setattr(webbrowser, "open", browse)
+    monkeypatch.setenv("BROWSER", "chromium --app=%s")
+    monkeypatch.setattr("sshvpn.wiring.places.session_path", lambda _: tmp_path)
+    about = {"directory": "/d", "started_with": None, "pid": 5}
+    record = {"host": "gpu", "notebook": about, "direction": "local",
+              "url": "http://localhost:9999/", "listen": ["127.0.0.1:9999"]}  # fmt: skip
+    extras = NotebookExtras(built("gpu"), qr=False, browser=True)
+    try:
+        extras.once_running({"state": "running", "records": [record]})
+        assert opened.wait(5)
+        assert not closed.is_set()
+        assert "here" in capsys.readouterr().out
+    finally:
+        closed.set()
+    extras.wait_opened()

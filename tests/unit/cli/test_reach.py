@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sshvpn.cli.reach import reach
+from sshvpn.model import NO_LAN
 from tests.unit.cli.records import service, tunnel
 
 
@@ -17,6 +18,7 @@ def said(**changes: Any) -> str:
 def test_one_network_is_one_line_for_each_system() -> None:
     assert said() == (
         "  here         alice@vpn.example.com is 100.64.0.2\n"
+        "               and fd5a::2\n"
         "  routes       10.20.0.0/16\n"
         "  published    http://192.168.1.5:8888/ -> localhost:8888\n"
         "  shared with  192.168.1.0/24 on eth0\n"
@@ -52,14 +54,24 @@ def test_what_is_longer_has_a_command(changes: dict[str, Any]) -> None:
 def test_a_tunnel_for_this_machine_alone_says_how_it_is_shared() -> None:
     assert said(lan=[], routes=[], published=[]) == (
         "  here         alice@vpn.example.com is 100.64.0.2\n"
+        "               and fd5a::2\n"
         "  shared with  nobody: sshvpn up office --lan shares it"
     )
+
+
+def test_who_wanted_it_alone_is_not_told_how_it_is_shared() -> None:
+    assert reach(tunnel(lan=[]), [NO_LAN])[-1] == "  shared with  nobody"
 
 
 def test_without_routes_the_remote_host_alone_can_be_reached() -> None:
     assert said(routes=[]).splitlines()[-1] == (
         "  What a machine there needs to reach 100.64.0.2: sshvpn routes office"
     )
+
+
+def test_a_remote_host_without_an_address_of_ipv6_has_the_other_one() -> None:
+    lines = said(remote_addresses=["100.64.0.2/30"]).splitlines()
+    assert lines[0] == "  here         alice@vpn.example.com is 100.64.0.2"
 
 
 def test_an_address_of_the_lan_is_no_network_behind_the_host() -> None:

@@ -97,6 +97,16 @@ def test_one_forward_in_detail() -> None:
     )
 
 
+def test_a_notebook_is_called_one_and_where_it_is() -> None:
+    about = {"directory": "/home/alice/thesis", "pid": 4711, "log": "/home/alice/jupyter.log"}
+    record = forward(notebook={"version": "2.14", "started_with": None, **about})
+    (_, row) = table([], [record], START).splitlines()
+    assert row.endswith("  http://localhost:9999/  gpu-box Jupyter in /home/alice/thesis")
+    lines = details(record, START).splitlines()
+    assert "  notebook    Jupyter in /home/alice/thesis, process 4711 there" in lines
+    assert "              its log: /home/alice/jupyter.log" in lines
+
+
 def test_one_forward_in_detail_says_what_its_connection_carried() -> None:
     traffic = {"rx_bytes": 1_234_567, "tx_bytes": 4_567, "connections": 2, "rtt_ms": 12.3}
     told = details(forward(), START, traffic)

@@ -26,7 +26,7 @@ Script = list[dict[str, Any]]
 
 def snapshot(state: str = "running", **changes: Any) -> dict[str, Any]:
     record = tunnel(**changes) if state == "running" else waiting_tunnel("lost", "gone", **changes)
-    return {"event": "snapshot", "snapshot": {"state": state, "records": [record]}}
+    return {"event": "snapshot", "snapshot": {"state": state, "wanted": [], "records": [record]}}
 
 
 def notice(level: str, text: str) -> dict[str, Any]:
@@ -200,7 +200,9 @@ def test_what_is_up_is_told_and_no_failure(taken: str, begin: Begin) -> None:
     begin("tunnel", "office", tunnel(), wanted=WANTED)
     done = run(taken)
     assert (done.exit_code, done.stderr) == (0, "office is up already\n")
-    assert done.stdout.startswith("  here         alice@vpn.example.com is 100.64.0.2\n")
+    assert done.stdout.startswith(
+        "  here         alice@vpn.example.com is 100.64.0.2\n               and fd5a::2\n"
+    )
 
 
 def test_other_wishes_than_those_that_run_are_told(taken: str, begin: Begin) -> None:
@@ -216,6 +218,20 @@ def test_a_bare_host_wishes_nothing_else(begin: Begin, launches: Launches) -> No
     launches.scripts["gpu"] = AlreadyUpError(places.runtimes()[0])
     begin("tunnel", "gpu", tunnel(name="gpu"), wanted=["route 10.0.0.0/8"])
     assert run("gpu").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"), [(["no lan"], ["--lan"]), ([], ["--no-lan"])], ids=["alone", "shared"]
+)
+def test_whether_it_is_shared_is_a_wish_too(
+    begin: Begin, launches: Launches, runs: list[str], words: list[str]
+) -> None:
+    launches.scripts["gpu"] = AlreadyUpError(places.runtimes()[0])
+    begin("tunnel", "gpu", tunnel(name="gpu"), wanted=runs)
+    assert isinstance(refused("gpu", *words), TakenError)
+    if runs:
+        assert run("gpu", "--no-lan").exit_code == 0, "the same"
+    assert run("gpu").exit_code == 0, "a bare name wishes nothing"
 
 
 def test_lan_trusts_the_network_for_what_runs(
@@ -323,7 +339,7 @@ def in_foreground(
     return lambda *words: run("--foreground", *words)
 
 
-RUNNING: Mapping[str, Any] = {"kind": "tunnel", "state": "running", "records": [tunnel()]}
+RUNNING: Mapping[str, Any] = {"kind": "tunnel", **snapshot()["snapshot"]}
 
 
 @pytest.mark.usefixtures("launches")
@@ -373,6 +389,10 @@ def test_the_foreground_is_for_one_that_is_not_up(monkeypatch: pytest.MonkeyPatc
         foreground("gpu")
     with pytest.raises(UsageError, match="--foreground is for one HOST"):
         foreground("a", "b")
+
+
+def test_a_dry_run_is_for_one() -> None:
+    assert "--dry-run is for one HOST" in refused("--dry-run", "a", "b").message
 
 
 def test_a_failure_reaches_the_shell_with_its_exit_code(

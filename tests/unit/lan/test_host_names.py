@@ -163,3 +163,15 @@ def test_no_packet_of_a_stranger_is_more_than_nothing(packet: bytes) -> None:
     if heard.valid:
         assert judge(heard) in Verdict
         host().answer(heard, is_legacy=True)
+
+
+def test_what_is_asked_for_many_times_is_told_once() -> None:
+    out = DNSOutgoing(0)
+    for _ in range(300):
+        for kind in (A, AAAA, ANY, NSEC):
+            out.add_question(DNSQuestion(NAME, kind, 1))
+    (asked,) = (DNSIncoming(packet) for packet in out.packets()[:1])
+    for is_legacy in (False, True):
+        (answer,) = host().answer(asked, is_legacy=is_legacy)
+        assert len(answer) < 300
+        assert addresses([answer]).keys() == set(OURS)

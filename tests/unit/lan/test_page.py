@@ -49,6 +49,13 @@ def see(
     return Seen(page(presence, Visit(presence.adapters[0], address, name)))
 
 
+def test_what_is_too_long_for_a_code_has_a_link_alone() -> None:
+    long = replace(NOTEBOOK, path=f"/{'x' * 5000}/")
+    seen = see(replace(PRESENCE, services=(long, NOTEBOOK)))
+    assert len([tag for tag, _ in seen.tags if tag == "svg"]) == 1
+    assert len(seen.links()) == 2
+
+
 @pytest.mark.parametrize(
     ("address", "name", "link"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -20,7 +21,16 @@ from sshvpn.plan.request import (
     TunnelAddresses,
     TunnelPlan,
 )
-from sshvpn.plan.state import Appearance, ForeignChain, Gate, Lan, Published, Setting, nothing
+from sshvpn.plan.state import (
+    MAIN_TABLE,
+    Appearance,
+    ForeignChain,
+    Gate,
+    Lan,
+    Published,
+    Setting,
+    nothing,
+)
 
 LABEL = marks.label_of(1000, "office")
 SETTINGS = {
@@ -113,6 +123,17 @@ def test_sharing_raises_forwarding_on_the_two_adapters_and_nowhere_else() -> Non
 LANS = (Lan("lan0", "192.168.77.0/24"), Lan("lan0", "fd77::/64"))
 
 
+def test_what_comes_out_of_the_tunnel_comes_from_where_that_leads() -> None:
+    table = table_of(routes=("10.20.0.0/16",), lans=LANS)
+    four = "ip saddr != { 10.20.0.0/16, 100.64.0.2/32 } drop"
+    assert f'iifname "sshvpn0" meta l4proto != icmp {four}' in table
+    assert 'iifname "sshvpn0" meta l4proto != icmpv6 ip6 saddr != { fd5a::2/128 } drop' in table
+    alone = table_of(addresses=TunnelAddresses("100.64.0.1/30", "100.64.0.2/30", None, None))
+    assert 'iifname "sshvpn0" meta l4proto != icmpv6 meta nfproto ipv6 drop' in alone
+    everything = table_of(has_default=True, bypass=BypassUser(1000), lans=LANS, reaches_ipv6=True)
+    assert 'iifname "sshvpn0" meta l4proto != icmp ip saddr { 192.168.77.0/24 } drop' in everything
+
+
 def test_an_adapter_that_forwards_because_of_us_forwards_to_tunnels_only() -> None:
     table = table_of(lans=LANS)
     for version in (4, 6):
@@ -184,6 +205,19 @@ def test_a_route_over_the_own_network_is_refused_with_the_reason(route: str) -> 
     with pytest.raises(UsageError, match=r"overlaps 192\.168\.77\.0/24.* lan0") as refused:
         commands(routes=(route,))
     assert "-x 192.168.77.0/24" in refused.value.hint
+
+
+def test_one_that_gives_way_leaves_the_own_networks_and_foreign_routes_out() -> None:
+    route = KnownRoute("10.20.0.0/16", "wan0", MAIN_TABLE)
+    facts = dataclasses.replace(FACTS, routes=frozenset({route}))
+    wanted = ("192.168.76.0/23", "10.20.0.0/16", "10.30.0.0/16")
+    made = desired(plan(routes=wanted, gives_way=True), facts)
+    kept = {route.prefix for route in made.routes}
+    assert kept == {"192.168.76.0/24", "10.30.0.0/16"}
+    another = KnownRoute("10.30.0.0/16", "sshvpn7", MAIN_TABLE, unit=7)
+    facts = dataclasses.replace(FACTS, routes=frozenset({another}))
+    with pytest.raises(TakenError, match="another tunnel"):
+        desired(plan(routes=wanted, gives_way=True), facts)
 
 
 def test_leaving_the_own_network_out_is_enough() -> None:
@@ -259,6 +293,49 @@ def test_an_address_of_the_lan_must_be_free_and_of_the_lan(
         commands(lans=(Lan("lan0", "192.168.77.0/24"),), appearances=(appearance,))
 
 
+@pytest.mark.parametrize(
+    ("network", "address", "host"),
+    [
+        ("192.168.77.0/24", "192.168.77.50", "192.168.77.50/32"),
+        ("fd77::/64", "fd77::50", "fd77::50/128"),
+    ],
+)
+def test_an_address_of_the_lan_is_one_tunnels(network: str, address: str, host: str) -> None:
+    another = KnownRoute(host, "sshvpn7", MAIN_TABLE, unit=7)
+    with pytest.raises(TakenError, match=rf"{address} is another tunnel's already \(sshvpn7\)"):
+        commands(
+            dataclasses.replace(FACTS, routes=frozenset({another})),
+            lans=(Lan("lan0", network),),
+            appearances=(Appearance("lan0", address, "100.64.0.2"),),
+        )
+
+
+@pytest.mark.parametrize(
+    ("network", "address", "what"),
+    [
+        ("192.168.77.0/24", "192.168.77.255", "the broadcast address of 192.168.77.0/24"),
+        ("192.168.77.0/24", "192.168.77.0", "the address of 192.168.77.0/24 itself"),
+        ("fd77::/64", "fd77::", "the address of fd77::/64 itself"),
+    ],
+)
+def test_an_address_of_the_lan_must_be_one_that_a_machine_can_have(
+    network: str, address: str, what: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{address} is {what}"):
+        commands(
+            lans=(Lan("lan0", network),), appearances=(Appearance("lan0", address, "100.64.0.2"),)
+        )
+
+
+def test_a_network_of_two_has_nothing_but_machines() -> None:
+    """RFC 3021."""
+    made = commands(
+        lans=(Lan("lan0", "192.168.99.4/31"),),
+        appearances=(Appearance("lan0", "192.168.99.5", "100.64.0.2"),),
+    )
+    assert "ip neigh add proxy 192.168.99.5 dev lan0 protocol 83" in made
+
+
 def test_an_address_of_the_lan_is_answered_for_and_has_a_way() -> None:
     made = commands(
         lans=(Lan("lan0", "fd77::/64"),), appearances=(Appearance("lan0", "fd77::50", "fd5a::2"),)
@@ -275,3 +352,19 @@ def test_without_ipv6_nothing_of_it_is_wanted() -> None:
     )
     assert not [s for s in state.sysctls if "ipv6" in s.path]
     assert Setting.ADDR_GEN_MODE not in {s.setting for s in state.sysctls}
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_ipv6_that_older_devices_have_does_not_leak_past_a_tunnel_without(*, reaches: bool) -> None:
+    """New devices have none (net.ipv6.conf.default.disable_ipv6), and what stood before does."""
+    facts = Facts(
+        addresses=FACTS.addresses | {KnownAddress("wan0", "2001:db8:113::10/64")},
+        settings=SETTINGS,
+        has_ipv6=False,
+    )
+    four = TunnelAddresses("100.64.0.1/30", "100.64.0.2/30")
+    wanted = {"addresses": four, "has_default": True, "reaches_ipv6": reaches}
+    state = desired(plan(**wanted, bypass=BypassMark(5300)), facts)
+    six = [route for route in state.routes if ":" in route.prefix]
+    assert [(route.prefix, route.device) for route in six] == [("::/0", None)]
+    assert {rule.is_ipv6 for rule in state.rules} == {True, False}

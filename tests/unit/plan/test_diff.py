@@ -10,6 +10,7 @@ from hypothesis import given
 from sshvpn.plan import marks, steps
 from sshvpn.plan.diff import diff
 from sshvpn.plan.state import (
+    GONE,
     MAIN_TABLE,
     Firewall,
     Gate,
@@ -154,6 +155,35 @@ def test_a_setting_that_drifted_is_set_again() -> None:
     )
     assert made == (steps.SetSysctl(wanted, held),)
     assert inverse(made[0]) == steps.SetSysctl(held, wanted)
+
+
+def test_a_setting_whose_adapter_has_gone_is_let_go_of_and_never_set() -> None:
+    from sshvpn.plan.state import Sysctl
+
+    gone = Sysctl(Setting.FORWARDING4, "usb0", GONE, "0")
+    held = NetworkState(LABEL, sysctls=frozenset({gone}))
+    still = NetworkState(LABEL, sysctls=frozenset({dataclasses.replace(gone, value="1")}))
+    assert diff(held, still) == ()
+    released = diff(held, nothing(LABEL))
+    assert released == (steps.RestoreSysctl(gone),)
+    assert inverse(released[0]) is None
+
+
+def test_a_device_that_somebody_made_too_small_for_ipv6_is_set_up_as_at_the_start() -> None:
+    from sshvpn.plan.state import Sysctl
+
+    link = Link(UNIT, LABEL, 1000, 1500)
+    own = Sysctl(Setting.ADDR_GEN_MODE, DEVICE, "1", "0")
+    small = dataclasses.replace(link, mtu=1000)
+    gone = dataclasses.replace(own, value=GONE)
+    down = dataclasses.replace(link, is_up=False)
+    made = diff(
+        NetworkState(LABEL, small, sysctls=frozenset({gone})),
+        NetworkState(LABEL, link, sysctls=frozenset({own})),
+    )
+    assert made == (
+        steps.SetLink(down, small), steps.SetSysctl(own, gone), steps.SetLink(link, down),
+    )  # fmt: skip
 
 
 def test_two_tunnels_have_no_difference() -> None:

@@ -14,6 +14,7 @@ from sshvpn.plan.codec import from_record, step_from_record, to_record
 from sshvpn.plan.diff import diff
 from sshvpn.plan.request import Facts
 from sshvpn.plan.state import (
+    GONE,
     Accept,
     Address,
     Confined,
@@ -138,6 +139,8 @@ def test_facts_survive_the_wire() -> None:
         steps.SetSysctl(Sysctl(Setting.ACCEPT_RA, "lan0", "0", "0")),
         steps.SetSysctl(Sysctl(Setting.ADDR_GEN_MODE, "lan0", "1", "0")),
         steps.SetSysctl(Sysctl(Setting.FORWARDING4, "lan0", "1", "x")),
+        steps.SetSysctl(Sysctl(Setting.FORWARDING4, "usb0", "1", "0")),
+        steps.RestoreSysctl(Sysctl(Setting.FORWARDING4, "../usb0", "1", "0")),
         steps.AddAccept(Accept(ForeignChain.DOCKER4, "lan0", "wan0"), LABEL),
         steps.AddAccept(Accept(ForeignChain.DOCKER4, "lan+", DEVICE), LABEL),
         steps.AddAccept(Accept(ForeignChain.DOCKER4, DEVICE, DEVICE), LABEL),
@@ -148,6 +151,10 @@ def test_facts_survive_the_wire() -> None:
 def test_what_is_not_plainly_the_tunnels_is_refused(step: steps.Step) -> None:
     with pytest.raises(ValueError, match=r"."):
         check(step, SCOPE, ADAPTERS)
+
+
+def test_of_an_adapter_that_has_gone_its_settings_are_let_go() -> None:
+    check(steps.RestoreSysctl(Sysctl(Setting.FORWARDING4, "usb0", GONE, "0")), SCOPE, ADAPTERS)
 
 
 def test_root_may_make_a_device_for_anybody() -> None:

@@ -43,6 +43,16 @@ def test_what_jupyter_tells_of_itself_is_read() -> None:
     assert "t0ken" not in repr(found)
 
 
+def test_a_directory_that_is_reached_over_a_link_is_the_real_one() -> None:
+    lines = [f"json {line}" for line in json.dumps(RECORD, indent=2).splitlines()]
+    real, plain = (
+        ["server 1 other ", *lines, "real /data/alice", "end"],
+        ["server 2 other ", *lines],
+    )
+    told = [found for found in read(*real, *plain, "end") if isinstance(found, Server)]
+    assert [one.directory for one in told] == ["/data/alice", "/home/alice"]
+
+
 @pytest.mark.parametrize(
     ("changed", "field", "value"),
     [
@@ -58,6 +68,9 @@ def test_what_jupyter_tells_of_itself_is_read() -> None:
         ({"port": "22"}, "port", 0),
         ({"port": 65536}, "port", 0),
         ({"token": "two\nlines"}, "token", ""),
+        ({"token": "x" * 3000}, "token", ""),
+        ({"token": "x" * 3000}, "is_open", False),
+        ({"base_url": f"/{'x' * 300}/"}, "base_url", "/"),
         ({"token": ""}, "is_open", True),
         ({"token": "", "password": True}, "is_open", False),
         ({"secure": True}, "has_tls", True),
@@ -110,6 +123,8 @@ def test_what_is_not_understood_is_an_error(line: str) -> None:
 def test_a_server_s_record_has_an_end() -> None:
     with pytest.raises(MalformedLineError, match="too much"):
         read("server 5 other ", *["json x"] * 100)
+    with pytest.raises(MalformedLineError, match="too much"):
+        read("server 5 other ", *["json " + "x" * 10_000] * 10)
 
 
 @given(st.lists(st.text() | st.sampled_from(["json {", "server 1 home x", "end"]), max_size=8))
@@ -124,7 +139,7 @@ def test_what_is_asked_for_is_lines_and_no_words_for_a_shell() -> None:
     wish = NotebookWish("d", JupyterWay.COMMAND, ("sh", "-c", "echo $(id); 'x'"))
     assert protocol.start(wish, "abc", shared=True).decode().splitlines() == [
         "way command", "words", "word sh", "word -c", "word echo $(id); 'x'", "token abc",
-        "shared", "start",
+        "shared", "within 100", "start",
     ]  # fmt: skip
     assert protocol.look("") == b"look\n"
     with pytest.raises(ValueError, match="not one line"):

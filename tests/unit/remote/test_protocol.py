@@ -38,9 +38,10 @@ device tun8 5 up 16380 1000
 address lo 127.0.0.1/8
 address ppp0 10.9.9.1 10.9.9.2/32
 address wan0 fe80::1/64
-route 4 unicast default 203.0.113.1 wan0 main
-route 6 unreachable default - lo 52
-route 4 unicast 10.20.0.7 - inner0 main
+route 4 unicast default 203.0.113.1 main wan0
+route 6 unreachable default - 52 lo
+route 4 unicast 10.20.0.7 - main inner0 inner1
+route 4 blackhole 10.66.0.0/16 - main
 routes-cut 6
 adapter wan0 1 2 0 - 0 1
 before net/ipv4/conf/wan0/forwarding 0
@@ -65,10 +66,11 @@ def test_the_facts_are_one_message() -> None:
     assert [str(address.network) for address in facts.addresses] == [
         "127.0.0.0/8", "10.9.9.2/32", "fe80::/64",
     ]  # fmt: skip
-    assert [(str(route.prefix), route.via, route.kind) for route in facts.routes] == [
-        ("0.0.0.0/0", "203.0.113.1", "unicast"),
-        ("::/0", None, "unreachable"),
-        ("10.20.0.7/32", None, "unicast"),
+    assert [(str(r.prefix), r.via, r.kind, r.table, r.interfaces) for r in facts.routes] == [
+        ("0.0.0.0/0", "203.0.113.1", "unicast", "main", ("wan0",)),
+        ("::/0", None, "unreachable", "52", ("lo",)),
+        ("10.20.0.7/32", None, "unicast", "main", ("inner0", "inner1")),
+        ("10.66.0.0/16", None, "blackhole", "main", ()),
     ]
     assert facts.adapters == (protocol.Adapter("wan0", 1, 2, 0, None, 0, 1),)
     assert facts.before == (("net/ipv4/conf/wan0/forwarding", 0),)
@@ -100,7 +102,7 @@ def test_a_line_is_a_message(line: str, message: protocol.Message) -> None:
 
 @pytest.mark.parametrize(
     "line", ["", "hi", "beat", "beat x", "unit", "error", "ok then", "changed rules",
-             "address lo x", "device tun0", "route 4 unicast 10.0.0.0/8 - lo",
+             "address lo x", "device tun0", "route 4 unicast 10.0.0.0/8 -",
              "adapter lo a b c d e f", "adapter lo 1 2 0 - 0", "before net/x"],
 )  # fmt: skip
 def test_a_line_that_is_none_is_refused(line: str) -> None:

@@ -151,6 +151,16 @@ def test_busybox_makes_no_device_and_knows_no_groups() -> None:
     ]
 
 
+def test_a_busybox_server_has_its_device_from_python() -> None:
+    facts = dataclasses.replace(FACTS, ip="busybox", rights=Rights.SUDO, uid=1000)
+    assert expected_device(facts) == ("tun5600", "1000")
+    assert expected_device(facts, by_ssh=False) == ("sshvpnr5600", "1000")
+    lines = render(END, facts, LABEL, *expected_device(facts))
+    assert lines[0].startswith("python3 -ISc 'import fcntl, os; ")
+    assert r'b"tun5600\x00' in lines[0] or r"b'\''tun5600" in lines[0] or "tun5600" in lines[0]
+    assert not any("tuntap" in line or "altname" in line for line in lines)
+
+
 def test_without_rights_nothing_is_typed() -> None:
     lines = rendered(rights=Rights.NONE, user="alice", rights_reason="sudo wants a password")
     assert lines == ["# alice may change nothing here: sudo wants a password"]

@@ -34,8 +34,10 @@ def test_a_proxy_opens_whatever_is_asked_and_runs_nothing() -> None:
 def test_a_tunnel_to_a_device_made_for_it_opens_that_device_alone() -> None:
     profile = TunnelProfile("o", "gpu", GPU, remote_device="tun8", address="10.83.0.1/30")
     told = limits(profile)
-    assert told.startswith('tunnel="8",command="/bin/false",no-pty')
-    assert "restrict" not in told
+    assert told == (
+        'tunnel="8",command="/bin/false",no-pty,no-agent-forwarding,no-X11-forwarding,no-user-rc,'
+        'permitopen="localhost:1",permitlisten="localhost:1"'
+    )
 
 
 def test_any_other_tunnel_runs_its_agent() -> None:

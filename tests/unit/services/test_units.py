@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sshvpn.privileged import units
 from sshvpn.services import (
     KINDS,
     TUNNEL,
@@ -58,6 +59,11 @@ def test_what_is_relaxed_has_its_reason(*, is_users: bool) -> None:
         assert directive.why or not is_loose or directive.value == "closed", directive
         if directive.why:
             assert directive.why.split()[0] in template(TUNNEL, PROGRAM) or is_users
+
+
+def test_a_start_takes_the_sight_of_what_is_up_from_nobody() -> None:
+    made = f"+install -d -m 0{units.SEEN:o} {units.ROOT}"
+    assert read(template(TUNNEL, PROGRAM))["Service"]["ExecStartPre"] == made
 
 
 def test_a_home_of_any_name_stays_one_word() -> None:
@@ -124,6 +130,12 @@ NEEDS_PRIVILEGE = {
 
 def test_a_users_unit_asks_nothing_of_its_manager_that_needs_privilege() -> None:
     assert NEEDS_PRIVILEGE.isdisjoint(one.key for one in directives(is_users=True))
+
+
+def test_what_is_left_of_a_killed_one_is_swept_and_of_no_other() -> None:
+    for kind, words in (("tunnel", "clean %i"), ("forward", "clean --forward %i")):
+        swept = read(template(KINDS[kind], PROGRAM))["Service"]["ExecStopPost"]
+        assert swept.endswith(f"sshvpn {words}")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")

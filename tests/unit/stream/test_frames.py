@@ -35,6 +35,7 @@ def packet_frame(packet: bytes, header: bytes = virtio()) -> bytes:
 
 # Frames -----------------------------------------------------------------------------------------
 
+FIRST = frames.hello(0)
 WHOLE = [
     frames.hello(1), packet_frame(ip4(17, udp(b"x"))), frames.frame(frames.PROBE, bytes(8)),
     packet_frame(ip4(6, tcp(bytes(65495))), virtio(NEEDS_CSUM, 1, 54, 1460, 20, 16)),
@@ -44,14 +45,16 @@ WHOLE = [
 
 @pytest.mark.parametrize("piece", [1, 3, 1000, 1 << 16])
 def test_frames_come_out_as_they_went_in_whatever_pieces_they_come_in(piece: int) -> None:
-    found = decoded(b"".join(WHOLE) * 2, piece)
-    assert [frames.frame(kind, body) for kind, body in found] == WHOLE * 2
+    sent = WHOLE + WHOLE[1:]
+    found = decoded(b"".join(sent), piece)
+    assert [frames.frame(kind, body) for kind, body in found] == sent
 
 
 def test_a_cut_in_the_middle_of_a_frame_is_seen() -> None:
     decoder = Decoder()
-    decoder.room()[:5] = frames.frame(frames.PROBE, bytes(8))[:5]
-    assert list(decoder.feed(5)) == []
+    data = FIRST + frames.frame(frames.PROBE, bytes(8))[:5]
+    decoder.room()[: len(data)] = data
+    assert [kind for kind, _ in decoder.feed(len(data))] == [frames.HELLO]
     assert not decoder.is_between
 
 
@@ -63,15 +66,29 @@ def test_a_cut_in_the_middle_of_a_frame_is_seen() -> None:
     ],
 )  # fmt: skip
 def test_a_header_that_cannot_be_is_an_error_before_its_body_comes(header: bytes) -> None:
-    with pytest.raises(FrameError):
-        decoded(header)
+    with pytest.raises(FrameError, match=f"kind {header[0]}|second HELLO"):
+        decoded(FIRST + header)
+
+
+@pytest.mark.parametrize("body", [b"", bytes(60)], ids=["its header alone", "whole"])
+@pytest.mark.parametrize("kind", [frames.PACKET, frames.PROBE, frames.ANSWER, frames.END, 9])
+def test_any_other_frame_than_hello_is_no_first_one(kind: int, body: bytes) -> None:
+    length = {frames.PACKET: 60, frames.PROBE: 8, frames.ANSWER: 8}.get(kind, 0)
+    data = frames.HEADER.pack(kind << 24 | length) + body[:length]
+    with pytest.raises(FrameError, match=f"begins with a frame of kind {kind}, not with HELLO"):
+        decoded(data)
+
+
+def test_a_hello_comes_once() -> None:
+    with pytest.raises(FrameError, match="a second HELLO"):
+        decoded(FIRST + WHOLE[1] + FIRST)
 
 
 def test_a_packet_that_is_none_is_left_out_and_ends_nothing() -> None:
     decoder = Decoder()
-    data = packet_frame(bytes(40)) + frames.frame(frames.END)
+    data = FIRST + packet_frame(bytes(40)) + frames.frame(frames.END)
     decoder.room()[: len(data)] = data
-    assert [kind for kind, _ in decoder.feed(len(data))] == [frames.END]
+    assert [kind for kind, _ in decoder.feed(len(data))] == [frames.HELLO, frames.END]
     assert decoder.refused == 1
 
 
@@ -82,15 +99,21 @@ def test_a_hello_of_another_version_is_an_error_and_more_words_are_not() -> None
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(st.sampled_from(WHOLE), st.binary(max_size=200))), st.integers(1, 999))
-def test_any_bytes_end_in_frames_or_in_one_error(parts: list[bytes], piece: int) -> None:
-    """The same that a run by hand does for longer: python -m tests.fuzz.frames."""
-    check_any_bytes(b"".join(parts), piece)
+@given(
+    st.sampled_from([FIRST, b""]),
+    st.lists(st.one_of(st.sampled_from(WHOLE), st.binary(max_size=200))), st.integers(1, 999),
+)  # fmt: skip
+def test_any_bytes_end_in_frames_or_in_one_error(
+    first: bytes, parts: list[bytes], piece: int
+) -> None:
+    """The same that a run by hand does for longer: make fuzz."""
+    check_any_bytes(first + b"".join(parts), piece)
 
 
 def check_any_bytes(data: bytes, piece: int) -> None:
     """Raise AssertionError where DATA does what no input may."""
     decoder, room = Decoder(), 4 * frames.LARGEST_FRAME
+    kinds = []
     try:
         while data:
             place = decoder.room()
@@ -99,6 +122,8 @@ def check_any_bytes(data: bytes, piece: int) -> None:
             place[:count] = data[:count]
             data = data[count:]
             for kind, body in decoder.feed(count):
+                kinds.append(kind)
+                assert (kind == frames.HELLO) == (len(kinds) == 1), "HELLO is the first, and once"
                 assert len(body) <= frames.LARGEST_FRAME
                 assert kind != frames.PACKET or body[10] >> 4 in (4, 6)
     except FrameError:
@@ -191,8 +216,6 @@ def test_any_header_in_front_of_any_packet_is_judged(
 
 # The opening ------------------------------------------------------------------------------------
 
-FIRST = frames.hello(0)
-
 
 @pytest.mark.parametrize("noise", [b"", b"Welcome!\n", b"no line end", b"\xff\0\x80" * 999])
 @pytest.mark.parametrize("piece", [1, 7, 4096])
@@ -204,6 +227,24 @@ def test_the_opening_is_found_behind_any_noise(noise: bytes, piece: int) -> None
         got, data = opening.feed(data[:piece]), data[piece:]
     assert got is not None
     assert got + data == FIRST
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        f"exec env python3 -ISc 'BOOT' 9000 {NONCE} one sshvpn-agent:3e8_1\n",
+        f"{NONCE} one sshvpn-agent:3e8_1\n",
+        f"{NONCE}\n",
+        f"{NONCE} \n",
+        f"+ {NONCE} stream 1\n",
+        f"it has {NONCE} error in it\n",
+        f"{NONCE} streams 1\n",
+        f"no line end {NONCE}",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 4096])
+def test_noise_that_repeats_the_command_line_is_passed_over(noise: str, piece: int) -> None:
+    test_the_opening_is_found_behind_any_noise(noise.encode(), piece)
 
 
 def test_noise_without_end_is_one_error() -> None:
@@ -220,7 +261,8 @@ def test_noise_without_end_is_one_error() -> None:
         (frames.refusal(NONCE, "no_tun", "there is none"), "no_tun", "there is none"),
         (f"{NONCE} error python 3.5.2\n".encode(), "python", "3.5.2"),
         (f"{NONCE} stream 2\n".encode(), "", "no line of ours"),
-        (f"{NONCE} \n".encode(), "", "no line of ours"),
+        (f"{NONCE} error python\n".encode(), "", "no line of ours"),
+        (f"{NONCE} one mark\n{NONCE} error python 3.5.2\n".encode(), "python", "3.5.2"),
         (f"{NONCE} stream 1 {'x' * 70000}".encode(), "", "no line of ours"),
     ],
 )

@@ -48,7 +48,7 @@ def test_no_part_takes_a_name_of_another() -> None:
 
 def test_the_command_is_read_alike_by_every_shell() -> None:
     before, boot, after = COMMAND.split("'")
-    assert before == "exec python3 -ISc "
+    assert before == "exec env MALLOC_TRIM_THRESHOLD_=8388608 python3 -ISc "
     assert not set(boot) & set("\\!\n`")
     assert "$" not in COMMAND
     assert after.split()[1:] == [NONCE, "one", "sshvpn-agent:3e8_1"]
@@ -90,7 +90,7 @@ def test_without_a_device_it_ends_in_silence(line: bytes) -> None:
 def test_an_old_python_says_so_before_it_reads_anything() -> None:
     boot = COMMAND.split("'")[1].replace("(3,6)", "(9,9)")
     done = served(b"", boot)
-    assert done.stdout.decode() == f"{NONCE} error python {sys.version.split()[0]}\n"
+    assert done.stdout.decode() == f"\n{NONCE} error python {sys.version.split()[0]}\n"
     assert done.returncode == 0
 
 

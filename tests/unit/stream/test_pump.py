@@ -185,12 +185,62 @@ def test_what_no_kernel_should_see_is_left_out_and_the_rest_arrives() -> None:
         (frames.hello(0), "a second HELLO"),
         (frames.frame(frames.ANSWER, bytes(8)), "an answer to nothing"),
         (frames.packet_header(1), "has no 1 bytes"),
+        (frames.packet_header(frames.LARGEST_FRAME), f"has no {frames.LARGEST_FRAME} bytes"),
     ],
 )
 def test_what_is_no_frame_ends_it_with_one_error(said: bytes, error: str) -> None:
     peer = Peer()
     peer.say(said)
     assert error in peer.ended()
+
+
+@pytest.mark.parametrize("nonce", [None, NONCE], ids=["at the server", "on this machine"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        frames.packet_header(len(PLAIN)) + PLAIN,
+        frames.packet_header(40) + bytes(40),
+        frames.frame(frames.PROBE, bytes(8)),
+        frames.frame(frames.ANSWER, bytes(8)),
+        frames.frame(frames.END),
+        b"\xff\xff\xff\xff",
+    ],
+    ids=["packet", "none of IP", "probe", "answer", "end", "no frame"],
+)
+def test_what_comes_before_hello_ends_it_with_one_error(said: bytes, nonce: str | None) -> None:
+    """And the kernel sees none of it."""
+    peer = Peer(nonce=nonce, hello=False)
+    peer.say((b"" if nonce is None else frames.opening(nonce)) + said + frames.hello(0))
+    peer.end.wait()
+    peer.end.machine.setblocking(False)  # noqa: FBT003
+    with pytest.raises(BlockingIOError):
+        peer.end.machine.recv(1 << 17)
+    assert f"begins with a frame of kind {said[0]}, not with HELLO" in peer.ended()
+
+
+def test_a_peer_of_another_version_is_told() -> None:
+    peer = Peer(hello=False)
+    peer.say(frames.frame(frames.HELLO, b"\0\2\0\0 and more"))
+    assert peer.ended() == "the other end speaks version 2, not 1"
+
+
+@pytest.mark.parametrize("is_queued", [False, True], ids=["past the queue", "through it"])
+def test_what_is_no_packet_or_larger_than_any_is_left_out(*, is_queued: bool) -> None:
+    peer = Peer()
+    assert eventually(lambda: peer.end.pump.peer is not None)
+    held = peer.end.pump._window
+    if is_queued:
+        held.arrived = -held.limit  # nothing may go: it gathers in the queue
+    largest = virtio() + ip4(17, udp(bytes(65507)))
+    for packet in (largest + b"x", virtio() + bytes(19), largest):
+        peer.end.machine.send(packet)
+    if is_queued:
+        assert eventually(lambda: peer.end.pump._queue.size > len(largest) - 1)
+        held.arrived = 0
+        peer.say(frames.frame(frames.PROBE, bytes(8)))  # it wakes up
+    assert peer.hear(frames.PACKET) == largest
+    peer.say(frames.frame(frames.END))
+    assert peer.ended() == ""
 
 
 def test_a_frame_that_is_cut_is_an_error_and_so_is_an_end_without_a_word() -> None:

@@ -10,6 +10,7 @@ from sshvpn.stream.queues import (
     DRAIN_EVERY_S,
     FIRST_WINDOW,
     LARGEST_WINDOW,
+    MOST_FLOWS,
     SMALLEST_WINDOW,
     FairQueue,
     Window,
@@ -20,6 +21,11 @@ from tests.unit.stream.packets import ip4, ip6, tcp, udp, virtio
 
 def bulk(number: int, size: int = 60000, sport: int = 1) -> bytes:
     return virtio() + ip4(6, tcp(number.to_bytes(4, "big") + bytes(size), sport=sport))
+
+
+def datagram(number: int, data: bytes = b"") -> bytes:
+    """Return a packet of flow NUMBER."""
+    return virtio() + ip4(17, udp(data, sport=number))
 
 
 PING = virtio() + ip4(1, b"\x08\0" + bytes(60))
@@ -101,20 +107,100 @@ def test_memory_is_bounded_and_the_longest_pays() -> None:
 def test_a_flood_of_flows_is_bounded_too() -> None:
     queue = FairQueue(most=1 << 18)
     for number in range(5000):
-        queue.put(virtio() + ip4(17, udp(b"", sport=number)), 0.0)
-    assert queue.size <= 1 << 18
+        queue.put(datagram(number), 0.0)
+        assert queue.size <= 1 << 18
+        assert len(queue._flows) <= MOST_FLOWS
     drain(queue, 0.0)
     assert queue._flows == {}
+
+
+def test_with_more_flows_than_there_may_be_each_still_keeps_its_order() -> None:
+    queue, seen = FairQueue(most=1 << 30), dict.fromkeys(range(5000), -1)
+    for turn in range(6):
+        for number in seen:
+            queue.put(datagram(number, bytes([turn])), 0.0)
+        for _ in range(3000):  # some end meanwhile, and come back as new ones
+            take_in_order(queue, seen)
+    while queue.size:
+        take_in_order(queue, seen)
+    assert set(seen.values()) == {5}
+
+
+def take_in_order(queue: FairQueue, seen: dict[int, int]) -> None:
+    data = queue.take(0.0)
+    assert data is not None
+    number, turn = int.from_bytes(data[30:32], "big"), data[38]
+    assert turn == seen[number] + 1
+    seen[number] = turn
+
+
+def test_a_flood_is_not_paid_for_by_a_look_at_all_flows_a_packet() -> None:
+    queue, looks = FairQueue(), 0
+    make_room = queue._make_room
+
+    def counted() -> None:
+        nonlocal looks
+        looks += len(queue._flows)
+        make_room()
+
+    queue._make_room = counted  # type: ignore[method-assign]
+    for number in range(40_000):
+        queue.put(datagram(number), 0.0)
+    assert queue.dropped > 20_000
+    assert looks < 5 * queue.dropped
+
+
+def test_where_there_is_no_room_the_longest_loses_its_oldest() -> None:
+    queue = FairQueue(most=1 << 20)
+    for number in range(200):
+        queue.put(datagram(number), 0.0)
+    for number in range(2000):
+        queue.put(bulk(number, 1400), 0.0)
+    left = drain(queue, 0.0)
+    assert [data for data in left if data[19] == 17] == [datagram(number) for number in range(200)]
+    numbers = [number_of(data) for data in left if data[19] == 6]
+    assert numbers == list(range(numbers[0], 2000))
+    assert queue.dropped == numbers[0]
 
 
 def test_a_flow_is_told_by_addresses_and_ports() -> None:
     one, other = (virtio() + ip4(6, tcp(b"", sport=sport)) for sport in (1, 2))
     assert flow_of(one) != flow_of(other)
     assert flow_of(one) == flow_of(virtio() + ip4(6, tcp(b"xyz")))
-    fragments = [one[:16] + bytes([at, 1]) + one[18:] for at in (0x20, 0x21, 0)]
-    assert len({flow_of(fragment) for fragment in fragments}) == 1
     assert flow_of(virtio() + ip6(17, udp(b""))) != flow_of(virtio() + ip6(17, udp(b"", sport=9)))
+    assert flow_of(virtio() + ip4(6, tcp(b""))) != flow_of(virtio() + ip4(17, tcp(b"")))
     assert flow_of(virtio() + ip4(1, b""))
+
+
+def test_a_flow_of_fragments_is_told_by_addresses_and_protocol() -> None:
+    """Only the first has ports; and what overtakes it is of no use before it has come."""
+    one = virtio() + ip4(17, udp(b"x" * 64))
+    fragments4 = [
+        one[:16] + at.to_bytes(2, "big") + one[18:30] + bytes([at % 251] * 8)
+        for at in (0x2000, 0x20B9, 0x2172, 0x22B)
+    ]
+    fragments6 = [
+        virtio() + ip6(44, bytes([17, 0]) + at.to_bytes(2, "big") + b"same" + bytes([at % 251] * 8))
+        for at in (1, 1449, 2897, 4344)
+    ]
+    for fragments in (fragments4, fragments6):
+        assert len({flow_of(fragment) for fragment in fragments}) == 1
+    assert flow_of(fragments4[0]) != flow_of(virtio() + ip4(17, b"", source=9))
+    assert flow_of(fragments6[0]) != flow_of(virtio() + ip6(17, udp(b"")))
+
+
+@pytest.mark.parametrize("kind", [1, 58], ids=["ICMP", "ICMPv6"])
+def test_pings_are_one_flow_whatever_their_checksum_is(kind: int) -> None:
+    """Else each would be a new one: before all else, and never dropped for having waited."""
+    make = ip4 if kind == 1 else ip6
+    pings = [virtio() + make(kind, bytes([8, 0, sum_, sum_, 0, 7, 0, sum_])) for sum_ in range(9)]
+    assert len({flow_of(ping) for ping in pings}) == 1
+    assert flow_of(pings[0]) != flow_of(virtio() + make(17, udp(b"")))
+    queue = FairQueue()
+    for sum_ in range(200):
+        queue.put(pings[sum_ % 9] + bytes(1400), 0.0)
+    queue.put(bulk(1), 0.0)
+    assert bulk(1) in [queue.take(0.0) for _ in range(20)]
 
 
 class Path:
@@ -123,12 +209,21 @@ class Path:
     Of its packets, 1448 bytes each, LOSS are lost: that costs a round trip each time, and all
     that is behind them waits, as TCP has it. STARTS: it is as fast as that only after a while,
     as TCP is, which begins with ten packets a round trip and doubles them each time (RFC 6928).
+    MOST: no more bytes are on their way at once, as the TCP inside has it, whatever the window is.
     """
 
     def __init__(
-        self, rate: float, base_s: float, loss: float = 0.0, seed: int = 1, *, starts: bool = False
+        self,
+        rate: float,
+        base_s: float,
+        loss: float = 0.0,
+        seed: int = 1,
+        *,
+        starts: bool = False,
+        most: float = float("inf"),
     ) -> None:
         self.rate, self.base_s, self.loss, self.starts = rate, base_s, loss, starts
+        self.most = most
         self.random = random.Random(seed)  # noqa: S311 (it shall be repeatable)
         self.last = 0.0
         self.now = 0.0
@@ -140,7 +235,7 @@ class Path:
         """Send all that may be sent for so long; return the bytes that arrived."""
         end, before = self.now + seconds, self.window.arrived
         while self.now < end:
-            while self.window.room() > 0:
+            while self.window.room() > 0 and self.window.sent - self.window.arrived < self.most:
                 token = self.window.note_sent(batch, self.now)
                 begin = max(self.free_at, self.now)
                 self.free_at = begin + batch / self.rate_at(begin)
@@ -270,6 +365,24 @@ def test_that_a_path_loses_nothing_is_found_in_seconds(rate: float, batch: int) 
         assert path.run(0.25, batch) >= 0.8 * rate * 0.25
         queues.append(path.queue_s)
     assert sorted(queues)[4] <= 0.015
+
+
+@pytest.mark.parametrize("most", [1.9, 2.1, 2.3, 3.0])
+def test_a_queue_that_the_tcp_inside_keeps_is_found_too(most: float) -> None:
+    """Which need not fill the window: what BBR has on its way is twice what the path holds."""
+    rate = 50e6 / 8
+    path = Path(rate, 0.04, starts=True)
+    path.window.note_sent(100, 0.0)
+    path.now = path.base_s
+    path.window.note_answer(path.window.sent, path.now)
+    path.run(1)
+    path.most = most * rate * path.base_s
+    path.run(2.5)
+    queues = []
+    for _ in range(20):
+        path.run(0.25)
+        queues.append(path.queue_s)
+    assert sorted(queues)[10] <= 0.015
 
 
 def test_an_answer_to_nothing_is_none() -> None:

@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import ctypes
 import pathlib
+import time
 from collections.abc import Iterator
 
+import pytest
+
+from sshvpn.system import sleep
 from sshvpn.system.sleep import TICK_S, ClockAlarm, Clocks, awakenings, read_clocks, slept_s
 
 BEFORE = Clocks(monotonic=100.0, boot=500.0)
@@ -71,6 +75,27 @@ def expire(alarm: ClockAlarm) -> None:
     """Let the timer have something to say, as it has when the clock was set, which is not here."""
     soon = (ctypes.c_long * 4)(0, 0, 0, 1)
     assert alarm._libc.timerfd_settime(alarm._fd, 0, soon, None) == 0
+
+
+def test_a_clock_that_is_past_its_end_wakes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sleep, "_NEVER_S", int(time.time()) - 10)
+    told: list[int] = []
+
+    class Counting(ClockAlarm):
+        def _hear(self) -> None:
+            told.append(1)
+            super()._hear()
+
+    async def story() -> None:
+        with contextlib.closing(Counting()) as alarm:
+            assert not await alarm.wait(0.1)
+
+    asyncio.run(story())
+    assert told == []
+
+
+def test_the_end_of_a_clock_is_far_where_the_kernel_counts_by_64_bits() -> None:
+    assert (sleep._NEVER_S > 1 << 32) is (ctypes.sizeof(ctypes.c_long) == 8)
 
 
 def descriptors() -> int:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sshvpn.boundary import Prompter
-from sshvpn.errors import ConnectionLostError, SshvpnError, UsageError
-from sshvpn.model import Endpoint, Listener, TcpPath, TunnelProfile
+from sshvpn.errors import AdapterAwayError, ConnectionLostError, SshvpnError, UsageError
+from sshvpn.model import Endpoint, Listener, TcpCounters, TcpPath, TunnelProfile
 from sshvpn.plan.request import Bypass, Facts
 from sshvpn.plan.state import Firewall, Gate, NetworkState
 from sshvpn.plan.steps import Step
@@ -88,6 +88,7 @@ class FakeTunnel:
     def __init__(self) -> None:
         self.configured: list[protocol.RemoteEnd] = []
         self.closed: list[bool] = []
+        self.takes_s = 0.0
         self.lost: asyncio.Future[SshvpnError] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.Event()
 
@@ -112,6 +113,7 @@ class FakeTunnel:
     ) -> FakeTunnel:
         del profile, label, prompter
         assert await device == UNIT
+        await asyncio.sleep(self.takes_s)
         return self
 
     async def wait_login_possible(self) -> None:
@@ -148,22 +150,27 @@ class FakeTunnel:
         del profile, pace
         return TcpPath()
 
-    def life(self) -> int:
-        return 0
+    def counters(self) -> TcpCounters | None:
+        return None
 
 
 class FakeProber:
     """Everybody answers, nothing is taken."""
 
-    async def round_trip_s(self, address: str, source: str, timeout_s: float) -> float | None:
-        del address, source, timeout_s
+    async def round_trip_s(
+        self, address: str, source: str, timeout_s: float, *, is_sparing: bool = False
+    ) -> float | None:
+        del address, source, timeout_s, is_sparing
         return 0.01
+
+    def check_may_listen(self, address: str, port: int) -> None:
+        del address, port
 
     def check_free(self, address: str, port: int) -> None:
         del address, port
 
-    async def holder_of(self, interface: str, address: str) -> str | None:
-        del interface, address
+    async def holder_of(self, interface: str, address: str, quiet: asyncio.Event) -> str | None:
+        del interface, address, quiet
         return None
 
 
@@ -243,6 +250,29 @@ def test_a_lost_connection_leaves_the_device_with_the_gate_closed() -> None:
     run(story)
 
 
+def test_how_long_a_connection_takes_is_that_of_the_quickest_but_the_first() -> None:
+    """The first one may have waited for a person, a later one for a proxy that hung."""
+    told: list[float | None] = []
+
+    async def story() -> None:
+        stage = Stage(lan=False, routes=("10.20.0.0/24",))
+        for takes_s in (1.0, 0.2, 0.5, 0.1):
+            stage.carrier.takes_s = takes_s
+            await stage.session.bring_up(None)
+            told.append(stage.session._life.took_s)
+            await stage.session.tear_down()
+        await stage.session.close()
+
+    run(story)
+    first, second, third, fourth = told
+    assert first is None
+    assert second is not None
+    assert fourth is not None
+    assert second == third
+    assert 0.2 <= second < 1.0
+    assert 0.1 <= fourth < second
+
+
 def test_an_adopted_profile_is_taken_and_given_back_until_it_has_run() -> None:
     async def story() -> None:
         stage = Stage(lan=False, routes=("10.20.0.0/24",))
@@ -275,5 +305,23 @@ def test_an_adapter_that_is_none_is_refused_before_anything_is_changed() -> None
         with pytest.raises(UsageError, match="eth9"):
             await stage.session.check()
         assert not stage.local.kernel.things
+
+    run(story)
+
+
+def test_a_service_waits_for_its_adapter_and_a_new_word_is_looked_at_all_the_same() -> None:
+    async def story() -> None:
+        stage = Stage(lan=True, lan_interfaces=("eth5",), lan_address="192.168.7.9")
+        session = stage.session
+        with pytest.raises(UsageError, match="--lan-interface eth5: no adapter"):
+            await session.check()
+        session.is_service = True
+        await session.check()
+        with pytest.raises(AdapterAwayError, match=r"192\.168\.7\.9 is in no network of the LAN"):
+            await session.bring_up(None)
+        await session.adopt(None)
+        with pytest.raises(UsageError, match="--lan-interface eth6: no adapter"):
+            await session.adopt(dataclasses.replace(session.profile, lan_interfaces=("eth6",)))
+        await session.close()
 
     run(story)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from sshvpn.model import InterfaceAddress
@@ -148,6 +150,25 @@ def test_link_local_addresses_are_left_out() -> None:
     assert list(_addresses_of("eth0", found)) == [
         InterfaceAddress("eth0", "10.1.2.3", 16),
         InterfaceAddress("eth0", "fd00::2", 64),
+    ]
+
+
+def test_an_address_by_dhcpv6_is_in_the_network_of_the_one_beside_it() -> None:
+    whole = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+    found: dict[int, list[dict[str, str]]] = {
+        socket.AF_INET: [{"addr": "192.168.1.9", "netmask": "255.255.255.255"}],
+        socket.AF_INET6: [
+            {"addr": "fd00:1::abc", "netmask": f"{whole}/128"},
+            {"addr": "fd00:1::5:6:7", "netmask": "ffff:ffff:ffff:ffff::/64"},
+            {"addr": "fd00:2::abc", "netmask": f"{whole}/128"},
+        ],
+    }
+    told = [(one.address, one.network) for one in _addresses_of("lo", found)]
+    assert told == [
+        ("192.168.1.9", "192.168.1.9/32"),
+        ("fd00:1::abc", "fd00:1::/64"),
+        ("fd00:1::5:6:7", "fd00:1::/64"),
+        ("fd00:2::abc", "fd00:2::abc/128"),
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sshvpn.system.network.sockets import TransportSocket
+from sshvpn.system.network.sockets import OwnSocket, TransportSocket
 
 CHILD = """
 import socket, sys
@@ -123,3 +123,24 @@ def test_close_may_be_called_twice(session: Session) -> None:
     transport.close()
     transport.close()
     assert transport.counters() is None
+
+
+def test_a_socket_of_our_own_tells_the_same_until_it_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        carrier, _ = listener.accept()
+        with carrier, closing(OwnSocket(sock)) as transport:
+            carrier.sendall(bytes(1000))
+            assert len(sock.recv(1000, socket.MSG_WAITALL)) == 1000
+            counters = transport.counters()
+            assert counters is not None
+            assert counters.rx_bytes == 1000
+            assert transport.peer() == "127.0.0.1"
+            assert transport.silence_s() is not None
+            with transport.borrowed() as lent:
+                transport.close()
+                assert lent is not None
+                assert lent.getpeername() == listener.getsockname(), "for as long as it is lent"
+            transport.close()
+            assert (transport.counters(), transport.peer()) == (None, None)
+            assert carrier.recv(1) == b"", "ours was the last"

@@ -22,7 +22,7 @@ from sshvpn.lifecycle import (
     step,
 )
 from sshvpn.model import State
-from sshvpn.system.openssh.stderr import DeviceRefusedError, classify
+from sshvpn.system.openssh.stderr import DeviceRefusedError, classify, is_noise
 
 CHANGED = """\
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
@@ -178,7 +178,7 @@ CASES = [
      errors.TunnelRefusedError, Retry.NEVER, 5, "set PermitTunnel point-to-point"),
     ("tunnel-local-busy", "debug1: sys_tun_open: failed to configure tunnel (mode 1): "
      "Device or resource busy\nTunnel device open failed.\n"
-     "Could not request tunnel forwarding.", errors.TakenError, Retry.NEVER, 7, "tun"),
+     "Could not request tunnel forwarding.", errors.TakenError, Retry.ONCE_RUN, 7, "tun"),
     ("tunnel-local-not-owned", "debug1: sys_tun_open: failed to configure tunnel (mode 1): "
      "Operation not permitted\nTunnel device open failed.\n"
      "Could not request tunnel forwarding.", errors.PrivilegeError, Retry.NEVER, 4, "tun"),
@@ -190,20 +190,20 @@ CASES = [
     ("port-taken", "bind [127.0.0.1]:9999: Address already in use\n"
      "channel_setup_fwd_listener_tcpip: cannot listen to port: 9999\n"
      "Could not request local forwarding.",
-     errors.TakenError, Retry.NEVER, 7, "127.0.0.1]:9999"),
+     errors.TakenError, Retry.ONCE_RUN, 7, "127.0.0.1]:9999"),
     ("port-privileged", "bind [127.0.0.1]:80: Permission denied\n"
      "channel_setup_fwd_listener_tcpip: cannot listen to port: 80",
      errors.PrivilegeError, Retry.NEVER, 4, "1024"),
     ("address-elsewhere", "bind [203.0.113.99]:8000: Cannot assign requested address",
      errors.UsageError, Retry.NEVER, 2, "203.0.113.99"),
     ("unix-taken", "unix_listener: cannot bind to path /run/a.sock: Address already in use",
-     errors.TakenError, Retry.NEVER, 7, "/run/a.sock"),
+     errors.TakenError, Retry.ONCE_RUN, 7, "/run/a.sock"),
     ("remote-taken", "Error: remote port forwarding failed for listen port 80",
-     errors.TakenError, Retry.NEVER, 7, "80"),
+     errors.TakenError, Retry.ONCE_RUN, 7, "80"),
     ("remote-taken-mux", "mux_client_forward: forwarding request failed: remote port forwarding "
-     "failed for listen port 9999", errors.TakenError, Retry.NEVER, 7, "9999"),
+     "failed for listen port 9999", errors.TakenError, Retry.ONCE_RUN, 7, "9999"),
     ("remote-path", "Warning: remote port forwarding failed for listen path /run/b.sock",
-     errors.TakenError, Retry.NEVER, 7, "/run/b.sock"),
+     errors.TakenError, Retry.ONCE_RUN, 7, "/run/b.sock"),
     ("unknown", "ssh: something that no version said yet",
      errors.UnknownSshError, Retry.FOREVER, 1, "no version said yet"),
     ("unknown-before-post-quantum-warning",
@@ -279,8 +279,10 @@ def test_what_ssh_said_ends_a_session_or_is_tried_again(
     assert (type(reason), reason.exit_code) == (kind, exit_code)
     assert attempts == 1 if retry is not Retry.FOREVER else attempts > 3
     # A port that was ours, and is taken now, may come back.
-    taken = "tried again" if kind is errors.TakenError else "failed"
-    ends = {Retry.FOREVER: "tried again", Retry.ON_LOGIN: "waits for a login", Retry.NEVER: taken}
+    ends = {
+        Retry.FOREVER: "tried again", Retry.ONCE_RUN: "tried again",
+        Retry.ON_LOGIN: "waits for a login", Retry.NEVER: "failed",
+    }  # fmt: skip
     assert lost(error) == ends[retry]
 
 
@@ -329,6 +331,13 @@ def test_a_banner_alone_is_nothing_that_ssh_said() -> None:
 )
 def test_a_banner_is_not_taken_for_why_a_connection_was_lost(banner: str, said: str) -> None:
     assert type(classify([banner, said], 255)) is errors.ConnectionLostError
+
+
+def test_what_ssh_says_of_pipes_that_are_no_sockets_is_nothing_to_read() -> None:
+    """OpenSSH ends each channel with shutdown(2), our agent's pipes and tun devices too."""
+    said = "chan_shutdown_read: channel 0: shutdown() failed for fd 4 [i0 o0]: Not a socket"
+    assert is_noise(said)
+    assert isinstance(classify([said], 255), errors.ConnectionLostError)
 
 
 def test_ssh_that_was_killed_is_a_lost_connection() -> None:

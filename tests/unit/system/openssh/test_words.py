@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sshvpn.model import TcpEndpoint, UnixEndpoint
+from sshvpn.errors import UsageError
+from sshvpn.model import Endpoint, TcpEndpoint, UnixEndpoint
 from sshvpn.system.openssh.words import (
     aes_first,
     command_words,
@@ -116,3 +117,24 @@ def test_a_forward_is_one_word_whatever_its_ends() -> None:
     assert forward_word(TcpEndpoint("127.0.0.1", 9999), tcp) == "[127.0.0.1]:9999:[::1]:80"
     assert forward_word(unix, tcp) == "/run/a.sock:[::1]:80"
     assert forward_word(TcpEndpoint("::1", 1080), None) == "[::1]:1080"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        UnixEndpoint("/tmp/${AWS_SECRET_ACCESS_KEY}"),  # noqa: S108 (a server's word)
+        UnixEndpoint("/run/%u.sock"),
+        UnixEndpoint("/run/a:b"),
+        UnixEndpoint("/run/a b"),
+        UnixEndpoint("j.sock"),
+        UnixEndpoint(""),
+        TcpEndpoint("a]:/run/${HOME", 8888),
+        TcpEndpoint("-x", 8888),
+        TcpEndpoint("", 8888),
+    ],
+)
+def test_what_ssh_would_read_as_more_than_text_is_not_said_to_it(target: Endpoint) -> None:
+    with pytest.raises(UsageError, match=r"would read|no host"):
+        forward_word(TcpEndpoint("127.0.0.1", 1), target)
+    with pytest.raises(UsageError, match=r"would read|no host"):
+        forward_word(target, None)

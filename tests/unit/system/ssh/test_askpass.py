@@ -90,9 +90,10 @@ def test_a_question_without_an_answer_gives_ssh_none_and_ends_the_login(
     asyncio.run(story())
 
 
-def test_a_host_key_that_nobody_accepts_is_an_unknown_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["203.0.113.30", "<no hostip for proxy command>"])
+def test_a_host_key_that_nobody_accepts_is_an_unknown_one(tmp_path: Path, address: str) -> None:
     question = (
-        "The authenticity of host 'jump (203.0.113.30)' can't be established.\n"
+        f"The authenticity of host 'jump ({address})' can't be established.\n"
         "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
     )
 
@@ -117,3 +118,18 @@ def test_work_that_ends_first_is_what_counts(tmp_path: Path) -> None:
                 await server.unless_given_up(fail())
 
     asyncio.run(story())
+
+
+def test_the_address_that_ssh_does_not_know_is_told_by_us(tmp_path: Path) -> None:
+    person = FakePrompter("yes", "yes")
+    prompt = "The authenticity of host 'box (<no hostip for proxy command>)' can't be (yes/no)? "
+
+    async def story() -> None:
+        async with AskpassServer(tmp_path / "ask", person) as server:
+            await run(server, prompt)
+            server.peer = "203.0.113.20"
+            await run(server, prompt)
+
+    asyncio.run(story())
+    assert person.asked[0][0] == prompt
+    assert "host 'box (203.0.113.20)' can't" in person.asked[1][0]

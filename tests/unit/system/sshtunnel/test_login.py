@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -82,6 +85,46 @@ def log_in(
         await asyncio.to_thread(work)
 
     asyncio.run(run())
+
+
+def told_on_a_thread(person: FakePrompter, before: Callable[[Asker], None]) -> str:
+    """Do BEFORE, ask on a thread beside the loop, and return why there was no answer."""
+
+    async def run() -> str:
+        asker = Asker(person, asyncio.get_running_loop())
+        before(asker)
+        with pytest.raises(LoginNeededError) as caught:
+            await asyncio.wait_for(asyncio.to_thread(asker.ask, "? ", echo=False), 20)
+        return caught.value.message
+
+    return asyncio.run(run())
+
+
+def test_once_it_was_cancelled_nobody_is_asked_any_more() -> None:
+    person = FakePrompter("tulip")
+    assert told_on_a_thread(person, Asker.cancel) == "the login was cancelled"
+    assert person.asked == []
+
+
+def test_a_question_that_has_just_begun_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+    askers: list[Asker] = []
+    submit = asyncio.run_coroutine_threadsafe
+
+    class Impatient(FakePrompter):
+        async def ask(self, prompt: str, *, echo: bool) -> str | None:
+            begun.set()
+            askers[0].cancel()
+            await asyncio.Event().wait()
+            return await super().ask(prompt, echo=echo)
+
+    def slowly(question: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Future[Any]:
+        future = submit(question, loop)
+        assert begun.wait(20)
+        return future
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", slowly)
+    assert told_on_a_thread(Impatient(), askers.append) == "the login was cancelled"
 
 
 Serve = Callable[[Policy], RunningServer]
