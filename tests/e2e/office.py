@@ -13,11 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tests.e2e.sessions import RUNTIME, records
 from tests.lab import Child, Lab, LabMachine, Service, Terminal, wait_until
 from tests.lab.process import read_line
 
 HOME: Final = "/home/alice"
-RUNTIME: Final = "/run/user/1000/sshvpn"
 _KEPT: Final = {".bashrc", ".profile", ".ssh", "id_ed25519", "id_ed25519.pub", "agent.sock"}
 
 _TALK: Final = """
@@ -108,7 +108,9 @@ class Office:
     # -- what a person sees --------------------------------------------------------------------
 
     def status(self, *args: str) -> list[dict[str, Any]]:
-        """Return the forwards of `sshvpn status --json`."""
+        """Return the forwards, as `sshvpn status --json` has them."""
+        if not args:
+            return records(self.gateway, "forward")
         return list(json.loads(self.sshvpn("status", "--json", *args).stdout)["forwards"])
 
     def only(self) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from sshvpn.control import LONGEST_LINE
-from tests.e2e.office import RUNTIME, Office
+from tests.e2e.office import Office
+from tests.e2e.sessions import RUNTIME
 from tests.lab import wait_until
 
 ERRORS = {"malformed", "version", "unknown", "no_question", "too_long"}

@@ -16,7 +16,8 @@ from functools import partial
 
 import pytest
 
-from tests.e2e.office import HOME, RUNTIME, Office, tell_end
+from tests.e2e.office import HOME, Office, tell_end
+from tests.e2e.sessions import RUNTIME
 from tests.lab import LabMachine, wait_until
 from tests.lab.machine import CHECKOUT
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sshvpn.system.cpu import has_aes
-from tests.e2e.office import HOME, INTERRUPTED, RUNTIME, Office, exit_code
+from tests.e2e.office import HOME, INTERRUPTED, Office, exit_code
+from tests.e2e.sessions import RUNTIME
 from tests.lab import wait_until
 
 KEYS = {

@@ -21,7 +21,8 @@ from typing import Any, Final
 import pytest
 
 from sshvpn.control import tunnel_id
-from tests.e2e.office import HOME, INTERRUPTED, RUNTIME, exit_code
+from tests.e2e.office import HOME, INTERRUPTED, exit_code
+from tests.e2e.sessions import RUNTIME
 from tests.e2e.vpn import SHARED, Vpn
 from tests.lab import ALICE_PASSWORD, Lab, LabMachine, Terminal, wait_until
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.e2e.sessions import records
 from tests.lab import Lab, LabMachine, wait_until
 from tests.lab.contents import ALICE
 
@@ -104,9 +105,9 @@ class Vpn:
         self.lab.sshvpn("down")
 
     def record(self) -> dict[str, Any]:
-        """Return the only tunnel of `status --json`."""
-        (record,) = json.loads(self.lab.sshvpn("status", "--json").stdout)["tunnels"]
-        return dict(record)
+        """Return the only tunnel, as `status --json` has it."""
+        (record,) = records(self.lab.gateway, "tunnel")
+        return record
 
     # -- what a machine of the LAN sees --------------------------------------------------------
 

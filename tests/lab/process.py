@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+LONGEST_PAUSE_S = 0.1
 
 
 def wait_until(
@@ -22,17 +23,21 @@ def wait_until(
 ) -> T:
     """Call PREDICATE until what it returns is true, and return that.
 
-    TIMEOUT is in seconds. Raises TimeoutError, whose message is WHAT, after that.
+    TIMEOUT is in seconds. Raises TimeoutError, whose message is WHAT, after that. Between two calls
+    is EVERY, and as long as a call took, up to LONGEST_PAUSE_S: who waits leaves the machine to
+    those who work.
     """
     deadline = time.monotonic() + timeout
     while True:
+        started = time.monotonic()
         result = predicate()
         if result:
             return result
+        took_s = time.monotonic() - started
         if time.monotonic() >= deadline:
             message = what or f"not within {timeout} s: {getattr(predicate, '__name__', predicate)}"
             raise TimeoutError(message)
-        time.sleep(every)
+        time.sleep(max(every, min(took_s, LONGEST_PAUSE_S)))
 
 
 class LabError(Exception):
