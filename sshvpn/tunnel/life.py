@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from sshvpn.boundary import Prober, TunnelConnection
 from sshvpn.errors import NoAnswerError, SshvpnError
 from sshvpn.plan.request import TunnelAddresses
 from sshvpn.waiting import within
+
+log = logging.getLogger("sshvpn.tunnel")
 
 FIRST_PROBE_S = 0.2
 """How long the first probe waits for an answer; each waits longer than the one before, and who has
@@ -88,7 +91,7 @@ class TunnelLife:
                 self._doubted.clear()
                 seen = pulse.doubt(seen, now, keepalive_s)
             if pulse.is_stuck(seen, now, keepalive_s):
-                return _silent()
+                return _silent(seen, now)
             is_old = seen.is_busy and now - self._asked_at >= MEASURE_EVERY_S
             if is_old or pulse.wants_probe(seen, now, keepalive_s):
                 wait_s = _probe_s(seen, pulse.dies_at(seen, keepalive_s) - now)
@@ -100,9 +103,9 @@ class TunnelLife:
                 now = time.monotonic()
                 seen = self._look(seen, now, connection, keepalive_s, answered=answered)
                 if pulse.is_stuck(seen, now, keepalive_s):
-                    return _silent()
+                    return _silent(seen, now)
             if pulse.is_dead(seen, now, keepalive_s):
-                return _silent()
+                return _silent(seen, now)
 
     def _look(
         self,
@@ -147,7 +150,13 @@ def _probe_s(seen: pulse.Pulse, left_s: float) -> float:
     return min(wait_s, LONGEST_PROBE_S)
 
 
-def _silent() -> SshvpnError:
+def _silent(seen: pulse.Pulse, now: float) -> SshvpnError:
+    """Return why a new connection is made; the log has what was seen."""
+    doubted = "" if seen.doubted_until is None else ", doubted"
+    log.info(
+        "no packet for %.1f s, nothing acknowledged for %.1f s, repeated in %.1f s%s",
+        now - seen.heard_at, seen.tcp.unanswered_s, seen.tcp.repeats_in_s, doubted,
+    )  # fmt: skip
     return NoAnswerError("nothing comes through the tunnel any more", "a new connection is made")
 
 

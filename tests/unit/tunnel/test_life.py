@@ -54,8 +54,11 @@ def test_what_came_before_a_doubt_is_no_answer_to_it() -> None:
     assert error.code == "no_answer", error.code
 
 
-def test_a_connection_that_repeats_itself_too_late_is_not_asked() -> None:
+def test_a_connection_that_repeats_itself_too_late_is_not_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """The probe would wait behind what TCP has to repeat first."""
+    caplog.set_level("INFO")
     silence = Silence()
     silence.tcp = TcpCounters(1000, 1000, 0.001, repeats_in_s=6.4, unanswered_s=6.4)
 
@@ -66,6 +69,7 @@ def test_a_connection_that_repeats_itself_too_late_is_not_asked() -> None:
     error = asyncio.run(asyncio.wait_for(main(), 20))
     assert error.code == "no_answer", error.code
     assert not silence.asked
+    assert "nothing acknowledged for 6.4 s, repeated in 6.4 s" in caplog.text
 
 
 def test_what_waits_behind_a_repeat_is_no_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
