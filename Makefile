@@ -82,6 +82,7 @@ ready: system $(STAMP)
 	@$(PYTHON) -m compileall -q sshvpn
 	@$(ROOT) $(PYTHON) -m tests.systemd.tree
 	@$(ROOT) $(PYTHON) -m tests.e2e.notebooks
+	@$(ROOT) $(PYTHON) -m tests.lab.releases
 
 test-systemd: system $(STAMP)
 	@$(ROOT) $(PYTHON) -m tests.systemd.tree

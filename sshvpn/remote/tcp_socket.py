@@ -10,7 +10,6 @@ PID is a process of the session. It prints the congestion control that sends fro
 ``- CODE TEXT`` for why nothing was changed; its exit status is 0 either way.
 """
 
-import ctypes
 import os
 import socket
 import sys
@@ -127,7 +126,16 @@ def _parent(pid: int) -> int:
 
 
 def _borrow(pid: int, number: int) -> int:
-    """Return a duplicate of another process's descriptor (pidfd_getfd(2)), or -1."""
+    """Return a duplicate of another process's descriptor (pidfd_getfd(2)), or -1.
+
+    Raises NoSocketError.
+    """
+    try:
+        import ctypes
+    except ImportError:  # Debian's python3-minimal
+        raise NoSocketError(
+            "no_ctypes python3 there is not a whole one: it has no ctypes"
+        ) from None
     call = ctypes.CDLL(None).syscall
     process = int(call(_SYS_PIDFD_OPEN, pid, 0))
     if process < 0:

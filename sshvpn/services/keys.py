@@ -1,7 +1,7 @@
 """The options of authorized_keys(5) that limit a key to one service. Pure.
 
-Single ``no-*`` options for a tunnel, not ``restrict``: newer servers refuse a tunnel to a key that
-is restricted so.
+Single ``no-*`` options for a tunnel, not ``restrict``: servers newer than OpenSSH 10.0 refuse a
+tunnel to a key that is restricted so.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -334,6 +335,29 @@ def test_a_name_that_is_ours_is_kept_from_who_comes_later(vpn: Vpn) -> None:
     assert avahi.host_name == "server-2"
     assert vpn.record()["names"] == [NAME]
     wait_resolved(avahi, NAME, *GATEWAY)
+    vpn.down()
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.3, 0.6])
+def test_two_who_claim_a_name_at_once_have_one_each(vpn: Vpn, later_s: float) -> None:
+    """Both probe within the three quarters of a second that this takes (RFC 6762, 8.1 and 8.2)."""
+    lan, gateway = vpn.lab.lan, vpn.lab.gateway
+    vpn.up("server", "--lan", "--publish", "8888")
+    wait_named(vpn, NAME)
+    (pid,) = gateway.pids(LAN_SIDE)
+    gateway.kill(pid)
+    wait_until(lambda: gateway.pids(LAN_SIDE) not in ([], [pid]), every=0.01)
+    time.sleep(later_s)
+    avahi = Avahi(lan, "server")
+
+    def names() -> set[str]:
+        return {*vpn.record()["names"], f"{avahi.host_name}.local"}
+
+    wait_until(lambda: len(names()) == 2, 20, what=f"{names()}\n{vpn.log()}", every=0.1)
+    (ours,) = vpn.record()["names"]
+    wait_resolved(avahi, ours, *GATEWAY)
+    assert lan.address in avahi.resolve(f"{avahi.host_name}.local")
+    assert names() == {NAME, "server-2.local"}
     vpn.down()
 
 

@@ -82,6 +82,8 @@ class Sshd:
     addresses: Sequence[str]
     key_types: Sequence[str]
     identity: str
+    root: str = ""
+    """Where the Debian is of which it is; the machine's own is ""."""
     _child: Child | None = field(default=None, repr=False)
     _orphans: list[int] = field(default_factory=list, repr=False)
 
@@ -134,7 +136,8 @@ class Sshd:
         self.machine.write(f"{self.directory}/config", "\n".join(lines) + "\n", "root")
         self.machine.write("/etc/pam.d/sshd", PAM, "root", 0o644)
         self.machine.write(f"{self.directory}/log", "", "root")
-        argv = ["/usr/sbin/sshd", "-D", "-f", f"{self.directory}/config"]
+        argv = ["chroot", self.root] if self.root else []
+        argv += ["/usr/sbin/sshd", "-D", "-f", f"{self.directory}/config"]
         argv += ["-E", f"{self.directory}/log"]
         self._child = self.machine.popen(
             argv, user="root", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

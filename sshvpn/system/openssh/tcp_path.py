@@ -132,7 +132,7 @@ async def answer_of(agent: RemoteAgent) -> Tuned:
     return agent.tuned.result() if agent.tuned.done() else SILENT
 
 
-_LASTING = {"no_root", "no_sudo", "no_python", "no_ptrace"}
+_LASTING = {"no_root", "no_sudo", "no_python", "no_ctypes", "no_ptrace"}
 
 
 class FarEnd:

@@ -6,6 +6,8 @@ import ast
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,16 @@ def test_where_nobody_may_look_into_sshd_the_servers_half_says_so_and_changes_no
     with socket.create_server(("127.0.0.1", 0)), pytest.raises(tcp_socket.NoSocketError) as caught:
         tcp_socket.connection_of(os.getpid(), 1, 22)
     assert str(caught.value).startswith("no_ptrace ")
+
+
+def test_an_incomplete_python_of_the_server_is_told_as_such() -> None:
+    """Debian's python3-minimal carries packets, and has no ctypes."""
+    text = Path(tcp_socket.__file__).read_text()
+    code = "import sys; sys.modules['ctypes'] = None; exec(sys.argv.pop(1))"
+    with socket.create_server(("127.0.0.1", 0)):
+        words = [sys.executable, "-I", "-S", "-c", code, text, str(os.getpid()), *"1234"]
+        told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert told == "- no_ctypes python3 there is not a whole one: it has no ctypes\n"
 
 
 def test_where_the_kernel_hands_out_no_descriptor_our_end_is_a_note(

@@ -1,0 +1,104 @@
+"""Other releases of Debian: a server that is of one, or a gateway whose ssh is.
+
+A tree of each is made once by debootstrap. In a server sshd runs with that as its root directory,
+and so does all that it starts: network, processes, devices, homes and what stands in /run are the
+machine's.
+
+    machine  /  ........................ the host's Debian: the tests' own tools
+             └─ /mnt/release  .......... bullseye, trixie: sshd, shells, python3, ip, nft, sudo
+                  ├─ home root run tmp dev proc sys  <- the machine's
+                  └─ etc  .............. a copy, with the machine's people
+
+Run as a program it makes the trees, which takes minutes: `make test` does so before the tests,
+whose time is bounded.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import urllib.error
+import urllib.request
+from typing import Final
+
+from tests.lab.cache import made, run
+from tests.lab.labmachine import LabMachine
+
+RELEASES: Final = {"bullseye": "OpenSSH_8.4", "trixie": "OpenSSH_10.0"}
+"""With what `ssh -V` of each says: 2021's and 2025's."""
+PACKAGES: Final = ("openssh-server", "python3", "sudo", "iproute2", "nftables", "procps")
+ROOT: Final = "/mnt/release"
+_MIRROR: Final = "http://deb.debian.org/debian"
+_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_SHARED: Final = ("home", "root", "run", "tmp", "dev", "proc", "sys")
+_ACCOUNTS: Final = ("passwd", "shadow", "group")
+
+
+def tree(release: str) -> pathlib.Path:
+    """Return RELEASE's tree on the host; made now where it is not there."""
+    return made(release, PACKAGES, lambda root: _make(release, root))
+
+
+def is_offered(release: str) -> bool:
+    """Whether the mirror still has RELEASE: old ones move to an archive some day."""
+    try:
+        with urllib.request.urlopen(f"{_MIRROR}/dists/{release}/InRelease", timeout=30):  # noqa: S310
+            return True
+    except urllib.error.HTTPError:
+        return False
+
+
+def _make(release: str, root: pathlib.Path) -> None:
+    # Nobody needs it after a crash: without fsync(2) it is made in half of the time.
+    quick = root / "etc/dpkg/dpkg.cfg.d"
+    quick.mkdir(parents=True)
+    (quick / "quick").write_text("force-unsafe-io\n")
+    run(
+        "debootstrap", "--variant=minbase", f"--keyring={_KEYRING}",
+        f"--include={','.join(PACKAGES)}", release, str(root), _MIRROR,
+    )  # fmt: skip
+    for package in (root / "var/cache/apt/archives").glob("*.deb"):
+        package.unlink()
+
+
+def give_ssh(machine: LabMachine, release: str) -> None:
+    """Let MACHINE's ssh be that of RELEASE, with its own libraries, until the machine ends."""
+    _show(machine, release)
+    inside = machine.host_path(ROOT)
+    loader, *_ = (path.relative_to(inside) for path in inside.glob("lib*/ld-linux*"))
+    library, *_ = (path.parent.relative_to(inside) for path in inside.glob("usr/lib/*/libcrypto*"))
+    words = f"{ROOT}/{loader} --library-path {ROOT}/{library} {ROOT}/usr/bin/ssh"
+    machine.write("/mnt/ssh", f'#!/bin/sh\nexec {words} "$@"\n', "root", 0o755)
+    machine.run(["mount", "--bind", "/mnt/ssh", "/usr/bin/ssh"], user="root")
+
+
+def enter(machine: LabMachine, release: str) -> None:
+    """Let MACHINE's sshd be that of RELEASE from its next start on, until the machine ends."""
+    _show(machine, release)
+    people = "|".join(user.name for user in machine.users)
+    steps = [
+        f"cp -a {ROOT}/etc /mnt/etc",
+        f"mount --bind /mnt/etc {ROOT}/etc",
+        *(f"mount --rbind /{name} {ROOT}/{name}" for name in _SHARED),
+        f"mount --bind /etc/sudoers.d {ROOT}/etc/sudoers.d",
+        f"cp /etc/hosts /etc/hostname {ROOT}/etc",
+        *(f"grep -E '^({people}):' /etc/{name} >>{ROOT}/etc/{name}" for name in _ACCOUNTS),
+    ]
+    machine.run(["sh", "-ec", "\n".join(steps)], user="root")
+    machine.sshd.root = ROOT
+
+
+def _show(machine: LabMachine, release: str) -> None:
+    """Show RELEASE's tree in MACHINE, read-only."""
+    steps = f"mkdir {ROOT}\nmount --bind {tree(release)} {ROOT}\nmount -o remount,bind,ro {ROOT}"
+    machine.run(["sh", "-ec", steps], user="root")
+
+
+def make_all() -> None:
+    """Make the trees of all releases that are offered."""
+    for release in RELEASES:
+        if is_offered(release):
+            tree(release)
+
+
+if __name__ == "__main__":
+    make_all()
