@@ -185,8 +185,11 @@ def refused_by_key(vpn: Vpn) -> bool:
     )
 
 
+@pytest.mark.parametrize("transport", ["auto", "w"])
 @pytest.mark.parametrize("why", ["no way at the server", "none for new devices here"])
-def test_ipv6_does_not_leak_where_the_tunnel_has_none(lab: Lab, group: str, why: str) -> None:
+def test_ipv6_does_not_leak_where_the_tunnel_has_none(
+    lab: Lab, group: str, why: str, transport: str
+) -> None:
     vpn = far_away(lab)
     if why == "no way at the server":
         lab.server.ip("-6", "route", "delete", "default")
@@ -195,7 +198,7 @@ def test_ipv6_does_not_leak_where_the_tunnel_has_none(lab: Lab, group: str, why:
         lab.gateway.run(argv, user="root")
     lab.checkpoint()
     assert answers_ping(lab.gateway, WORLD6)
-    up_in(group, lab, *DEFAULT)
+    up_in(group, lab, *DEFAULT, "--transport", transport)
     with counted(lab.gateway, "postrouting", LEAK6) as leaked:
         for machine in (lab.lan, lab.gateway):
             assert answers_ping(machine, WORLD)
