@@ -15,49 +15,45 @@ whose time is bounded.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import urllib.error
 import urllib.request
 from typing import Final
 
-from tests.lab.cache import made, run
+from tests.lab.cache import CACHE, made
+from tests.lab.debian import bootstrap, mirror
 from tests.lab.labmachine import LabMachine
 
 RELEASES: Final = {"bullseye": "OpenSSH_8.4", "trixie": "OpenSSH_10.0"}
 """With what `ssh -V` of each says: 2021's and 2025's."""
 PACKAGES: Final = ("openssh-server", "python3", "sudo", "iproute2", "nftables", "procps")
 ROOT: Final = "/mnt/release"
-_MIRROR: Final = "http://deb.debian.org/debian"
-_KEYRING: Final = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_KEYRING: Final = pathlib.Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SHARED: Final = ("home", "root", "run", "tmp", "dev", "proc", "sys")
 _ACCOUNTS: Final = ("passwd", "shadow", "group")
 
 
 def tree(release: str) -> pathlib.Path:
     """Return RELEASE's tree on the host; made now where it is not there."""
-    return made(release, PACKAGES, lambda root: _make(release, root))
+    return made(release, PACKAGES, lambda root: bootstrap(root, release, PACKAGES))
 
 
-def is_offered(release: str) -> bool:
-    """Whether the mirror still has RELEASE: old ones move to an archive some day."""
+@functools.cache
+def can_be_had(release: str) -> bool:
+    """Whether RELEASE is here, or at the mirror: old ones move to an archive some day.
+
+    Ubuntu has Debian's keys in a package of its own, debian-archive-keyring.
+    """
+    if any(CACHE.glob(f"{release}-*/etc")):
+        return True
+    if not _KEYRING.exists():
+        return False
     try:
-        with urllib.request.urlopen(f"{_MIRROR}/dists/{release}/InRelease", timeout=30):  # noqa: S310
+        with urllib.request.urlopen(f"{mirror('debian')}/dists/{release}/InRelease", timeout=30):  # noqa: S310
             return True
     except urllib.error.HTTPError:
         return False
-
-
-def _make(release: str, root: pathlib.Path) -> None:
-    # Nobody needs it after a crash: without fsync(2) it is made in half of the time.
-    quick = root / "etc/dpkg/dpkg.cfg.d"
-    quick.mkdir(parents=True)
-    (quick / "quick").write_text("force-unsafe-io\n")
-    run(
-        "debootstrap", "--variant=minbase", f"--keyring={_KEYRING}",
-        f"--include={','.join(PACKAGES)}", release, str(root), _MIRROR,
-    )  # fmt: skip
-    for package in (root / "var/cache/apt/archives").glob("*.deb"):
-        package.unlink()
 
 
 def give_ssh(machine: LabMachine, release: str) -> None:
@@ -94,9 +90,9 @@ def _show(machine: LabMachine, release: str) -> None:
 
 
 def make_all() -> None:
-    """Make the trees of all releases that are offered."""
+    """Make the trees of all releases that can be had."""
     for release in RELEASES:
-        if is_offered(release):
+        if can_be_had(release):
             tree(release)
 
 

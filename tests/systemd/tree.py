@@ -17,6 +17,7 @@ from typing import Final
 from sshvpn.config.toml import loads
 from tests.lab.cache import install, made, run
 from tests.lab.contents import ALICE
+from tests.lab.debian import bootstrap
 from tests.lab.machine import CHECKOUT
 
 PREFIX: Final = "opt/sshvpn"
@@ -27,10 +28,6 @@ PACKAGES: Final = (
     "openssh-server", "dbus-user-session", "polkitd",  # a server that people log in to
 )  # fmt: skip
 _BY_HASH: Final = py_compile.PycInvalidationMode.UNCHECKED_HASH
-_MIRRORS: Final = {
-    "debian": "http://deb.debian.org/debian",
-    "ubuntu": "http://archive.ubuntu.com/ubuntu",
-}
 
 
 def layers() -> list[pathlib.Path]:
@@ -42,16 +39,7 @@ def layers() -> list[pathlib.Path]:
 
 
 def _make_base(root: pathlib.Path, system: dict[str, str]) -> None:
-    # Nobody needs it after a crash: without fsync(2) it is made in half of the time.
-    quick = root / "etc/dpkg/dpkg.cfg.d"
-    quick.mkdir(parents=True)
-    (quick / "quick").write_text("force-unsafe-io\n")
-    run(
-        "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-        system["VERSION_CODENAME"], str(root), _mirror(system["ID"]),
-    )  # fmt: skip
-    for package in (root / "var/cache/apt/archives").glob("*.deb"):
-        package.unlink()
+    bootstrap(root, system["VERSION_CODENAME"], PACKAGES, system=system["ID"])
     run("chroot", str(root), "useradd", "-m", "-u", str(ALICE.uid), "-s", ALICE.shell,
          "-p", ALICE.password, ALICE.name)  # fmt: skip
     sudoers = root / "etc/sudoers.d/alice"
@@ -94,15 +82,6 @@ def install_program(base: pathlib.Path, layer: pathlib.Path) -> None:
 
 def _dependencies() -> list[str]:
     return list(loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"])
-
-
-def _mirror(system: str) -> str:
-    """Return the mirror that this machine's own packages come from, where one can be told."""
-    for file in pathlib.Path("/etc/apt").glob("sources.list*/**/*"):
-        for word in file.read_text(errors="replace").split() if file.is_file() else ():
-            if word.startswith("http") and word.rstrip("/").endswith(f"/{system}"):
-                return word
-    return _MIRRORS[system]
 
 
 def _os_release() -> dict[str, str]:
