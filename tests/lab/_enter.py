@@ -4,17 +4,18 @@ Run by `machine.py`, already inside the machine's namespaces (nsenter --no-fork)
 `python -I -S _enter.py USER DIRECTORY pipe|tty COMMAND...`. This process stays outside the
 machine's PID namespace; the command is its child, inside, in a session of its own. Signals are
 passed on to the command, its exit is this process's exit.
+
+Tests run thousands of commands, and half of what one costs is the start of this: so it loads
+nothing that Python has not loaded already, or built in.
 """
 
 from __future__ import annotations
 
-import fcntl
+import _signal as signal  # type: ignore[import-not-found] # without the enumerations of signal
 import grp
 import os
 import pwd
-import signal
 import sys
-import termios
 
 PASSED_ON = (
     signal.SIGINT,
@@ -45,6 +46,9 @@ def start(name: str, directory: str, command: list[str], *, is_tty: bool) -> Non
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     if is_tty:
+        import fcntl
+        import termios
+
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.fchown(0, pwd.getpwnam(name).pw_uid, -1)  # as login(1) does
     user = become(name)
