@@ -7,6 +7,7 @@ lan2 ──eth0 ── lan1 ┘                       127.0.0.1:8888
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -32,7 +33,8 @@ _ASK = """
 import socket, struct, sys
 family, group, scope = sys.argv[1], sys.argv[2], sys.argv[3]
 question = b"".join(bytes([len(w)]) + w.encode() for w in sys.argv[4].split(".")) + b"\\0"
-packet = struct.pack("!6H", 0, 0, 1, 0, 0, 0) + question + struct.pack("!2H", 1, 1)
+kind = int(sys.argv[5])
+packet = struct.pack("!6H", 0, 0, 1, 0, 0, 0) + question + struct.pack("!2H", kind, 1)
 with socket.socket(getattr(socket, family), socket.SOCK_DGRAM) as sock:
     sock.settimeout(0.7)
     if family == "AF_INET6":
@@ -45,6 +47,12 @@ with socket.socket(getattr(socket, family), socket.SOCK_DGRAM) as sock:
         print(sock.recv(9000).hex())
     except OSError:
         pass
+"""
+
+_SRV = 33
+_APART = """
+chain in { type filter hook input priority 0; iif eth0 udp dport 5353 drop; }
+chain out { type filter hook output priority 0; oif eth0 udp dport 5353 drop; }
 """
 
 
@@ -104,10 +112,10 @@ def wait_browsed(avahi: Avahi, *services: Found) -> None:
     wait_until(lambda: avahi.browse() == {*services}, 15, what=f"{avahi.browse()}", every=0.2)
 
 
-def ask(machine: LabMachine, adapter: str, group: str, name: str = NAME) -> str:
+def ask(machine: LabMachine, adapter: str, group: str, name: str = NAME, kind: int = 1) -> str:
     """Return the answer, in hex, to a question that MACHINE sends by ADAPTER to GROUP."""
     family = "AF_INET6" if ":" in group else "AF_INET"
-    return machine.python(_ASK, family, group, adapter, name).strip()
+    return machine.python(_ASK, family, group, adapter, name, str(kind)).strip()
 
 
 # -- what is told ------------------------------------------------------------------------------
@@ -359,6 +367,60 @@ def test_two_who_claim_a_name_at_once_have_one_each(vpn: Vpn, later_s: float) ->
     assert lan.address in avahi.resolve(f"{avahi.host_name}.local")
     assert names() == {NAME, "server-2.local"}
     vpn.down()
+
+
+# RFC 6762, 9: names that are held, each free where it was taken, until two networks are one.
+
+
+def test_where_two_networks_become_one_each_machine_has_a_name(vpn: Vpn) -> None:
+    lan = vpn.lab.lan
+    vpn.up("server", "--lan", "--publish", "8888")
+    wait_named(vpn, NAME)
+    with apart(lan):
+        avahi = Avahi(lan, "server")
+        assert avahi.host_name == "server"
+
+    def names() -> set[str]:
+        ask(vpn.lab.gateway, "lan0", "224.0.0.251")  # as somebody does, sooner or later
+        return {*vpn.record()["names"], f"{avahi.host_name}.local"}
+
+    wait_until(lambda: names() == {NAME, "server-2.local"}, 30, what=f"{names()}", every=0.2)
+    (ours,) = vpn.record()["names"]
+    wait_resolved(avahi, ours, *GATEWAY)
+    vpn.down()
+
+
+def test_where_two_networks_become_one_each_service_has_a_name(vpn: Vpn) -> None:
+    lan = vpn.lab.lan
+    vpn.up("server", "--lan", "--publish", "8888")
+    wait_named(vpn, NAME)
+    with apart(lan):
+        avahi = Avahi(lan, "tablet")
+        words = ["avahi-publish", "-s", "server 8888", "_http._tcp", "1234"]
+        publishing = lan.popen(words)
+        wait_until(lambda: ("server 8888", 1234) in listed(avahi), every=0.2)
+
+    def are_two() -> bool:
+        ask(vpn.lab.gateway, "lan0", "224.0.0.251", "server 8888._http._tcp.local", _SRV)
+        return {("server 8888", 8888), ("server 8888 #2", 1234)} <= listed(avahi)
+
+    wait_until(are_two, 30, what=f"{listed(avahi)}", every=0.2)
+    publishing.end()
+    vpn.down()
+    wait_until(lambda: ("server 8888", 8888) not in listed(avahi), 6, every=0.2)
+
+
+@contextlib.contextmanager
+def apart(machine: LabMachine) -> Iterator[None]:
+    """Keep all mDNS away from MACHINE, and its own at home."""
+    machine.nft(f"table inet apart {{\n{_APART}\n}}\n")
+    yield
+    machine.nft("delete table inet apart")
+
+
+def listed(avahi: Avahi) -> set[tuple[str, int]]:
+    """Return the web services that AVAHI knows: name, port."""
+    return {(one.instance, one.port) for one in avahi.browse()}
 
 
 def test_a_services_name_that_another_has_is_left_to_it(vpn: Vpn) -> None:
