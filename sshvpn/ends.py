@@ -30,7 +30,6 @@ from sshvpn.plan.settings import LOWEST_MTU6
 from sshvpn.plan.state import Appearance, Gate, Lan, Published
 from sshvpn.remote import protocol
 
-"""RFC 8200, section 5: with less a link carries no IPv6."""
 _SPARE_PORTS = range(49152, 65536)
 """RFC 6335, section 6: for those published services whose own port another one has."""
 

@@ -27,6 +27,11 @@ def refuse_change(before: TunnelProfile, after: TunnelProfile) -> None:
             )
 
 
+def is_the_same(before: TunnelProfile, after: TunnelProfile) -> bool:
+    """Whether nothing is another but who has said that the network is trusted."""
+    return replace(after, lan_trusts=before.lan_trusts) == before
+
+
 def rehearse_change(site: Site) -> None:
     """Raise UsageError or TakenError for what ``site`` would not take, as far as it is known.
 

@@ -35,9 +35,11 @@ async def first_look(
     machine there can have, and for one that is in none of its networks UsageError, or where a
     service ``waits`` for such a network AdapterAwayError.
     """
+    address = profile.lan_address
+    if profile.lan is False or address is None:
+        await remote.forget()
     if profile.lan is False:
         return
-    address = profile.lan_address
     here = await asyncio.to_thread(sharing.addresses)
     if address is None:
         await asyncio.to_thread(sharing.look)

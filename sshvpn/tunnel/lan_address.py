@@ -70,6 +70,11 @@ class LanAddress:
         """Return ``profile`` with what it has of the LAN: without an address that was given up."""
         return profile if self.lost is None else replace(profile, lan_address=None)
 
+    async def forget(self) -> None:
+        """Claim nothing any more, and tell nothing of what was: no address is asked for."""
+        await self.close()
+        self._address = self.lost = None
+
     async def changes(self) -> AsyncIterator[None]:
         """Yield when it was given up."""
         while True:

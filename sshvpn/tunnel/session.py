@@ -32,7 +32,7 @@ from sshvpn.plan.state import Gate
 from sshvpn.remote import protocol
 from sshvpn.session import ProfileSession
 from sshvpn.sharing import tell_untrusted
-from sshvpn.tunnel.change import refuse_change, rehearse_change
+from sshvpn.tunnel.change import is_the_same, refuse_change, rehearse_change
 from sshvpn.tunnel.first_look import first_look, refuse_taken_ports, refuse_unknown_adapters
 from sshvpn.tunnel.lan_address import LanAddress
 from sshvpn.tunnel.life import TunnelLife
@@ -86,6 +86,8 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         self._lost_at: float | None = None
         self._is_lost = False
         self._has_run = False
+        self._gives_way = False  # this very profile has run
+        self._gave_way = False  # the one before those adopted since had
         self._trouble: str | None = None
 
     # session.Session --------------------------------------------------------------------
@@ -105,11 +107,21 @@ class TunnelSession(ProfileSession[TunnelProfile]):
         if profile.lan_interfaces != self.profile.lan_interfaces:
             self._check_adapters(profile)
         await self._check(profile)
-        if self._site is not None:
+        if self._site and not (self._gives_way and is_the_same(self.profile, profile)):
             rehearse_change(replace(self._site, profile=profile))
         self._adopted = profile
 
+    def go_back(self) -> bool:
+        """Take the profile again that was there before; see session.Session."""
+        gave_way = self._gave_way
+        is_back = super().go_back()
+        if is_back:
+            self._gives_way = gave_way
+        return is_back
+
     def _use(self, profile: TunnelProfile) -> None:
+        if not is_the_same(self.profile, profile):
+            self._gave_way, self._gives_way = self._gave_way or self._gives_way, False
         super()._use(profile)
         self._sharing.limit(profile.lan_interfaces)
         self._has_run = False  # what is looked at before the first start is looked at again
@@ -159,8 +171,8 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             raise
         if self._has_run:  # the first one may have waited for a person, or for the way
             self._life.note_made(time.monotonic() - begun_at)
-        self._has_run = True
-        self._before = None
+        self._has_run = self._gives_way = True
+        self._gave_way, self._before = False, None
         self._tasks = [asyncio.create_task(self._follow(self._connection))]
 
     async def _see_here(self, device: asyncio.Task[int]) -> Seen:
@@ -297,8 +309,8 @@ class TunnelSession(ProfileSession[TunnelProfile]):
             if not self._has_run:
                 refuse_taken_ports(site, services, self._prober)
             plan = ends.local_plan(site, addresses, services, gate)
-            wanted = self._precedence.desired(plan, site.local, has_run=self._has_run)
-            remote = self._precedence.remote_end(site, addresses, services, has_run=self._has_run)
+            wanted = self._precedence.desired(plan, site.local, has_run=self._gives_way)
+            remote = self._precedence.remote_end(site, addresses, services, has_run=self._gives_way)
             is_stale, self._is_remote_stale = self._is_remote_stale, False
             if site.can_configure and (is_stale or remote != self._remote_end):
                 # Both at once: neither end needs the other's for its own.

@@ -130,6 +130,10 @@ def test_a_network_that_this_machine_is_carried_into_comes_before_the_same_at_th
         reconnected(vpn, 1)
         assert "dev lan0" in gateway.ip("route", "get", "10.20.0.200")
         assert vpn.unreachable(vpn.remote()) == []
+        lab.sshvpn("restart", "server")  # which changes nothing of it
+        reconnected(vpn, 2)
+        assert "dev lan0" in gateway.ip("route", "get", "10.20.0.200")
+        assert vpn.unreachable(vpn.remote()) == []
         gateway.ip("address", "delete", prefix, "dev", "lan0")
         vpn.wait_reachable(by_tunnel, 10)
         vpn.down()

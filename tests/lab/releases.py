@@ -28,7 +28,7 @@ from tests.lab.labmachine import LabMachine
 RELEASES: Final = {"bullseye": "OpenSSH_8.4", "trixie": "OpenSSH_10.0"}
 """With what `ssh -V` of each says: 2021's and 2025's."""
 PACKAGES: Final = ("openssh-server", "python3", "sudo", "iproute2", "nftables", "procps")
-ROOT: Final = "/mnt/release"
+ROOT: Final = pathlib.PurePosixPath("/mnt/release")
 _KEYRING: Final = pathlib.Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SHARED: Final = ("home", "root", "run", "tmp", "dev", "proc", "sys")
 _ACCOUNTS: Final = ("passwd", "shadow", "group")
@@ -59,10 +59,11 @@ def can_be_had(release: str) -> bool:
 def give_ssh(machine: LabMachine, release: str) -> None:
     """Let MACHINE's ssh be that of RELEASE, with its own libraries, until the machine ends."""
     _show(machine, release)
-    inside = machine.host_path(ROOT)
-    loader, *_ = (path.relative_to(inside) for path in inside.glob("lib*/ld-linux*"))
-    library, *_ = (path.parent.relative_to(inside) for path in inside.glob("usr/lib/*/libcrypto*"))
-    words = f"{ROOT}/{loader} --library-path {ROOT}/{library} {ROOT}/usr/bin/ssh"
+    inside = machine.host_path(str(ROOT))
+    # The file itself: what /lib64 has for it may be a link to /lib, which is this machine's.
+    loader, *_ = (path for path in inside.glob("usr/lib/*/ld-*.so*") if not path.is_symlink())
+    program = ROOT / loader.relative_to(inside)
+    words = f"{program} --library-path {program.parent} {ROOT}/usr/bin/ssh"
     machine.write("/mnt/ssh", f'#!/bin/sh\nexec {words} "$@"\n', "root", 0o755)
     machine.run(["mount", "--bind", "/mnt/ssh", "/usr/bin/ssh"], user="root")
 
@@ -80,7 +81,7 @@ def enter(machine: LabMachine, release: str) -> None:
         *(f"grep -E '^({people}):' /etc/{name} >>{ROOT}/etc/{name}" for name in _ACCOUNTS),
     ]
     machine.run(["sh", "-ec", "\n".join(steps)], user="root")
-    machine.sshd.root = ROOT
+    machine.sshd.root = str(ROOT)
 
 
 def _show(machine: LabMachine, release: str) -> None:

@@ -31,7 +31,11 @@ async def connect_first(
     loop = asyncio.get_running_loop()
     last: OSError = OSError("it has no address")
     for family, kind, protocol, _, address in entries:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a kernel without IPv6
+            last = error
+            continue
         try:
             _bind(sock, bind_address, bind_interface)
             sock.settimeout(0)

@@ -204,7 +204,12 @@ class OwnSocket(TransportSocket):
         if self._sock.fileno() < 0:
             yield None
             return
-        with self._sock.dup() as sock:
+        try:
+            sock = self._sock.dup()
+        except OSError:  # no descriptor is left
+            yield None
+            return
+        with sock:
             yield sock
 
     def close(self) -> None:

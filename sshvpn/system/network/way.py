@@ -219,11 +219,11 @@ async def _is_any_open(addresses: Sequence[str], port: int, timeout_s: float) ->
 async def _is_open(address: str, port: int, timeout_s: float) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     loop = asyncio.get_running_loop()
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
             await within(timeout_s, loop.sock_connect(sock, (address, port)))
-        except (OSError, asyncio.TimeoutError):
-            return False
+    except (OSError, asyncio.TimeoutError):  # a kernel without IPv6 has no socket for it
+        return False
     return True
 
 

@@ -92,7 +92,11 @@ class OpensshEngine:
             await connection.close()
             raise
         self._last_address.note(connection.peer())
-        await self._logins.note(agent_socket(config), was_answered=connection.was_answered)
+        try:
+            await self._logins.note(agent_socket(config), was_answered=connection.was_answered)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def wait_login_possible(self) -> None:

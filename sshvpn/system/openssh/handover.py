@@ -108,7 +108,8 @@ async def connect(target: Target) -> socket.socket | None:
             break
         except OSError as error:
             if left <= 0:
-                why = os.strerror(error.errno) if error.errno else str(error)
+                number = error.errno or 0
+                why = os.strerror(number) if number > 0 else error.strerror or str(error)
                 raise classify(
                     [f"ssh: connect to host {hop.host} port {hop.port}: {why}"]
                 ) from error

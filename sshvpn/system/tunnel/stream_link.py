@@ -93,8 +93,11 @@ class StreamLink:
             await asyncio.wait({delivering}, timeout=_READY_S)
         finally:
             delivering.cancel()
-            for descriptor in descriptors:
-                os.close(descriptor)
+            try:  # the loop watches the pipe until that has ended
+                await asyncio.gather(delivering, return_exceptions=True)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
     async def carry(self, remote: str) -> None:
         """Return once packets are carried to the server's tun ``remote``. Raises as begin()."""

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from sshvpn.boundary import Prober
-from sshvpn.errors import UsageError
+from sshvpn.errors import TakenError, UsageError
 from sshvpn.model import InterfaceAddress
 from sshvpn.sharing import LanSharing
 from sshvpn.tunnel.first_look import first_look
@@ -23,6 +23,9 @@ class Lan:
 
     def addresses(self) -> list[InterfaceAddress]:
         return [InterfaceAddress("lan0", "192.168.77.1", 24, 2)]
+
+    def look(self) -> None:
+        """Nothing is to be seen."""
 
     async def holder_of(self, _interface: str, _address: str, _quiet: asyncio.Event) -> str | None:
         self.asked += 1
@@ -49,3 +52,18 @@ def test_a_free_address_is_asked_about_and_taken() -> None:
 def test_what_no_machine_can_have_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match=rf"--lan-address {address} is the .*192\.168\.77\.0/24"):
         look(address)
+
+
+@pytest.mark.parametrize("lan", [False, True])
+def test_an_address_that_is_wanted_no_more_is_told_of_no_more(lan: bool) -> None:
+    """It had been given up; then it was taken out of the profile, and that restarted."""
+
+    async def story() -> None:
+        office = Lan()
+        sharing, remote = cast("LanSharing", office), LanAddress(cast("Prober", office))
+        remote.lost = TakenError("192.168.77.50 is in use on lan0")
+        wanted = profile(lan=lan, lan_address=None)
+        await first_look(wanted, sharing, remote, waits=False)
+        assert remote.lost is None
+
+    asyncio.run(story())

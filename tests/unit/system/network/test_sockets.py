@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -144,3 +146,16 @@ def test_a_socket_of_our_own_tells_the_same_until_it_is_closed() -> None:
             transport.close()
             assert (transport.counters(), transport.peer()) == (None, None)
             assert carrier.recv(1) == b"", "ours was the last"
+
+
+def test_where_no_descriptor_is_left_nothing_is_told_of_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    left, right = socket.socketpair()
+    with right, closing(OwnSocket(left)) as transport:
+        monkeypatch.setattr(socket.socket, "dup", refuse)
+        assert transport.counters() is None
+        assert transport.peer() is None
