@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import pytest
 
@@ -115,6 +116,7 @@ def test_no_word_of_another_becomes_html() -> None:
         adapters=(replace(LAN0, appears_as=HOSTILE),),
         services=(
             replace(NOTEBOOK, target=HOSTILE), Shown(HOSTILE, HOSTILE, NOTEBOOK.places),
+            replace(NOTEBOOK, title=HOSTILE, path=f"/{HOSTILE}", token=HOSTILE),
         ),
         networks=PRESENCE.networks,
         has_names=True,
@@ -126,6 +128,10 @@ def test_no_word_of_another_becomes_html() -> None:
     assert not any(name.startswith("on") for _, attributes in seen.tags for name in attributes)
     assert not any("style" in attributes for _, attributes in seen.tags), "the policy forbids it"
     assert HOSTILE in seen.text
+    links = [str(attributes["href"]) for tag, attributes in seen.tags if tag == "a"]
+    assert all(link.startswith("http://") for link in links)
+    rest = f"/{quote(HOSTILE, safe='/')}?token={quote(HOSTILE, safe='')}"
+    assert any(link.endswith(rest) for link in links)
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
