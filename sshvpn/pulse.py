@@ -37,8 +37,6 @@ RECONNECT_WAIT_S = 0.5
 SHORT_CUT_S = 2.95
 """No connection is given up for a cut that is shorter, unless it is known to be over, and TCP would
 repeat itself later than is promised."""
-SHORT_CUT_OVER_S = 1.6
-"""After such a cut the other end repeats itself within so long: 3.0 s after the first, not 1.4."""
 BACK_WITHIN_S = 1.9
 """What is promised is two seconds."""
 DEAD_FOR_SURE_S = 120.0
@@ -141,13 +139,8 @@ def look(
         pulse = replace(pulse, is_busy=False)
     # What is acknowledged again had been cut, and the other end may still wait for its own repeat.
     is_over = pulse.tcp.unanswered_s > 0 and not tcp.unanswered_s
-    was_unanswered_s = pulse.tcp.unanswered_s
     pulse = replace(pulse, tcp=tcp, looked_at=now)
-    # Who repeats nothing is given no less by looking again.
-    is_doubted = is_over or (pulse.doubted_until is not None and tcp.unanswered_s > 0)
-    if is_over and was_unanswered_s < SHORT_CUT_S and pulse.doubted_until is None:
-        # The other end's own repeat is as near as that; a new connection would not be sooner.
-        return replace(pulse, doubted_until=now + max(SHORT_CUT_OVER_S, answered_within_s(pulse)))
+    is_doubted = is_over or pulse.doubted_until is not None
     return doubt(pulse, now, keepalive_s) if is_doubted else pulse
 
 
