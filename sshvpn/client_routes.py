@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from sshvpn.frozen import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

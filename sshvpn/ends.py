@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from sshvpn import server_routes
 from sshvpn.errors import SshvpnError, TakenError, TunnelRefusedError, UsageError
+from sshvpn.frozen import dataclass
 from sshvpn.model import (
     DEFAULT_ROUTE,
     LOOPBACK4,

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sshvpn.boundary import Connection, ForwardEngine, Interfaces, Prompter, TrustStore
 from sshvpn.errors import AdapterAwayError, PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.following import follow
+from sshvpn.frozen import dataclass
 from sshvpn.listeners import (
     Addresses,
     follows_adapters,

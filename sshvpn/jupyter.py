@@ -13,10 +13,11 @@ import re
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sshvpn.boundary import Connection, RemoteCommand
 from sshvpn.errors import ConnectionLostError, NotebookError, SshvpnError
+from sshvpn.frozen import dataclass
 from sshvpn.model import NotebookWish, SshOptions
 from sshvpn.remote import notebook_protocol as protocol, notebook_script
 from sshvpn.remote.notebook_protocol import (

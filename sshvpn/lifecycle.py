@@ -19,9 +19,10 @@ No I/O, no clock, no randomness: time and jitter are arguments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sshvpn.errors import NoAnswerError, Retry, SshvpnError, UnreachableError
+from sshvpn.frozen import dataclass
 from sshvpn.model import State
 
 BACKOFF_FIRST_S = 0.5

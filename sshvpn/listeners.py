@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sshvpn.frozen import dataclass
 from sshvpn.model import (
     LOOPBACK4,
     LOOPBACK6,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
+
+from sshvpn.frozen import dataclass
 
 LOOPBACK4 = "127.0.0.1"
 LOOPBACK6 = "::1"

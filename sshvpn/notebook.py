@@ -12,12 +12,13 @@ import asyncio
 import logging
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from sshvpn.boundary import Connection, ForwardEngine, Interfaces, TrustStore, WebClient
 from sshvpn.errors import NotebookError, NotebookLostError, SshvpnError, TakenError
 from sshvpn.forwarding import ForwardSession
+from sshvpn.frozen import dataclass
 from sshvpn.jupyter import Found, RemoteJupyter, Started, conversation, new_token, stop_line
 from sshvpn.model import (
     LOOPBACK4,

@@ -15,10 +15,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from sshvpn.frozen import dataclass
 from sshvpn.model import InterfaceAddress, LanWishes
 
 LONGEST_LABEL = 63

@@ -14,8 +14,9 @@ and waits as long, whatever it acknowledges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sshvpn.frozen import dataclass
 from sshvpn.model import TcpCounters
 
 LOOK_EVERY_S = 0.5

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sshvpn import ends
 from sshvpn.boundary import Interfaces, LocalView, Prober, Prompter, TunnelCarrier
 from sshvpn.ends import Site
 from sshvpn.errors import UnreachableError
+from sshvpn.frozen import dataclass
 from sshvpn.model import InterfaceAddress, TunnelProfile
 from sshvpn.plan.desired import desired
 from sshvpn.plan.diff import diff

@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from sshvpn.boundary import Manager, Prompter, Way
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
 from sshvpn.errors import SshvpnError
+from sshvpn.frozen import dataclass
 from sshvpn.readiness import Readiness
 from sshvpn.session import Session
 from sshvpn.supervisor import Supervisor

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined, understood, with_keepalive
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
+from sshvpn.frozen import dataclass
 from sshvpn.model import (
     Direction,
     EngineName,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from sshvpn.cli.told import told
 from sshvpn.cli.tunnel_view import Fact, ways
 from sshvpn.cli.words import clock, counted, human_bytes, human_ms, instant
 from sshvpn.errors import printable
+from sshvpn.frozen import dataclass
 
 Snapshot = Mapping[str, Any]
 

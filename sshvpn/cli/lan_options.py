@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from sshvpn.errors import UsageError
+from sshvpn.frozen import dataclass
 from sshvpn.model import USUAL_PORT, Direction, ForwardSpec, LanWishes
 
 _PORTAL = "--portal"

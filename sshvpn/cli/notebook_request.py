@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from sshvpn.cli.hosts import checked_name, default_host, joined
@@ -15,6 +15,7 @@ from sshvpn.cli.lan_options import (
 )
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
+from sshvpn.frozen import dataclass
 from sshvpn.model import EngineName, ForwardProfile, JupyterWay, NotebookWish, SshOptions
 from sshvpn.spec import (
     is_host,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from sshvpn import __version__
@@ -12,6 +12,7 @@ from sshvpn.cli.hosts import checked_name, default_host, joined, understood, wit
 from sshvpn.cli.lan_options import TypedWishes, refuse_portal_alone, refuse_portal_twice
 from sshvpn.cli.typed import keep
 from sshvpn.errors import UsageError
+from sshvpn.frozen import dataclass
 from sshvpn.model import (
     DEFAULT_ROUTE,
     STREAMS_MAX,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
 from sshvpn.config.lines import KeyPath
 from sshvpn.errors import ConfigError, UsageError
+from sshvpn.frozen import dataclass
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)

@@ -16,12 +16,12 @@ import ipaddress
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zeroconf import DNSIncoming, IPVersion, NonUniqueNameException, ServiceInfo
 from zeroconf.asyncio import AsyncZeroconf
 
+from sshvpn.frozen import dataclass
 from sshvpn.lan.host_names import HostNames, Verdict
 from sshvpn.lan.multicast import PORT, Multicast, keep_to
 from sshvpn.presence import Adapter

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
+from sshvpn.frozen import dataclass
 from sshvpn.lan.qr import svg_qr
 from sshvpn.presence import Adapter, Place, Presence, Shown
 

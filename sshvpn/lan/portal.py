@@ -14,7 +14,6 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
 from typing import Any
@@ -25,6 +24,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import add_accept_handler
 from tornado.web import Application, HTTPError, RequestHandler
 
+from sshvpn.frozen import dataclass
 from sshvpn.lan.multicast import keep_to
 from sshvpn.lan.page import Visit, page
 from sshvpn.presence import Adapter, Place, Presence

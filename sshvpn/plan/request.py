@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from sshvpn.frozen import dataclass
 from sshvpn.plan.state import Appearance, ForeignChain, Gate, Lan, Published
 
 

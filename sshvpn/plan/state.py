@@ -6,9 +6,9 @@ IPv6 is seen from the colon.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from sshvpn.frozen import dataclass
 from sshvpn.plan import marks
 
 MAIN_TABLE = 254

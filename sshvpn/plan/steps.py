@@ -7,9 +7,9 @@ comes. :mod:`sshvpn.plan.render` gives the same as commands that a person can ty
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
+from sshvpn.frozen import dataclass
 from sshvpn.plan.state import (
     GONE,
     Accept,

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+from sshvpn.frozen import dataclass
 from sshvpn.plan import marks, steps
 from sshvpn.plan.state import (
     GONE,
@@ -50,7 +51,7 @@ _OWN_VALUES = {
 _PLAIN_VALUE = re.compile(r"-?[0-9]{1,3}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Scope:
     """The one tunnel that a helper may touch, for user ``actor``.
 

@@ -7,12 +7,13 @@ KeyError, and text for people passes `errors.printable`.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 from sshvpn.errors import printable
+from sshvpn.frozen import dataclass
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREPARED_DEVICE: Final = "sshvpnr"
@@ -105,18 +106,18 @@ class Facts:
     before: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Collected:
     """The facts that have come so far."""
 
-    words: dict[str, list[str]] = field(default_factory=dict)
+    words: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     device: Device | None = None
-    addresses: list[RemoteAddress] = field(default_factory=list)
-    routes: list[RemoteRoute] = field(default_factory=list)
-    adapters: list[Adapter] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
+    addresses: list[RemoteAddress] = dataclasses.field(default_factory=list)
+    routes: list[RemoteRoute] = dataclasses.field(default_factory=list)
+    adapters: list[Adapter] = dataclasses.field(default_factory=list)
+    closed: list[str] = dataclasses.field(default_factory=list)
     has_all_routes: bool = True
-    before: list[tuple[str, int]] = field(default_factory=list)
+    before: list[tuple[str, int]] = dataclasses.field(default_factory=list)
 
     def take(self, words: list[str]) -> bool:
         """Take the fact that WORDS tell; False: they are none."""

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 from urllib.parse import quote
 
 from sshvpn.errors import printable
+from sshvpn.frozen import dataclass
 from sshvpn.model import NotebookWish
 from sshvpn.remote import boot
 from sshvpn.remote.malformed import MalformedLineError

@@ -25,11 +25,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from sshvpn.errors import printable
+from sshvpn.frozen import dataclass
 from sshvpn.remote.facts import (
     Adapter,
     Collected,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from sshvpn.frozen import dataclass
 from sshvpn.remote.protocol import GROUP, Publication, RemoteEnd
 
 FAMILIES: Final = (4, 6)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from sshvpn.frozen import dataclass
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,39}")
 """What systemd takes as an instance, and what leaves room for sockets below /run (sun_path)."""

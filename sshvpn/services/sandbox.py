@@ -6,7 +6,7 @@ works in the unit. `systemd-analyze security` rates what comes of it; a test hol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from sshvpn.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

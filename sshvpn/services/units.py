@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from sshvpn.frozen import dataclass
 from sshvpn.services.kinds import Kind
 from sshvpn.services.sandbox import directives
 

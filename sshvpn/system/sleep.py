@@ -16,8 +16,8 @@ import ctypes
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
 
+from sshvpn.frozen import dataclass
 from sshvpn.waiting import within
 
 TICK_S = 4.0

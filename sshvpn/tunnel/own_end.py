@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sshvpn.boundary import LocalEnd
 from sshvpn.errors import PrivilegeError, SshvpnError
+from sshvpn.frozen import dataclass
 from sshvpn.model import TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.plan.diff import diff

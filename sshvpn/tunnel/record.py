@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sshvpn import ends
 from sshvpn.ends import Service, Site
+from sshvpn.frozen import dataclass
 from sshvpn.listeners import url_of
 from sshvpn.model import Listener, TcpEndpoint, TcpPath, TunnelProfile
 from sshvpn.path_report import path_record

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sshvpn.boundary import Interfaces, LocalEnd, Prober, TunnelCarrier
+from sshvpn.frozen import dataclass
 from sshvpn.sharing import LanSharing
 
 

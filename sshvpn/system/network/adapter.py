@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from sshvpn.frozen import dataclass
 
 _LAN_NETWORKS = tuple(
     ipaddress.ip_network(text)

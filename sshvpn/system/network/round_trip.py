@@ -22,9 +22,9 @@ import socket
 import struct
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sshvpn.frozen import dataclass
 from sshvpn.system.network.neighbours import DISCARD, keep_to_link
 from sshvpn.waiting import within
 

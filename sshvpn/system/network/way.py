@@ -16,9 +16,9 @@ import socket
 import struct
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 
 from sshvpn.errors import SshvpnError
+from sshvpn.frozen import dataclass
 from sshvpn.model import Destination, SshOptions
 from sshvpn.system.network.interfaces import SystemInterfaces
 from sshvpn.system.sleep import awakenings

@@ -21,9 +21,9 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from sshvpn.frozen import dataclass
 from sshvpn.system.network.connect import connect_first
 from sshvpn.system.network.sockets import may_borrow
 from sshvpn.system.openssh.stderr import classify

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from sshvpn.errors import (
     AuthenticationError,
@@ -29,6 +28,7 @@ from sshvpn.errors import (
     UnreachableError,
     UsageError,
 )
+from sshvpn.frozen import dataclass
 
 _DEBUG = re.compile(r"debug[123]: ")
 _NOISE = re.compile(

@@ -8,10 +8,10 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from sshvpn.errors import SshvpnError
+from sshvpn.frozen import dataclass
 from sshvpn.model import Destination, SshOptions
 from sshvpn.system.ssh.config import Config, resolve
 from sshvpn.system.ssh.jump import jumps_of, parse_hop

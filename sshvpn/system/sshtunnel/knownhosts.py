@@ -16,9 +16,10 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+from sshvpn.frozen import dataclass
 
 DEFAULT_PORT = 22
 _SALT_LENGTH = 20

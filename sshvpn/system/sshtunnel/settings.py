@@ -11,10 +11,10 @@ import hashlib
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sshvpn.errors import ConfigError, UsageError
+from sshvpn.frozen import dataclass
 from sshvpn.model import ForwardProfile
 from sshvpn.spec import not_carried
 from sshvpn.system.ssh.config import ALGORITHMS, Config, is_chosen

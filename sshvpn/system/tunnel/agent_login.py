@@ -7,12 +7,13 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import ConnectionLostError, SshvpnError
+from sshvpn.frozen import dataclass
 from sshvpn.model import TcpPath, Tuning
 from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Facts, TcpOptions

@@ -7,10 +7,10 @@ import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sshvpn.errors import ConnectionLostError, SshvpnError, TunnelRefusedError
+from sshvpn.frozen import dataclass
 from sshvpn.stream import device, program
 from sshvpn.system.tunnel.pump_process import PumpEndError, PumpProcess
 
