@@ -29,6 +29,7 @@ class AgentMemory:
     def __init__(self) -> None:
         self._path: str | None = None
         self._keys: frozenset[bytes] = frozenset()
+        self._lost: frozenset[bytes] = frozenset()
 
     def note(self, path: str | None) -> None:
         """Remember the keys that the agent at ``path`` holds now: a login has just worked."""
@@ -36,7 +37,8 @@ class AgentMemory:
 
     def has_lost(self) -> bool:
         """Whether a key is not there any more: removed, locked, or the agent is gone."""
-        return bool(self._missing())
+        self._lost = self._missing()
+        return bool(self._lost)
 
     def what_is_missing(self, *, needs_person: bool) -> str | None:
         """Return, for a message, what a refused login lacks that an earlier one had."""
@@ -45,9 +47,8 @@ class AgentMemory:
         return "a password or code is wanted" if needs_person else None
 
     async def wait_back(self) -> None:
-        """Return when one more of the keys is there than now; for ever where none is missing."""
-        missing = await asyncio.to_thread(self._missing)
-        while missing <= await asyncio.to_thread(self._missing):  # noqa: ASYNC110 (it tells nobody)
+        """Return when a key is there that :meth:`has_lost` last found gone; never without one."""
+        while self._lost <= await asyncio.to_thread(self._missing):  # noqa: ASYNC110 (it tells nobody)
             await asyncio.sleep(_POLL_S)
 
     def _missing(self) -> frozenset[bytes]:

@@ -97,6 +97,16 @@ def test_a_key_that_went_is_missed_until_it_is_back(agent: str, key: Path) -> No
     asyncio.run(story())
 
 
+def test_a_key_that_is_back_before_anybody_waits_is_back(agent: str, key: Path) -> None:
+    ssh_add(agent, str(key))
+    memory = AgentMemory()
+    memory.note(agent)
+    ssh_add(agent, "-D")
+    assert memory.has_lost()
+    ssh_add(agent, str(key))
+    asyncio.run(asyncio.wait_for(memory.wait_back(), 20))
+
+
 def test_the_agent_is_the_one_that_ssh_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/one")
     monkeypatch.setenv("OTHER", "/run/two")
