@@ -12,6 +12,9 @@ def main() -> None:
     try:
         _open_standard_descriptors()
         os.umask(os.umask(_OTHERS) & _OTHERS)  # what we make is ours to enter and read
+        from sshvpn.cli import early
+
+        early.begin(sys.argv[1:])
         from sshvpn.cli.main import run
 
         code = run(sys.argv[1:])

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from sshvpn import __version__
+from sshvpn.cli import early
 from sshvpn.cli.completers import complete_hosts
 from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
 from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options
@@ -156,7 +157,8 @@ def up(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given:
     privilege.leave_root(max(len(hosts), 1))
     begun = None
     if hosts and not (is_foreground or given["dry_run"]):
-        begun = tunnels.begin_tunnel(given["name"] or hosts[0])
+        name = given["name"] or hosts[0]
+        begun = early.take(name) or tunnels.begin_tunnel(name)
     with begun or contextlib.nullcontext():
         from sshvpn.cli import up_start
 

@@ -17,6 +17,13 @@ _helpers: list[Helper] = []
 """Helpers that root started for the user it then became (:func:`leave_root`)."""
 
 
+def is_for_caller() -> bool:
+    """Whether this is root, and acts for the user who called sudo (:func:`leave_root`)."""
+    from sshvpn.system.privilege.actor import caller
+
+    return caller() is not None
+
+
 def leave_root(tunnels: int) -> None:
     """Become the user who called sudo, if any, with helpers for as many tunnels; else nothing.
 

@@ -1,0 +1,39 @@
+"""What begins before the command line is read: the process that ``up`` will need loads already.
+
+Only for words that need no reading for that, ``sshvpn up HOST …``; all else of them is
+:mod:`sshvpn.cli.up`'s, which takes over what was begun, or leaves it: it ends with this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from sshvpn.errors import SshvpnError
+
+_NOT_WITH = ("--help", "--foreground", "--dry-run", "--name")
+"""Options that want no such process, or one of another name."""
+
+_begun: dict[str, socket.socket] = {}
+
+
+def begin(words: list[str]) -> None:
+    """Begin what ``words`` will need, if they are plain enough. Loads no click."""
+    if len(words) < 2 or words[0] != "up" or words[1].startswith("-"):  # noqa: PLR2004
+        return
+    if any(word.startswith(_NOT_WITH) for word in words):
+        return
+    from sshvpn.wiring import privilege, tunnels
+
+    if privilege.is_for_caller():  # nothing of it may run as root, which is given up first
+        return
+    name = words[1]
+    # What stands in the way is told by who needs it.
+    with contextlib.suppress(SshvpnError, OSError):
+        if begun := tunnels.begin_tunnel(name):
+            _begun[name] = begun
+
+
+def take(name: str) -> socket.socket | None:
+    """Return what was begun for the tunnel ``name``, once; it is the caller's to close."""
+    return _begun.pop(name, None)
