@@ -23,7 +23,10 @@ find_tables() { # FAMILY: sets programs, and own, the one that the plain name me
   for kind in nft legacy; do
     ! has "$plain-$kind-save" || programs="$programs $plain-$kind"
   done
-  case $("$plain" --version) in *nf_tables*) own=$plain-nft ;; *) own=$plain-legacy ;; esac
+  case $plain in iptables) own=$own_4 ;; *) own=$own_6 ;; esac
+  [ -n "$own" ] ||
+    case $("$plain" --version) in *nf_tables*) own=$plain-nft ;; *) own=$plain-legacy ;; esac
+  case $plain in iptables) own_4=$own ;; *) own_6=$own ;; esac
   case "$programs " in *" $own "*) ;; *)
     programs="$programs $plain"
     own=$plain

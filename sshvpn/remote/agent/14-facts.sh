@@ -142,7 +142,8 @@ hello() {
   none) say "rights none $rights_code $rights_reason" ;;
   *) say "rights $rights" ;;
   esac
-  say "system $(uname -sr)"
+  read -r system_type </proc/sys/kernel/ostype && read -r system_release </proc/sys/kernel/osrelease
+  say "system $system_type $system_release"
   case $(ip -V 2>&1) in *iproute2*) ip_kind=iproute2 ;; *) ip_kind=busybox ;; esac
   say "tools ip=$ip_kind firewall=$firewall"
   say_device

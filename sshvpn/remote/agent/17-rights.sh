@@ -3,7 +3,7 @@
 
 find_rights() { # sets rights: uid, sudo or none
   rights=none
-  if [ "$(id -u)" = 0 ]; then
+  if [ "$own_id" = 0 ]; then
     rights=uid
     [ -z "$by_sudo" ] || rights=sudo
   elif ! has sudo; then

@@ -7,7 +7,7 @@ main() { # LENGTH NONCE MODE LABEL LEASE [DEVICE, or TUNNEL USER UID CONNECTION 
   shift 5
   state=$base/labels/$label
   watch= held= session= end_session= problems= wanted= journal=$nl kept= rights_code= rights_reason=
-  firewall=none standing_made= absent= lent=
+  firewall=none standing_made= absent= lent= own_4= own_6=
   set -f
   umask 077
   # What a tool has to say is in our own lines, not between those of ssh.
@@ -16,13 +16,14 @@ main() { # LENGTH NONCE MODE LABEL LEASE [DEVICE, or TUNNEL USER UID CONNECTION 
   case $label in '' | *[!a-z0-9_]*) usage "label" ;; esac
   is_number "$lease" 1 86400 || usage "lease"
   by_sudo=
-  user_id=$(id -u)
-  user=$(id -un) || user=$user_id
+  own_id=$(id -u)
+  user_id=$own_id
   ssh_connection=${SSH_CONNECTION:-}
   if [ $# -eq 4 ]; then
     by_sudo=yes SSH_TUNNEL=$1 user=$2 user_id=$3 ssh_connection=$4
-  elif [ $# -eq 1 ]; then
-    SSH_TUNNEL=$1
+  else
+    [ $# -eq 0 ] || SSH_TUNNEL=$1
+    user=$(id -un) || user=$user_id
   fi
   device=${SSH_TUNNEL:-}
   [ -z "$device" ] || is_adapter "$device" || usage "SSH_TUNNEL"
