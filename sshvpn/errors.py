@@ -5,6 +5,7 @@
     SshvpnError                      1  failed for a reason that the message names
     ├── UsageError                   2  a wrong word on the command line
     │   └── ConfigError              2  a wrong line in a file
+    │       └── FileOwnerError       2  ssh reads no such file: another user's, or open to others
     ├── NotRunningError              3  nothing of that name is up
     ├── PrivilegeError               4  needs privilege that could not be had
     ├── RefusedError                 5  the server refused
@@ -82,6 +83,15 @@ class ConfigError(UsageError):
     """A configuration file is wrong; the message begins with ``FILE:LINE:`` where known."""
 
     code = "config"
+
+
+class FileOwnerError(ConfigError):
+    """ssh does not read a file of its configuration: it is another user's, or open to others.
+
+    In a namespace of users root's are another's, too.
+    """
+
+    code = "config_owner"
 
 
 class NotRunningError(SshvpnError):

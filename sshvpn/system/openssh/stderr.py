@@ -14,6 +14,7 @@ from sshvpn.errors import (
     AuthenticationError,
     ConfigError,
     ConnectionLostError,
+    FileOwnerError,
     ForwardingRefusedError,
     HostKeyChangedError,
     HostKeyUnknownError,
@@ -148,6 +149,10 @@ def _config(match: re.Match[str], _: str) -> SshvpnError:
     return ConfigError(match[0].strip().rstrip("."), "ssh says so of its own configuration")
 
 
+def _owner(match: re.Match[str], _: str) -> SshvpnError:
+    return FileOwnerError(match[0].strip(), "ssh says so of its own configuration")
+
+
 def _command_line(match: re.Match[str], _: str) -> SshvpnError:
     return UsageError(f"ssh does not take that option: {match[1].strip()}", "see: man ssh_config")
 
@@ -226,7 +231,8 @@ _CASES = _cases(
     (r"\S*sh: (?:line )?\d+: (.*)", _unreached(r"the ProxyCommand failed: \1")),
     (r"jumphost loop via \S+", _config),
     (r"/.* line \d+: (?!Deprecated option|Unsupported option|Ignored unknown option).*", _config),
-    (r"Bad owner or permissions on .*|\S.*: terminating, \d+ bad configuration options", _config),
+    (r"Bad owner or permissions on .*", _owner),
+    (r"\S.*: terminating, \d+ bad configuration options", _config),
     (r"Can't open user config file .*", _config),
     (r"Unable to negotiate with .+?: no matching (.*?) found. Their offer: (.*)", _no_match),
     (r"Tunnel device open failed\.", _local_tunnel),

@@ -13,7 +13,7 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from sshvpn.errors import ConfigError, SshvpnError, UsageError
+from sshvpn.errors import ConfigError, FileOwnerError, SshvpnError, UsageError
 from sshvpn.model import Destination, SshOptions
 from sshvpn.system.process import dies_with_parent, find_ssh
 
@@ -98,6 +98,8 @@ def error_of(stderr: str) -> SshvpnError:
         return ConfigError(f"{match['file']}:{match['line']}: {match['what'].rstrip('.')}")
     lines = [line for line in stderr.splitlines() if line.strip()]
     said = lines[0].rstrip(".") if lines else "ssh could not read its configuration"
+    if said.startswith("Bad owner or permissions on "):
+        return FileOwnerError(said)
     if "config" in said:
         return ConfigError(said)
     return UsageError(f"ssh does not take that: {said}", "see: man ssh, man ssh_config")

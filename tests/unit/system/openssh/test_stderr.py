@@ -162,7 +162,7 @@ CASES = [
      "/home/alice/cfg: terminating, 1 bad configuration options",
      errors.ConfigError, Retry.NEVER, 2, "line 2"),
     ("config-owner", "Bad owner or permissions on /home/alice/.ssh/config",
-     errors.ConfigError, Retry.NEVER, 2, "/home/alice/.ssh/config"),
+     errors.FileOwnerError, Retry.NEVER, 2, "/home/alice/.ssh/config"),
     ("option-deprecated", '/etc/ssh/ssh_config line 53: Unsupported option "gssapiauthentication"\n'
      '/etc/ssh/ssh_config line 54: Deprecated option "useroaming"\n'
      "ssh: connect to host server port 22: Connection refused",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sshvpn.errors import ConfigError, UsageError
+from sshvpn.errors import ConfigError, FileOwnerError, UsageError
 from sshvpn.model import Destination, SshOptions
 from sshvpn.system.ssh.config import begin, error_of, is_chosen, parse, resolve
 
@@ -57,7 +57,7 @@ def test_keys_are_lower_case() -> None:
         ),
         (
             "Bad owner or permissions on /home/a/.ssh/config\n",
-            ConfigError,
+            FileOwnerError,
             "Bad owner or permissions on /home/a/.ssh/config",
         ),
         (
