@@ -472,6 +472,11 @@ class Manager(Protocol):
         """Within which time it wants to hear of this process, in seconds; None: it does not."""
         ...
 
+    @property
+    def hides_owners(self) -> bool:
+        """Whether it has put this process where root's files are nobody's, and could let it out."""
+        ...
+
     def say(self, **variables: str) -> None:
         """Tell it ``READY="1"``, ``STATUS=…`` and so on; never blocks, never fails."""
         ...

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sshvpn.boundary import Manager
-from sshvpn.errors import SshvpnError
+from sshvpn.errors import FileOwnerError, SshvpnError
 
 
 class Readiness:
@@ -51,6 +51,12 @@ class Readiness:
             self._is_reloading = True
             self._last = "a new connection was asked for"
             self._manager.say_reloading(self._last)
+
+    def is_for_manager(self, snapshot: Mapping[str, Any]) -> bool:
+        """Whether it has failed of where its manager has put it: another process may do better."""
+        error = snapshot["records"][0]["last_error"]
+        is_owner = error is not None and error["code"] == FileOwnerError.code
+        return snapshot["state"] == "failed" and is_owner and self._manager.hides_owners
 
     def failed(self, error: SshvpnError) -> None:
         """Tell why the session has ended: the last words."""

@@ -21,7 +21,7 @@ from sshvpn.announcing import Announcer
 from sshvpn.boundary import Manager, Prompter, Way
 from sshvpn.control import SessionDir
 from sshvpn.control_server import ControlServer
-from sshvpn.errors import SshvpnError
+from sshvpn.errors import FileOwnerError, SshvpnError
 from sshvpn.frozen import dataclass
 from sshvpn.readiness import Readiness
 from sshvpn.session import Session
@@ -232,6 +232,9 @@ class _Runner:
         self._control.publish(snapshot)
         if self._readiness is not None:
             self._readiness.take(snapshot)
+            if self._readiness.is_for_manager(snapshot):
+                self._exit_code = FileOwnerError.exit_code
+                self._supervisor.stop()
         if self._front is not None:
             self._front.update(snapshot)
 

@@ -44,9 +44,16 @@ _FAR = "umask 077; mkdir -p .ssh; cat >>.ssh/authorized_keys"
     help="Make a key for it alone, as limited as it can be, and print the line for the server.",
 )
 @click.option("--try-login", "is_trial", is_flag=True, hidden=True)
+@click.option("--fit", "has_ended", is_flag=True, hidden=True)
 @click.pass_context
 def enable(
-    context: click.Context, name: str, *, session: str | None, make_key: bool, is_trial: bool
+    context: click.Context,
+    name: str,
+    *,
+    session: str | None,
+    make_key: bool,
+    is_trial: bool,
+    has_ended: bool,
 ) -> None:
     """Keep NAME up for ever: now, after every crash and every reboot, with nobody logged in.
 
@@ -56,6 +63,9 @@ def enable(
     """
     if is_trial:
         context.exit(_try_login())
+    if has_ended:
+        _fit(name)
+        return
     services.leave_root()
     if not is_service_name(name):
         raise UsageError(
@@ -77,9 +87,12 @@ def enable(
         manager.start()
         waits_for = _wait_up(kind, name, before)
         manager.keep()
+        lacks = manager.lacks_namespaces()
     click.echo(f"{name} is enabled: it comes back after a crash and a reboot")
     if waits_for:
         click.echo(f"  it is not up yet: {waits_for}")
+    if lacks:
+        click.echo(f"  its sandbox has no namespaces (docs/service.md): {lacks}")
     of_user = "--user " if kind.is_users else ""
     click.echo(f"  see: systemctl {of_user}status {kind.unit_of(name)}; sshvpn logs {name}")
 
@@ -155,6 +168,13 @@ def _try_login() -> int:
         click.echo(json.dumps(record))
         return error.exit_code
     return 0
+
+
+def _fit(name: str) -> None:
+    """Let a service that has just ended do without namespaces, if it ended of them; say so."""
+    why = services.fit(name)
+    if why is not None:
+        click.echo(f"{name} does without namespaces until the next boot: {why}", err=True)
 
 
 def _explain(profile: Profile, name: str, refused: dict[str, Any], *, has_key: bool) -> None:

@@ -8,7 +8,7 @@ keys.py      the options of authorized_keys(5) that limit a key to one service
 
 from sshvpn.services.keys import limits
 from sshvpn.services.kinds import KINDS, TUNNEL, Kind, is_service_name
-from sshvpn.services.units import Account, drop_in, template, trial
+from sshvpn.services.units import Account, drop_in, reading, template, trial, without_namespaces
 
 __all__ = [
     "KINDS",
@@ -18,6 +18,8 @@ __all__ = [
     "drop_in",
     "is_service_name",
     "limits",
+    "reading",
     "template",
     "trial",
+    "without_namespaces",
 ]

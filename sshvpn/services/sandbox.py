@@ -2,6 +2,10 @@
 
 The same list goes into the unit and to the trial login of `enable`, so that what worked there
 works in the unit. `systemd-analyze security` rates what comes of it; a test holds the bound.
+
+A user's manager has a second list, of what needs namespaces. It can build them in one of users
+alone, which not every kernel lets a user have, and in which root's files are nobody's. Where that
+is in the way the list is undone, by a drop-in, and the first one stays.
 """
 
 from __future__ import annotations
@@ -11,11 +15,15 @@ from sshvpn.frozen import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """One line of the unit; ``why`` stands above it where it is looser than it could be."""
+    """One line of the unit; ``why`` stands above it where it is looser than it could be.
+
+    ``undone`` is the value that takes it back; None where nothing ever does.
+    """
 
     key: str
     value: str
     why: str = ""
+    undone: str | None = None
 
 
 _BOTH = (
@@ -102,16 +110,72 @@ _USERS = (
 )
 
 
+_NAMESPACES = (
+    Directive(
+        "PrivateUsers",
+        "yes",
+        "A user's manager builds namespaces, and cuts capabilities, in one of users alone.",
+        undone="no",
+    ),
+    Directive("CapabilityBoundingSet", "", undone="~"),
+    Directive(
+        "ProtectSystem",
+        "full",
+        "Not strict: a forward listens at a socket wherever its user can write.",
+        undone="no",
+    ),
+    Directive(
+        "ProtectHome",
+        "no",
+        "ssh writes its known_hosts there, we our log, and a forward may listen at a socket.",
+        undone="no",
+    ),
+    Directive(
+        "PrivateTmp",
+        "no",
+        "Others find a forward's socket there, and ssh the tickets of Kerberos.",
+        undone="no",
+    ),
+    Directive("PrivateDevices", "yes", undone="no"),
+    Directive("ProtectKernelTunables", "yes", undone="no"),
+    Directive("ProtectKernelModules", "yes", undone="no"),
+    Directive("ProtectControlGroups", "yes", undone="no"),
+    Directive("ProtectClock", "yes", undone="no"),
+    Directive("ProtectHostname", "yes", undone="no"),
+    Directive(
+        "ProtectKernelLogs",
+        "no",
+        "In a container it keeps the service from starting: /proc/kmsg is covered there already. "
+        "The list of system calls has no syslog(2).",
+        undone="no",
+    ),
+    Directive(
+        "ProtectProc",
+        "default",
+        "The kernel mounts no /proc for a user who has no namespace of processes: this, and "
+        "ProcSubset=, would be said and not be.",
+        undone="default",
+    ),
+)
+
+
 def directives(*, is_users: bool) -> tuple[Directive, ...]:
     """Return the sandbox of a unit of the system's manager, or of a user's own.
 
-    A user's manager has no privilege to build namespaces with, nor to cut the bounding set of
-    capabilities, and needs neither: the service has no capability, can get none, and can do no
-    more than its user. Directives that would need one of them are left out. Some are without
-    effect there, and others (CapabilityBoundingSet=, PrivateDevices=, ProtectClock=,
-    ProtectKernelLogs=, ProtectKernelModules=) keep the service from starting (exit status 218)
-    on a machine whose user has not lost these capabilities anyway, as in a container.
-    PrivateUsers=yes would let it build them, and cannot be: root's files are nobody's within, and
-    ssh takes no included configuration (/etc/ssh/ssh_config.d) that is neither root's nor its own.
+    What a user's manager can do only where it has :func:`namespaces` is not in it. Without them
+    some directives have no effect there, and others (CapabilityBoundingSet=, PrivateDevices=,
+    ProtectClock=, ProtectKernelLogs=, ProtectKernelModules=) keep the service from starting (exit
+    status 218) where the user has not lost these capabilities anyway, as in a container.
     """
     return _BOTH + (_USERS if is_users else _SYSTEM)
+
+
+def namespaces(*, is_users: bool) -> tuple[Directive, ...]:
+    """Return what a user's unit has besides, unless it is undone; nothing for the system's.
+
+    It can be in the way of a login that works without: ssh takes no included configuration
+    (/etc/ssh/ssh_config.d) that is neither root's nor its own, and the keys of the kernel's
+    keyring and of /dev/hidraw are not there. It does not start where the kernel, or who set it
+    up, lets a user have no namespaces (217/USER, 218/CAPABILITIES, 226/NAMESPACE).
+    """
+    return _NAMESPACES if is_users else ()

@@ -5,6 +5,9 @@
     /etc/systemd/system/sshvpn@.service                the template, the same for all tunnels
     /etc/systemd/system/sshvpn@NAME.service.d/…conf    its user
     /etc/sshvpn/NAME.toml                              its profile
+
+A user's manager has the template and the profile, and a drop-in where a service must do without
+the namespaces of its sandbox.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from collections.abc import Sequence
 
 from sshvpn.frozen import dataclass
 from sshvpn.services.kinds import Kind
-from sshvpn.services.sandbox import directives
+from sshvpn.services.sandbox import Directive, directives, namespaces
 
 WIDTH = 96
 WATCHDOG_S = 30
 RESTART_S = 2
 STOP_S = 30
 TRIAL_S = 60
+READING_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ def template(kind: Kind, program: Sequence[str]) -> str:
     """Return the template unit of ``kind``; ``program`` are the words that run sshvpn."""
     words = " ".join(_quoted(word) for word in program)
     own = _users(kind, words) if kind.is_users else _systems(kind, words)
-    return _HEAD + own + _sandbox(kind) + _install(kind)
+    return _HEAD + own + _sandbox(kind, has_namespaces=True) + _install(kind)
 
 
 _HEAD = """\
@@ -105,18 +109,24 @@ After=basic.target
 {_COMMON}Environment=SSHVPN_CONFIG=%E/sshvpn/services/{kind.session}-%i.toml
 ExecStart={words} {" ".join(kind.command)} --name %i
 ExecReload=kill -HUP $MAINPID
+# "+": outside of the namespaces below. Where they are what is in the way, since a new kernel or a
+# file of root's that ssh now includes, this service does without them until the next boot.
+ExecStopPost=-+/bin/sh -c 'test "$$SERVICE_RESULT" = success || exec "$$@"' sh \\
+  {words} enable --fit %i
 # What a process that was killed has left of this forward, and of no other: its sockets.
 ExecStopPost={words} clean --forward %i
 
-# No namespaces: a user's manager builds them in one of users (PrivateUsers=) alone, where root's
-# files are nobody's, and ssh reads no /etc/ssh/ssh_config.d of nobody's. No CapabilityBoundingSet=
-# either, which would want one: this user has no capability, and can get none (NoNewPrivileges=).
 """
 
 
-def _sandbox(kind: Kind) -> str:
+def _sandbox(kind: Kind, *, has_namespaces: bool) -> str:
+    more = namespaces(is_users=kind.is_users) if has_namespaces else ()
+    return _lines(directives(is_users=kind.is_users) + more)
+
+
+def _lines(found: Sequence[Directive]) -> str:
     lines = []
-    for one in directives(is_users=kind.is_users):
+    for one in found:
         lines += [f"# {line}" for line in textwrap.wrap(one.why, WIDTH - 2)]
         lines.append(f"{one.key}={one.value}")
     return "\n".join(lines) + "\n"
@@ -147,13 +157,31 @@ ReadWritePaths={_quoted(f"-{account.state}")}
 """
 
 
+def without_namespaces(kind: Kind, why: str) -> str:
+    """Return what a service adds to a user's template to do without :func:`namespaces`."""
+    undone = [f"{one.key}={one.undone}" for one in namespaces(is_users=kind.is_users)]
+    head = [f"# {line}" for line in textwrap.wrap(f"{_RELAXED} {why}", WIDTH - 2)]
+    return "\n".join([*head, "[Service]", *undone]) + "\n"
+
+
+_RELAXED = """\
+Written by `sshvpn enable`, or when the service failed; `sshvpn disable` removes it, and `enable` \
+looks again. No namespaces:"""
+
+
 def trial(
-    kind: Kind, program: Sequence[str], name: str, files: tuple[str, str], account: Account | None
+    kind: Kind,
+    program: Sequence[str],
+    name: str,
+    files: tuple[str, str],
+    account: Account | None,
+    *,
+    has_namespaces: bool = True,
 ) -> str:
     """Return a unit that logs in once as the service NAME will, in the same sandbox.
 
     ``files`` are its configuration and where its words go; ``account`` is that of a system's.
-    It ends with the exit code of cli.md.
+    Without ``has_namespaces`` a user's does without them. It ends with the exit code of cli.md.
     """
     configuration, output = files
     words = " ".join(_quoted(word) for word in (*program, "enable", "--try-login", name))
@@ -169,7 +197,22 @@ Environment={_quoted(f"SSHVPN_CONFIG={configuration}")}
 StandardOutput=file:{output.replace("%", "%%")}
 StandardError=journal
 TimeoutStartSec={TRIAL_S}
-{whose}{_sandbox(kind)}"""
+{whose}{_sandbox(kind, has_namespaces=has_namespaces)}"""
+
+
+def reading(kind: Kind, *, has_namespaces: bool) -> str:
+    """Return a unit of a user's that ends with 0 where ssh can read its configuration there."""
+    return f"""\
+[Unit]
+Description=whether ssh reads its configuration in a sandbox
+
+[Service]
+Type=oneshot
+ExecStart=ssh -G localhost
+StandardOutput=null
+StandardError=journal
+TimeoutStartSec={READING_S}
+{_sandbox(kind, has_namespaces=has_namespaces)}"""
 
 
 def _quoted(word: str) -> str:

@@ -98,6 +98,17 @@ def remove_key(name: str) -> bool:
     return keys.remove(name)
 
 
+def fit(name: str) -> str | None:
+    """Let the user's service NAME do without namespaces, where it has just ended of them.
+
+    Return why; None where it has not. Raises SshvpnError.
+    """
+    from sshvpn.services import KINDS
+    from sshvpn.system.systemd import relaxed
+
+    return relaxed.fit(KINDS["forward"], name)
+
+
 def unit_of_process(pid: int) -> str | None:
     """Return the systemd service that a process is part of, None for none."""
     from sshvpn.system.systemd import journal

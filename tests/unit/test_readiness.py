@@ -15,7 +15,8 @@ class Heard:
 
     watchdog_s = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, hides_owners: bool = False) -> None:
+        self.hides_owners = hides_owners
         self.said: list[dict[str, str]] = []
 
     def say(self, **variables: str) -> None:
@@ -46,6 +47,24 @@ def test_ready_is_said_once_and_in_running_alone() -> None:
         error = LOST if state == "backoff" else None
         readiness.take(snapshot(state, last_error=error))
     assert [one["STATUS"].split(":")[0] for one in heard.said if "READY" in one] == ["running"]
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "hides", "is_for"),
+    [
+        ("failed", "config_owner", True, True),
+        ("failed", "config_owner", False, False),
+        ("failed", "config", True, False),
+        ("backoff", "lost", True, False),
+    ],
+)
+def test_what_the_sandbox_may_be_why_of_is_left_to_the_manager(
+    state: str, code: str, *, hides: bool, is_for: bool
+) -> None:
+    readiness = Readiness(Heard(hides_owners=hides))
+    seen = snapshot(state, last_error={"code": code, "message": "it said so"})
+    assert readiness.is_for_manager(seen) is is_for
+    assert not readiness.is_for_manager(snapshot("running"))
 
 
 def test_after_a_reload_it_is_said_again() -> None:

@@ -10,15 +10,21 @@ import json
 import os
 import pwd
 import socket
-import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sshvpn.errors import NotRunningError, SshvpnError, printable
-from sshvpn.privileged import command, services as system_services
-from sshvpn.services import KINDS, Kind, is_service_name, template, trial
+from sshvpn.errors import NotRunningError, SshvpnError, UnreachableError, printable
+from sshvpn.privileged import services as system_services
+from sshvpn.services import (
+    KINDS,
+    Kind,
+    is_service_name,
+    template,
+    trial,
+    without_namespaces,
+)
 from sshvpn.system import paths
 from sshvpn.system.privilege.root_process import (
     HelperGoneError,
@@ -27,13 +33,11 @@ from sshvpn.system.privilege.root_process import (
     start_as_root,
 )
 from sshvpn.system.privilege.sudo import Sudo
-from sshvpn.system.systemd import installation
+from sshvpn.system.systemd import installation, relaxed, users
 
 PROMPT = "sshvpn installs a service of this system; [sudo] password for %p: "
 LINGER = Path("/var/lib/systemd/linger")
 _BOOTED = Path("/run/systemd/system")
-_TRY_S = 90.0
-_SYSTEMCTL_S = 60.0
 
 
 class Services(Protocol):
@@ -45,6 +49,10 @@ class Services(Protocol):
 
     def try_login(self) -> dict[str, Any] | None:
         """Log in as the service will; return the error's record, None where it worked."""
+        ...
+
+    def lacks_namespaces(self) -> str:
+        """Return why it must do without those of its sandbox, "" where it need not."""
         ...
 
     def start(self) -> None:
@@ -122,7 +130,7 @@ def state_of(kind: Kind, name: str) -> Mapping[str, str]:
     """Return how systemd sees the service: ActiveState, StatusText, ExecMainStatus, and so on."""
     keys = "ActiveState,SubState,StatusText,ExecMainStatus,NRestarts,InvocationID"
     words = ["systemctl", *(["--user"] if kind.is_users else []), "show", "--property", keys]
-    done = _run([*words, kind.unit_of(name)], _SYSTEMCTL_S)
+    done = users.run([*words, kind.unit_of(name)], users.SYSTEMCTL_S)
     return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
 
 
@@ -148,6 +156,10 @@ class SystemServices:
         """As Services has it."""
         answer = self._ask(op="try")
         return _outcome(int(answer["code"]), str(answer["out"]), str(answer["said"]))
+
+    def lacks_namespaces(self) -> str:
+        """As Services has it: those of the system's need none of users."""
+        return ""
 
     def start(self) -> None:
         """As Services has it."""
@@ -190,42 +202,57 @@ class UserServices:
         self._name = ""
         self._before: dict[Path, str | None] = {}
         self._has_started = False
+        self._lacks_namespaces = ""
 
     def install(self, name: str, profile: str) -> None:
         """As Services has it."""
         self._name = name
-        for path, text in (
-            (_users_profile(self._kind, name), profile),
-            (_users_units() / self._kind.template, template(self._kind, installation.program())),
-        ):
-            self._before[path] = path.read_text("utf-8") if path.exists() else None
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
+        self._write(_users_profile(self._kind, name), profile)
+        unit = template(self._kind, installation.program())
+        self._write(users.units() / self._kind.template, unit)
+        for path in self._drop_ins(name):
+            self._write(path, None)
         self._systemctl("daemon-reload")
 
+    def _write(self, path: Path, text: str | None) -> None:
+        """Write ``text``, or remove the file; `close` has what was there."""
+        before = path.read_text("utf-8") if path.exists() else None
+        self._before.setdefault(path, before)
+        _put(path, text)
+
+    def _drop_ins(self, name: str) -> tuple[Path, Path]:
+        return relaxed.lasting(self._kind, name), relaxed.until_boot(self._kind, name)
+
     def try_login(self) -> dict[str, Any] | None:
-        """As Services has it."""
-        # Not systemd-run(1), which needs the user's own D-Bus: servers often have none.
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-        unit = runtime / "systemd" / "user" / f"sshvpn-trial-{os.getpid()}.service"
-        with tempfile.TemporaryDirectory(prefix="sshvpn-trial-", dir=runtime) as directory:
+        """As Services has it; where it works without namespaces alone it shall do without."""
+        refused = self._try(has_namespaces=True)
+        if refused is None or refused["exit_code"] == UnreachableError.exit_code:
+            return refused
+        without = self._try(has_namespaces=False)
+        if without is None:
+            why = self._lacks_namespaces = str(refused["message"])
+            self._write(self._drop_ins(self._name)[0], without_namespaces(self._kind, why))
+            self._systemctl("daemon-reload")
+        return without
+
+    def _try(self, *, has_namespaces: bool) -> dict[str, Any] | None:
+        profile = str(_users_profile(self._kind, self._name))
+        with tempfile.TemporaryDirectory(prefix="sshvpn-trial-", dir=users.runtime()) as directory:
             output = Path(directory, "out")
-            files = (str(_users_profile(self._kind, self._name)), str(output))
-            try:
-                unit.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                text = trial(self._kind, installation.program(), self._name, files, None)
-                unit.write_text(text, "utf-8")
-                self._systemctl("daemon-reload")
-                started = _run(["systemctl", "--user", "start", unit.name], _TRY_S)
-                asked = ["systemctl", "--user", "show", "-P", "ExecMainStatus", unit.name]
-                status = _run(asked, _SYSTEMCTL_S).stdout.strip()
-            finally:
-                unit.unlink(missing_ok=True)
-                _run(["systemctl", "--user", "reset-failed", unit.name], _SYSTEMCTL_S)
-            said = output.read_text("utf-8", "replace") if output.exists() else ""
-        # Whatever its own status: what did not start has not logged in.
-        code = (int(status or 0) or 1) if started.returncode else 0
-        return _outcome(code, said, started.stderr)
+            files = (profile, str(output))
+            text = trial(
+                self._kind, installation.program(), self._name, files, None,
+                has_namespaces=has_namespaces,
+            )  # fmt: skip
+            code, said = users.run_once(f"sshvpn-trial-{os.getpid()}", text)
+            out = output.read_text("utf-8", "replace") if output.exists() else ""
+        if code in relaxed.NO_NAMESPACES:
+            said = relaxed.KERNELS.format(code, relaxed.NO_NAMESPACES[code])
+        return _outcome(code, out, said)
+
+    def lacks_namespaces(self) -> str:
+        """As Services has it."""
+        return self._lacks_namespaces
 
     def start(self) -> None:
         """As Services has it."""
@@ -245,7 +272,8 @@ class UserServices:
                 f"{name} is not enabled", "see: systemctl --user list-units 'sshvpn*'"
             )
         self._systemctl("disable", "--quiet", "--now", self._kind.unit_of(name))
-        _users_profile(self._kind, name).unlink(missing_ok=True)
+        for path in (_users_profile(self._kind, name), *self._drop_ins(name)):
+            _put(path, None)
         self._remove_empty()
         self._systemctl("daemon-reload")
         with contextlib.suppress(SshvpnError):
@@ -262,10 +290,7 @@ class UserServices:
             with contextlib.suppress(SshvpnError):
                 self._systemctl("disable", "--now", unit)
         for path, text in before.items():
-            if text is None:
-                path.unlink(missing_ok=True)
-            else:
-                path.write_text(text, "utf-8")
+            _put(path, text)
         self._remove_empty()
         with contextlib.suppress(SshvpnError):
             self._systemctl("daemon-reload")
@@ -275,34 +300,31 @@ class UserServices:
 
     def _remove_empty(self) -> None:
         if not any(kind == self._kind for kind, _ in enabled()):
-            (_users_units() / self._kind.template).unlink(missing_ok=True)
-        for directory in (_users_directory(), _users_directory().parent, _users_units(),
-                          _users_units().parent):  # fmt: skip
+            (users.units() / self._kind.template).unlink(missing_ok=True)
+        for directory in (_users_directory(), _users_directory().parent, users.units(),
+                          users.units().parent):  # fmt: skip
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
     @staticmethod
     def _systemctl(*words: str) -> None:
-        done = _run(["systemctl", "--user", *words], _SYSTEMCTL_S)
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            raise SshvpnError(
-                f"systemctl --user {words[0]}: {said[0] if said else 'it did not say why'}",
-                "see: journalctl --user --boot",
-            )
+        users.systemctl(*words)
 
 
-def _users_config() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    return Path(base) if base.startswith("/") else paths.home() / ".config"
-
-
-def _users_units() -> Path:
-    return _users_config() / "systemd" / "user"
+def _put(path: Path, text: str | None) -> None:
+    """Write ``text``; None removes the file, and its directory where that is a unit's and empty."""
+    if text is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        return
+    path.unlink(missing_ok=True)
+    if path.parent.suffix == ".d":
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def _users_directory() -> Path:
-    return _users_config() / "sshvpn" / "services"
+    return users.config() / "sshvpn" / "services"
 
 
 def _users_profile(kind: Kind, name: str) -> Path:
@@ -320,10 +342,3 @@ def _outcome(code: int, out: str, said: str) -> dict[str, Any] | None:
     last = [line for line in said.splitlines() if line.strip()][-1:]
     message = printable(last[0]) if last else f"the trial login ended with exit code {code}"
     return {"exit_code": SshvpnError.exit_code, "code": "failed", "message": message, "hint": ""}
-
-
-def _run(words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a program of systemd's, with the way to the user's manager where the login has none."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    return command.run(words, timeout_s, environment=environment)

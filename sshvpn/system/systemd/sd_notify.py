@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 
 _MICROSECONDS = 1_000_000
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -39,6 +40,11 @@ class ServiceManager:
         """Whether there is one: this process is a service of it."""
         return self._address is not None
 
+    @property
+    def hides_owners(self) -> bool:
+        """Whether this process is in a namespace of users where there is no root."""
+        return self.is_there and not _has_root()
+
     def say(self, **variables: str) -> None:
         """Send ``READY="1"``, ``STATUS=…`` and so on; each on one line, whatever it holds."""
         if self._socket is None or self._address is None:
@@ -64,6 +70,15 @@ def _address(text: str) -> str | None:
     if text.startswith("@"):
         return f"\0{text[1:]}"
     return text if text.startswith("/") else None
+
+
+def _has_root(uid_map: Path = Path("/proc/self/uid_map")) -> bool:
+    """Whether root is somebody here (user_namespaces(7)); a kernel without them has one."""
+    try:
+        lines = uid_map.read_text().splitlines()
+    except OSError:
+        return True
+    return any(line.split()[0] == "0" for line in lines)
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sshvpn.system.systemd.journal import is_stderr
-from sshvpn.system.systemd.sd_notify import ServiceManager
+from sshvpn.system.systemd.sd_notify import ServiceManager, _has_root
 
 
 def test_each_variable_is_a_line_whatever_it_holds(tmp_path: Path) -> None:
@@ -69,3 +69,19 @@ def test_whether_stderr_is_the_journal_is_told_by_its_inode() -> None:
     assert not is_stderr({"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + 1}"})
     assert not is_stderr({"JOURNAL_STREAM": "what"})
     assert not is_stderr({})
+
+
+@pytest.mark.parametrize(
+    ("text", "has_root"),
+    [
+        ("         0          0 4294967295\n", True),
+        ("      1000       1000          1\n", False),
+        ("      1000       1000          1\n         0     100000       1000\n", True),
+    ],
+)
+def test_a_namespace_of_one_user_has_no_root(tmp_path: Path, text: str, *, has_root: bool) -> None:
+    uid_map = tmp_path / "uid_map"
+    uid_map.write_text(text)
+    assert _has_root(uid_map) is has_root
+    assert _has_root(tmp_path / "none")
+    assert not ServiceManager({}).hides_owners
