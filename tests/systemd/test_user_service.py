@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from tests.e2e.outage import tell
 from tests.lab import wait_until
 from tests.lab.contents import ALICE
 from tests.systemd.conftest import Site
@@ -17,6 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
 UNIT = "sshvpn@web.service"
 INTERRUPTED = 130
+EXPOSURE_MOST = 2.5
 HOME = ALICE.home
 WEB = '[forwards.web]\nhost = "server"\nspecs = ["9999:8888"]\n'
 
@@ -33,10 +36,19 @@ def linger(site: Site) -> None:
     wait_until(lambda: site.box.path(f"/run/user/{ALICE.uid}/systemd/private").exists(), every=0.1)
 
 
+RUNTIME = {"XDG_RUNTIME_DIR": f"/run/user/{ALICE.uid}"}
+
+
 def show(site: Site, key: str) -> str:
     words = ["systemctl", "--user", "show", "--value", "--property", key, UNIT]
-    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{ALICE.uid}"}
-    return site.box.run(words, env=runtime).stdout.strip()
+    return site.box.run(words, env=RUNTIME).stdout.strip()
+
+
+def exposure(site: Site) -> float:
+    words = ["systemd-analyze", "--user", "security", "--no-pager", UNIT]
+    told = site.box.run(words, env=RUNTIME, check=False).stdout
+    (found,) = re.findall(r"exposure level for \S+: ([0-9.]+)", told)
+    return float(found)
 
 
 def page(site: Site) -> str:
@@ -73,6 +85,16 @@ def test_after_a_reboot_the_forward_is_there_with_nobody_logged_in(forwards: Sit
     forwards.box.sshvpn("disable", "web")
     assert page(forwards) == ""
     assert forwards.box.files(f"{HOME}/.config", f"{HOME}/.ssh") == before
+
+
+def test_its_exposure_is_small(forwards: Site) -> None:
+    linger(forwards)
+    forwards.box.sshvpn("enable", "web")
+    assert "notebook" in page(forwards)
+    found = exposure(forwards)
+    tell(f"{UNIT} of a user: systemd-analyze security says {found}")
+    assert found <= EXPOSURE_MOST
+    forwards.box.sshvpn("disable", "web")
 
 
 def test_killed_it_comes_back_and_who_follows_its_log_sees_it(forwards: Site) -> None:
