@@ -8,6 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, asdict, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -165,3 +166,15 @@ def test_one_without_fields_is_equal_to_its_like(make: Make) -> None:
     assert kind() == kind()
     assert len({kind(), kind()}) == 1
     assert repr(kind()).endswith("Nothing()")
+
+
+def test_every_frozen_class_of_the_package_is_made_so() -> None:
+    package = Path(frozen.__file__).parent
+    others = [
+        path.name
+        for path in package.rglob("*.py")
+        if path.name != "frozen.py"
+        and "@dataclass(frozen=True, slots=True)" in (text := path.read_text())
+        and "from sshvpn.frozen import dataclass" not in text
+    ]
+    assert others == []
