@@ -1,7 +1,8 @@
 """A person at a machine of the laboratory who looks at a page, and at what becomes of it.
 
 Run inside a machine as `python -m tests.lab._visit`: reads lines of JSON from its standard input,
-and answers each with one. {"open": URL, "width", "height", "is_phone", "is_dark"} loads a page;
+and answers each with one. With an argument, the address of a browser that runs already, it is that
+one, as it is. {"open": URL, "width", "height", "is_phone", "is_dark"} loads a page;
 {"shot": PATH} keeps a picture of it; {"script": CODE} returns what CODE returns.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 
-from tests.lab.chromium import browser, show_as
+from tests.lab.chromium import attached, browser, end_attached, show_as
 
 
 def obey(driver: Chrome, order: dict[str, Any]) -> Any:
@@ -38,17 +39,29 @@ def obey(driver: Chrome, order: dict[str, Any]) -> Any:
 
 def main() -> None:
     """Do what is asked for, until nothing more is."""
+    if sys.argv[1:]:
+        driver = attached(sys.argv[1])
+        try:
+            serve(driver)
+        finally:
+            end_attached(driver)
+        return
     with tempfile.TemporaryDirectory() as profile:
         driver = browser(profile)
         try:
-            for line in sys.stdin:
-                try:
-                    said = {"result": obey(driver, json.loads(line))}
-                except WebDriverException as error:
-                    said = {"error": error.msg}
-                print(json.dumps(said), flush=True)  # noqa: T201
+            serve(driver)
         finally:
             driver.quit()
+
+
+def serve(driver: Chrome) -> None:
+    """Answer each order."""
+    for line in sys.stdin:
+        try:
+            said = {"result": obey(driver, json.loads(line))}
+        except WebDriverException as error:
+            said = {"error": error.msg}
+        print(json.dumps(said), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

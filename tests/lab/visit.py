@@ -18,11 +18,14 @@ _STARTS_WITHIN_S = 60
 
 
 class Browser:
-    """A Chromium at MACHINE, until the end of the `with` block."""
+    """A Chromium at MACHINE, until the end of the `with` block.
 
-    def __init__(self, machine: Machine) -> None:
-        """Start it."""
-        argv = [sys.executable, "-m", "tests.lab._visit"]
+    With RUNNING it is the one whose debugger is at that address, and as it is.
+    """
+
+    def __init__(self, machine: Machine, running: str | None = None) -> None:
+        """Start it, or take it over."""
+        argv = [sys.executable, "-m", "tests.lab._visit", *([running] if running else [])]
         self._machine = machine
         # Without a run-time directory it leaves nothing there.
         nowhere = {"XDG_RUNTIME_DIR": None}

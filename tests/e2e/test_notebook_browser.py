@@ -1,0 +1,63 @@
+"""What a person does with what `sshvpn notebook` opens: a browser at the gateway.
+
+gateway ══ssh══ server
+Chromium        JupyterLab
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.notebooks import Notebooks, token_of, url_in
+from tests.e2e.office import HOME, INTERRUPTED, tell_end
+from tests.lab import wait_until
+from tests.lab.chromium import command_line
+from tests.lab.process import read_line
+from tests.lab.visit import Browser
+
+pytestmark = pytest.mark.lab
+
+HERE = "http://localhost:9999/"
+IS_OPEN = "return document.querySelector('.jp-Launcher') !== null"
+
+
+def test_the_browser_here_is_logged_in_by_a_page_that_nobody_else_can_read(
+    running: Notebooks,
+) -> None:
+    office, gateway = running.office, running.office.gateway
+    # A browser as people have it: what it is started with is all that it knows.
+    place = f"{HOME}/browser"
+    chromium = command_line(f"{place}/profile", debugged_at=9222)
+    script = f"""\
+#!/bin/sh
+echo "$@" >{place}/argv
+exec env -u XDG_RUNTIME_DIR HOME={place} {chromium} "$@" >{place}/log 2>&1
+"""
+    gateway.write(f"{place}/firefox", script, mode=0o755)
+    argv = office.lab.sshvpn_argv("notebook", "server")
+    child = office.start(argv, env={"BROWSER": f"{place}/firefox"})
+    while not (line := read_line(child, 60)).startswith("  here "):
+        assert line
+    token = token_of(url_in(line))
+    wait_until(lambda: "127.0.0.1:9222" in office.listening(), 30, what="no browser", every=0.1)
+    with Browser(gateway, "127.0.0.1:9222") as browser:
+        wait_until(lambda: browser.script(IS_OPEN), 60, what="no JupyterLab", every=0.2)
+        address = browser.script("return location.href")
+        assert address.startswith(f"{HERE}lab")
+        assert "token" not in address
+        asked = "return document.querySelector('input[type=password]') !== null"
+        assert not browser.script(asked)
+        assert browser.script("return document.referrer") == ""
+        url = gateway.read(f"{place}/argv").strip()
+        page = url.removeprefix("file://")
+        assert gateway.run(["stat", "-c", "%a %U", page]).stdout == "600 alice\n"
+        assert f"{HERE}?token={token}" in gateway.read(page)
+        assert [line for line in gateway.processes().values() if f" {url}" in line]
+        for machine in (gateway, office.server):
+            assert not [line for line in machine.processes().values() if token in line]
+        # The session has gone on beside a browser that was waited for, and ends without it.
+        child.send_signal(2)
+        assert tell_end(child)[0] == INTERRUPTED
+        assert not gateway.exists(page)
+        assert browser.script(IS_OPEN)
+    office.wait_gone()
