@@ -12,6 +12,7 @@ from sshvpn.system.cpu import has_aes
 from tests.e2e.office import HOME, INTERRUPTED, Office, exit_code
 from tests.e2e.sessions import RUNTIME
 from tests.lab import wait_until
+from tests.lab.camera import qr_codes
 
 KEYS = {
     "name", "uid", "host", "engine", "direction", "state", "listen", "target", "url", "since",
@@ -202,6 +203,7 @@ def test_a_qr_code_is_for_what_the_lan_can_reach(office: Office) -> None:
     shared = office.forward("server", "9999:8888", "--lan", "--qr")
     assert "█" in shared.stdout
     assert shared.stdout.rstrip().endswith("http://192.168.77.1:9999/")
+    assert qr_codes(shared.stdout, is_dark=False) == ["http://192.168.77.1:9999/"]
     office.sshvpn("down")
     alone = office.forward("server", "9999:8888", "--qr")
     assert "█" not in alone.stdout

@@ -1,23 +1,27 @@
-"""What a person does with what `sshvpn notebook` opens: a browser at the gateway.
+"""What a person does with what `sshvpn notebook` opens and prints: a browser and a camera.
 
-gateway ══ssh══ server
-Chromium        JupyterLab
+lan ── lan0 ── gateway ══ssh══ server
+               Chromium        JupyterLab
+a camera       terminal
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.e2e.notebooks import Notebooks, token_of, url_in
+from tests.e2e.notebooks import Notebooks, bare, token_of, url_in
 from tests.e2e.office import HOME, INTERRUPTED, tell_end
 from tests.lab import wait_until
+from tests.lab.camera import qr_codes
 from tests.lab.chromium import command_line
 from tests.lab.process import read_line
+from tests.lab.screen import Screen
 from tests.lab.visit import Browser
 
 pytestmark = pytest.mark.lab
 
 HERE = "http://localhost:9999/"
+LAN = "http://192.168.77.1:9999/"
 IS_OPEN = "return document.querySelector('.jp-Launcher') !== null"
 
 
@@ -61,3 +65,20 @@ exec env -u XDG_RUNTIME_DIR HOME={place} {chromium} "$@" >{place}/log 2>&1
         assert not gateway.exists(page)
         assert browser.script(IS_OPEN)
     office.wait_gone()
+
+
+def test_a_camera_reads_the_url_for_the_lan_from_the_terminal(running: Notebooks) -> None:
+    office = running.office
+    argv = office.lab.sshvpn_argv("notebook", "--lan", "--no-browser", "server")
+    screen = Screen(office.gateway, argv)
+    screen.wait("running", 60)
+    text = screen.text()
+    url = url_in(text, "on the LAN")
+    assert bare(url) == LAN
+    assert running.status(url, office.lab.lan) == "200"
+    assert text.count("plain HTTP") == 1
+    for is_dark in (True, False):
+        assert qr_codes(screen.coloured(), is_dark=is_dark) == [url], text
+    screen.press("C-c")
+    screen.wait("Jupyter goes on at server")
+    screen.close()
