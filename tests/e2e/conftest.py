@@ -143,6 +143,7 @@ def running(request: pytest.FixtureRequest, _standing: _Standing) -> Iterator[No
     try:
         notebooks.office.sshvpn("down", "--all")
         notebooks.end_kernels()
+        notebooks.close_pages()
         lab.check()
         notebooks.office.clean()
     except BaseException:

@@ -111,6 +111,10 @@ class Notebooks:
             url = f"{api}/{kernel['id']}"
             self.office.fetch(url, "-X", "DELETE", *token, machine=self.server)
 
+    def close_pages(self) -> None:
+        """Let a browser that opens JupyterLab begin anew, not with what another had open."""
+        shutil.rmtree(self.server.host_path(f"{HOME}/.jupyter/lab/workspaces"), ignore_errors=True)
+
     # -- what a person types, and sees ---------------------------------------------------------
 
     def run(self, *args: str, check: bool = True, **options: Any) -> Result:
@@ -154,10 +158,15 @@ class Notebooks:
         return said["text"], said["kernel"]
 
     def browse(
-        self, machine: LabMachine, url: str, *cells: str, screenshot: str | None = None
+        self,
+        machine: LabMachine,
+        url: str,
+        *cells: str,
+        screenshot: str | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
         """Open URL in a browser on MACHINE and run CELLS there; see tests/lab/_browser.py."""
-        order = {"url": url, "cells": cells, "screenshot": screenshot}
+        order = {"url": url, "cells": cells, "screenshot": screenshot, **more}
         return self._helper(machine, "_browser.py", order)
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""What a person does with what `sshvpn notebook` opens and prints: a browser and a camera.
+"""What a person does with what `sshvpn notebook` opens and prints: browsers, and a camera.
 
 lan ── lan0 ── gateway ══ssh══ server
-               Chromium        JupyterLab
+Chromium       Chromium        JupyterLab
 a camera       terminal
 """
 
@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.notebooks import Notebooks, bare, token_of, url_in
 from tests.e2e.office import HOME, INTERRUPTED, tell_end
 from tests.lab import wait_until
+from tests.lab.avahi import Avahi
 from tests.lab.camera import qr_codes
 from tests.lab.chromium import command_line
 from tests.lab.process import read_line
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.lab
 
 HERE = "http://localhost:9999/"
 LAN = "http://192.168.77.1:9999/"
+LAN6 = "http://[fd77::1]:9999/"
+NAME = "server.local"
 IS_OPEN = "return document.querySelector('.jp-Launcher') !== null"
 
 
@@ -82,3 +85,21 @@ def test_a_camera_reads_the_url_for_the_lan_from_the_terminal(running: Notebooks
     screen.press("C-c")
     screen.wait("Jupyter goes on at server")
     screen.close()
+
+
+def test_the_lan_opens_it_by_name_and_by_ipv6(running: Notebooks) -> None:
+    lan = running.office.lab.lan
+    avahi = Avahi(lan, "tablet")
+    url = url_in(running.run("-b", "--no-browser", "--lan", "server").stdout, "on the LAN")
+    address = wait_until(lambda: avahi.resolve4(NAME), 20, what="the name is not announced")
+    # By its name the token is asked for, once. By IPv6 it is the same notebook, with its kernel.
+    by_ipv6 = {"url": url.replace(LAN, LAN6), "cell": "kept + 1"}
+    seen = running.browse(lan, f"http://{NAME}:9999/", "kept = 41; 6 * 7",
+                          token=token_of(url), names={NAME: address}, again=by_ipv6)  # fmt: skip
+    assert seen["outputs"] == ["42"]
+    assert seen["url"].startswith(f"http://{NAME}:9999/lab")
+    assert seen["kernel"].startswith(f"ws://{NAME}:9999/api/kernels/")
+    assert seen["again"]["output"] == "42"
+    assert seen["again"]["url"].startswith(f"{LAN6}lab")
+    assert seen["again"]["kernel"].startswith("ws://[fd77::1]:9999/api/kernels/")
+    lan.undo()
