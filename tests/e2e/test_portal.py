@@ -245,6 +245,12 @@ def test_a_notebook_is_opened_from_it_with_a_token_only_where_that_is_said(
     page = fetch(office.lab.lan, PORTAL)
     assert f'href="http://192.168.77.1:9999/?token={token}"' in page
     assert not [line for line in office.gateway.processes().values() if token in line]
+    with Browser(office.lab.lan) as browser:
+        browser.open(PORTAL, TABLET)
+        browser.script("document.querySelector('.card a').click()")
+        is_open = "return document.querySelector('.jp-Launcher') !== null"
+        wait_until(lambda: browser.script(is_open), 30, what="it is asked for a token", every=0.2)
+        assert browser.script("return location.href").startswith("http://192.168.77.1:9999/lab")
     told = "without --portal"
     assert told in office.refused(2, "notebook", "-b", "--lan", "--portal-tokens", "server")
 
