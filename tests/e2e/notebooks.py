@@ -2,7 +2,8 @@
 
 The server's Jupyter is in a virtual environment that is made there, in alice's home directory;
 what is installed in it is this project's own, so that it is made in a moment. Notebook 6, which
-that one excludes, is installed once, outside of the repository (`python -m tests.e2e.notebooks`).
+that one excludes, and Notebook 7, which would be loaded into each JupyterLab, are installed once,
+outside of the repository (`python -m tests.e2e.notebooks`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
@@ -38,15 +40,15 @@ PATH_LINE: Final = f'PATH="$HOME/{VENV}/bin:$PATH"; export PATH\n'
 
 @dataclass(frozen=True)
 class Packages:
-    """Python packages that are installed: their directory, what has share/ and etc/, commands."""
+    """Python packages that are installed: their directories, what has share/ and etc/, commands."""
 
-    library: str
-    prefix: str
+    libraries: tuple[str, ...]
+    prefixes: tuple[str, ...]
     commands: Mapping[str, str]
 
 
 PROJECT: Final = Packages(
-    sysconfig.get_path("purelib"), sys.prefix, {"jupyter-lab": "jupyterlab.labapp"}
+    (sysconfig.get_path("purelib"),), (sys.prefix,), {"jupyter-lab": "jupyterlab.labapp"}
 )
 
 
@@ -55,7 +57,19 @@ def classic() -> Packages:
     path = made("notebook6", (CLASSIC, sys.version), lambda root: install(root, CLASSIC))
     names = {"jupyter-notebook": "notebook", "jupyter-nbclassic": "nbclassic"}
     commands = {command: f"{name}.notebookapp" for command, name in names.items()}
-    return Packages(str(path), str(path), commands)
+    return Packages((str(path),), (str(path),), commands)
+
+
+def seven() -> Packages:
+    """Return Notebook 7 beside this project's JupyterLab, on which it stands, as `classic` does.
+
+    7.N is made for JupyterLab 4.N, and may come some days later.
+    """
+    _, minor, *_ = version("jupyterlab").split(".")
+    wanted = (f"notebook>=7,<7.{int(minor) + 1}",)
+    path = made("notebook7", (wanted, sys.version), lambda root: install(root, wanted, "--no-deps"))
+    commands = {"jupyter": "jupyter_core.command", "jupyter-notebook": "notebook.app"}
+    return Packages((str(path), *PROJECT.libraries), (str(path), *PROJECT.prefixes), commands)
 
 
 def make_venv(
@@ -65,9 +79,11 @@ def make_venv(
     python = [sys.executable, "-m", "venv", "--without-pip", "--symlinks", place]
     machine.run(python, user=user)
     (library,) = machine.host_path(f"{place}/lib").iterdir()
-    (library / "site-packages" / "project.pth").write_text(f"{packages.library}\n")
-    for shared in ("share", "etc"):
-        machine.run(["ln", "-s", f"{packages.prefix}/{shared}", f"{place}/{shared}"], user=user)
+    paths = "".join(f"{path}\n" for path in packages.libraries)
+    (library / "site-packages" / "project.pth").write_text(paths)
+    how = ["ln", "-s"] if len(packages.prefixes) == 1 else ["cp", "-rs"]
+    for prefix in packages.prefixes:
+        machine.run([*how, f"{prefix}/share", f"{prefix}/etc", place], user=user)
     # A path with a space is no interpreter's in a #! line.
     interpreter = sys.executable if " " in place else f"{place}/bin/python"
     for command, module in packages.commands.items():
@@ -207,3 +223,4 @@ def bare(url: str) -> str:
 
 if __name__ == "__main__":
     classic()
+    seven()

@@ -40,7 +40,7 @@ class Server:
         box.run(["/usr/bin/python3", "-m", "venv", "--without-pip", f"{HOME}/jupyter"])
         (library,) = box.path(f"{HOME}/jupyter/lib").iterdir()
         packages = f"{HOME}/jupyter/lib/{library.name}/site-packages"
-        box.write(f"{packages}/project.pth", f"{PROJECT.library}\n", "alice")
+        box.write(f"{packages}/project.pth", f"{PROJECT.libraries[0]}\n", "alice")
         for shared in ("share", "etc"):
             box.run(["ln", "-s", f"{sys.prefix}/{shared}", f"{HOME}/jupyter/{shared}"])
         script = SCRIPT.format(
