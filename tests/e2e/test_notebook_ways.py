@@ -1,7 +1,7 @@
-"""`sshvpn notebook` where Jupyter has to be looked for: Notebook 7, by `jupyter notebook`.
+"""`sshvpn notebook` where Jupyter has to be looked for, or named: `jupyter notebook`, a Python.
 
 lan ── gateway ══ssh══ server
-Chromium               Notebook 7
+Chromium               Notebook 7, Notebook 6, JupyterLab
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.notebooks import Notebooks, bare, make_venv, seven, url_in
+from tests.e2e.notebooks import VENV, Notebooks, bare, classic, make_venv, seven, url_in
 from tests.e2e.office import HOME, Office
 from tests.lab import wait_until
 from tests.lab.visit import Browser
@@ -53,3 +53,30 @@ def test_notebook_7_as_a_subcommand_of_jupyter_alone_is_found_and_shared(
     stopped = notebooks.run("stop", "server", "--dir", "thesis").stdout
     assert f"Jupyter in {HOME}/thesis at server has ended\n" in stopped
     assert not notebooks.servers()
+
+
+def test_a_python_that_is_named_starts_what_it_has(notebooks: Notebooks) -> None:
+    office = notebooks.office
+    make_venv(office.server, f"{HOME}/classic", packages=classic())
+    ways = {
+        f"~/{VENV}/bin/python": f"{HOME}/{VENV}/bin/python -m jupyterlab",
+        "classic/bin/python": f"{HOME}/classic/bin/python -m notebook",
+    }
+    for number, (python, command) in enumerate(ways.items()):
+        place = f"{HOME}/{number}"
+        office.server.write(f"{place}/data.txt", "")
+        words = ("--python", python, "--lan", "--dir", str(number), "server")
+        said = notebooks.run("-b", "--no-browser", *words).stdout
+        assert said.startswith(f"Jupyter in {place} at server, started: {command}\n")
+        assert notebooks.status(url_in(said, "on the LAN"), office.lab.lan) == "200"
+    url = url_in(said)
+    running = "import os, sys; print(os.getcwd(), sys.executable)"
+    assert notebooks.execute(url, running)[0] == f"{place} {HOME}/classic/bin/python\n"
+    notebooks.run("stop", "--all", "server")
+    assert not notebooks.servers()
+    refused = notebooks.refused(1, "-b", "--python", "/usr/bin/python3", "server")
+    assert "there is no Jupyter in what was named at server" in refused
+    assert "install it: ssh server /usr/bin/python3 -m pip install jupyterlab" in refused
+    refused = notebooks.refused(1, "-b", "--python", "nowhere/python", "server")
+    assert f"server has no command {HOME}/nowhere/python" in refused
+    assert office.status() == []
