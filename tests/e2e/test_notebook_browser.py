@@ -74,8 +74,7 @@ def test_a_camera_reads_the_url_for_the_lan_from_the_terminal(running: Notebooks
     office = running.office
     argv = office.lab.sshvpn_argv("notebook", "--lan", "--no-browser", "server")
     screen = Screen(office.gateway, argv)
-    screen.wait("running", 60)
-    text = screen.text()
+    text = screen.wait(r"http:.*█.*http:.*server +running", 60)
     url = url_in(text, "on the LAN")
     assert bare(url) == LAN
     assert running.status(url, office.lab.lan) == "200"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -31,14 +32,17 @@ class Screen:
         self._tmux(*settings, "new-session", "-d", *size, shlex.join(argv), env=env)
         machine._undo.callback(self.close)
 
-    def wait(self, words: str, timeout: float = 30) -> str:
-        """Return what is seen once WORDS are."""
+    def wait(self, pattern: str, timeout: float = 30) -> str:
+        """Return what is seen once PATTERN is found in it; `.` is the end of a line, too."""
+
+        def seen() -> str:
+            text = self.text()
+            return text if re.search(pattern, text, re.DOTALL) else ""
+
         try:
-            return wait_until(
-                lambda: seen if words in (seen := self.text()) else "", timeout, every=0.1
-            )
+            return wait_until(seen, timeout, every=0.1)
         except TimeoutError as error:
-            raise TimeoutError(f"not on the screen: {words}\n{self.text()}") from error
+            raise TimeoutError(f"not on the screen: {pattern}\n{self.text()}") from error
 
     def text(self) -> str:
         """Return the characters that are seen."""
