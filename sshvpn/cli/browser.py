@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from shutil import get_terminal_size
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,20 +53,29 @@ class LanUrls:
                 yield f"{host}:{port}"
 
 
-def print_qr(urls: Sequence[str]) -> None:
-    """Print a QR code of each URL, or say why there is none."""
+def print_qr(urls: Sequence[str]) -> int:
+    """Print a QR code of each URL, or say why there is none.
+
+    Returns how many lines of a terminal the last one has, with its URL; 0 where there is none.
+    """
     from sshvpn.wiring import lan
 
     if not urls:
         click.echo(
             "sshvpn: no QR code: the forward is for this machine only (--lan shares it)", err=True
         )
+    lines = 0
     for url in urls:
         try:
-            click.echo(lan.qr_code(url))
+            code = lan.qr_code(url)
         except ValueError:
+            lines = 0
             click.echo("sshvpn: this URL is too long for a QR code", err=True)
+        else:
+            lines = len(code.splitlines()) + -(-len(url) // max(get_terminal_size().columns, 1))
+            click.echo(code)
         click.echo(url)
+    return lines
 
 
 def open_when_answered(urls: Sequence[str], *, wait: bool) -> None:

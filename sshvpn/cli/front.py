@@ -22,8 +22,8 @@ class Extras(Protocol):
         """Whether ``snapshot`` is the first that is running."""
         ...
 
-    def once_running(self, snapshot: Mapping[str, Any]) -> None:
-        """Do it, if it is due."""
+    def once_running(self, snapshot: Mapping[str, Any]) -> int:
+        """Do it, if it is due; return how many lines, printed last, a camera has to see whole."""
         ...
 
 
@@ -39,15 +39,17 @@ class ForwardExtras:
         """Whether ``snapshot`` is the first that is running."""
         return not self._is_done and snapshot["state"] == "running"
 
-    def once_running(self, snapshot: Mapping[str, Any], *, wait: bool = False) -> None:
+    def once_running(self, snapshot: Mapping[str, Any], *, wait: bool = False) -> int:
         """Do it, if ``snapshot`` is the first that is running; ``wait`` for the browser."""
         if not self.is_due(snapshot):
-            return
+            return 0
         self._is_done = True
+        lines = 0
         if self._qr:
-            print_qr(LanUrls(outside.make_interfaces()).of(snapshot["records"]))
+            lines = print_qr(LanUrls(outside.make_interfaces()).of(snapshot["records"]))
         if self._browser:
             open_when_answered(_web_urls(snapshot["records"]), wait=wait)
+        return lines
 
 
 def _web_urls(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -114,7 +116,7 @@ class LiveFront:
             return
         self._view.pause()
         try:
-            self._extras.once_running(snapshot)
+            self._view.keep_above(self._extras.once_running(snapshot))
         finally:
             self._view.resume()
 

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Room, Shown, Snapshot, frame, plain
+from sshvpn.cli.frame import ASCII, UNICODE, RateMeter, Room, Shown, Snapshot, brief, frame, plain
 
 _UP = "\x1b[{}A"
 _CLEAR_TO_END_OF_LINE = "\x1b[K"
@@ -53,6 +53,7 @@ class LiveView:
         self._notices: Sequence[str] = ()
         self._is_on = False
         self._pauses = 0
+        self._above = 0
         self._drawn: list[int] = []
         self._printed: list[str] = []
 
@@ -76,8 +77,16 @@ class LiveView:
     def pause(self) -> None:
         """Take the picture away and leave the terminal to a prompt, until :meth:`resume`."""
         self._pauses += 1
+        self._above = 0
         if self._pauses == 1 and self._is_on:
             self._erase()
+
+    def keep_above(self, lines: int) -> None:
+        """Leave the LINES that were written last in sight, until the next pause.
+
+        Where the picture would push them out, and a line would not, it is a line.
+        """
+        self._above = lines
 
     def resume(self) -> None:
         """Draw again, below whatever was written meanwhile."""
@@ -116,7 +125,14 @@ class LiveView:
             self._drawn = []
 
     def _picture(self, hint: str) -> list[Text]:
-        return frame(self._shown or (), self._clock(), self._room(), hint, self._notices)
+        shown, room = self._shown or (), self._room()
+        picture = frame(shown, self._clock(), room, hint, self._notices)
+        # The cursor has a line below it.
+        space = room.height - self._above - 1
+        if not self._above or len(picture) <= space or self._notices:
+            return picture
+        short = brief(shown, self._clock(), room, hint)
+        return short if len(short) <= space else picture
 
     def _room(self) -> Room:
         # The last cell stays free: some terminals wrap as soon as it is written.

@@ -55,10 +55,10 @@ class NotebookExtras:
         """Whether ``snapshot`` is the first that is running."""
         return not self.is_done and snapshot["state"] == "running"
 
-    def once_running(self, snapshot: Mapping[str, Any]) -> None:
-        """Do it, if it is due."""
+    def once_running(self, snapshot: Mapping[str, Any]) -> int:
+        """Do it, if it is due; return the lines of the last QR code."""
         if not self.is_due(snapshot):
-            return
+            return 0
         self.is_done = True
         (record,) = snapshot["records"]
         directory = places.session_path(self._profile)
@@ -66,14 +66,14 @@ class NotebookExtras:
         lan = [with_token(url, token) for url in LanUrls(outside.make_interfaces()).of([record])]
         here = with_token(record["url"], token)
         click.echo("\n".join(told(record, here, lan)))
-        if self._qr:
-            print_qr(lan)
+        lines = print_qr(lan) if self._qr else 0
         flush()
         if self._browser and has_desktop():
             # A browser may be waited for until its window is closed, and a session goes on here.
             words = (here, directory / "open.html")
             self._opening = threading.Thread(target=_open, args=words, daemon=True)
             self._opening.start()
+        return lines
 
     def wait_opened(self) -> None:
         """Wait until the browser was started, and not for long: before this process ends."""

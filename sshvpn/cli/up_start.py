@@ -76,10 +76,11 @@ class _Reach:
     def is_due(self, snapshot: Mapping[str, Any]) -> bool:
         return not self._is_done and snapshot["state"] == "running"
 
-    def once_running(self, snapshot: Mapping[str, Any]) -> None:
+    def once_running(self, snapshot: Mapping[str, Any]) -> int:
         if self.is_due(snapshot):
             self._is_done = True
             _show(snapshot)
+        return 0
 
 
 def _run_foreground(profile: TunnelProfile, *, verbose: bool) -> int:

@@ -86,6 +86,15 @@ def test_a_camera_reads_the_url_for_the_lan_from_the_terminal(running: Notebooks
     screen.close()
 
 
+def test_the_code_is_whole_in_a_terminal_of_24_lines(running: Notebooks) -> None:
+    argv = running.office.lab.sshvpn_argv("notebook", "--lan", "--no-browser", "server")
+    screen = Screen(running.office.gateway, argv, columns=80, lines=24)
+    text = screen.wait(r"http:.*server +running.*Ctrl-C ends it", 60)
+    (url,) = [line for line in text.splitlines() if line.startswith(LAN)]
+    assert qr_codes(screen.coloured(), is_dark=True) == [url], text
+    screen.close()
+
+
 def test_the_lan_opens_it_by_name_and_by_ipv6(running: Notebooks) -> None:
     lan = running.office.lab.lan
     avahi = Avahi(lan, "tablet")

@@ -134,6 +134,32 @@ def test_a_prompt_has_the_terminal_for_itself(terminal: Terminal) -> None:
     assert sum(line.startswith("●") for line in terminal.shown()) == 1
 
 
+def test_it_is_a_line_where_it_would_push_out_what_a_camera_has_to_see(
+    terminal: Terminal,
+) -> None:
+    for above, height in ((19, 4), (20, 1), (22, 1), (23, 4)):  # of 24, and the cursor's own line
+        view = view_on(terminal, width=100)
+        view.start()
+        view.pause()
+        view.keep_above(above)
+        terminal.write("$\n")
+        before = len(terminal.shown())
+        view.resume()
+        view.update(snapshot())
+        assert len(terminal.shown()) - before == height, above
+        assert terminal.shown()[before - 1].startswith("● gpu-box  running since")
+        assert "Ctrl-C ends it" in terminal.shown()[-2]
+        view.update(snapshot(state="backoff"))
+        assert len(terminal.shown()) - before > 1, "what is wrong is told whole"
+        view.update(snapshot(), ["a warning"])
+        assert "a warning" in terminal.shown()[-3]
+        view.pause()
+        view.resume()
+        view.update(snapshot())
+        assert len(terminal.shown()) - before == 4, "a prompt was there"
+        view.stop()
+
+
 def test_stopping_leaves_the_last_picture_without_the_hint(terminal: Terminal) -> None:
     view = view_on(terminal)
     view.start()
