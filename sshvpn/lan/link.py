@@ -65,7 +65,7 @@ class Link:
     """Says ``names`` ({name: addresses}) and ``services`` on ``adapter``, until :meth:`close`.
 
     ``ours`` are all our addresses. ``conflict`` is called once when a name is another's: nothing
-    more is said then.
+    more is said then. ``not_before`` (by the loop's clock) is when the first probe may be sent.
     """
 
     def __init__(
@@ -74,12 +74,15 @@ class Link:
         names: Mapping[str, tuple[str, ...]],
         ours: frozenset[str],
         conflict: Callable[[], None],
+        *,
+        not_before: float = 0.0,
     ) -> None:
         self.adapter = adapter
         self.names = dict(names)
         self.is_claimed = asyncio.Event()
         self._host_names = HostNames(names, ours)
         self._conflict = conflict
+        self._not_before = not_before
         self._multicast = Multicast(adapter, self._take)
         self._heard = asyncio.Event()
         self._verdict = Verdict.NOTHING
@@ -126,7 +129,8 @@ class Link:
 
     async def _hold(self) -> None:
         await self._multicast.open()
-        await asyncio.sleep(random.uniform(0, _PROBE_EVERY_S))  # noqa: S311 (jitter)
+        rest_s = max(self._not_before - asyncio.get_running_loop().time(), 0)
+        await asyncio.sleep(rest_s + random.uniform(0, _PROBE_EVERY_S))  # noqa: S311 (jitter)
         while await self._claim():
             self.is_claimed.set()
             serving = asyncio.create_task(self._serve())

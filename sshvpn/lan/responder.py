@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from sshvpn.lan.brake import Brake
 from sshvpn.lan.link import Announced, Link
 from sshvpn.presence import LONGEST_LABEL, Adapter, Presence
 
@@ -26,10 +27,6 @@ KINDS = {
 """The service name of each scheme (RFC 6335; IANA's registry). Other services have a name only."""
 GATEWAY = "-gateway"
 """What is added to the name for this machine's own addresses, where the remote host has one."""
-_CONFLICTS = 15
-_WITHIN_S = 10.0
-_REST_S = 5.0
-"""RFC 6762, section 8.1: after fifteen conflicts within ten seconds, five before each probe."""
 
 _Key: TypeAlias = tuple[Adapter, str, frozenset[str]]
 
@@ -43,7 +40,8 @@ class Responder:
         self._presence: Presence | None = None
         self._portal_port: int | None = None
         self._number = 1
-        self._conflicts: list[float] = []
+        self._brake = Brake()
+        self._not_before = 0.0
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,7 +93,13 @@ class Responder:
     def _open(self, key: _Key, names: dict[str, tuple[str, ...]]) -> Link | None:
         adapter, label, ours = key
         try:
-            link = Link(adapter, names, ours, lambda: self._take_conflict(label))
+            link = Link(
+                adapter,
+                names,
+                ours,
+                lambda: self._take_conflict(label),
+                not_before=self._not_before,
+            )
         except OSError as error:
             log.warning("%s.local is not announced on %s: %s", label, adapter.name, error.strerror)
             return None
@@ -117,18 +121,12 @@ class Responder:
     def _take_conflict(self, label: str) -> None:
         if label != self.label:
             return  # another adapter has told already
-        now = asyncio.get_running_loop().time()
-        self._conflicts = [at for at in self._conflicts if at > now - _WITHIN_S] + [now]
+        self._not_before = self._brake.take_conflict(asyncio.get_running_loop().time())
         self._number += 1
         log.warning("%s.local is another machine's name: trying %s.local", label, str(self.label))
-        rest = _REST_S if len(self._conflicts) >= _CONFLICTS else 0.0
-        task = asyncio.create_task(self._again(rest))
+        task = asyncio.create_task(self._reconcile())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _again(self, rest_s: float) -> None:
-        await asyncio.sleep(rest_s)
-        await self._reconcile()
 
 
 def numbered(label: str, number: int) -> str:
