@@ -26,6 +26,7 @@ pytestmark = pytest.mark.lab
 NAME = "server.local"
 GATEWAY = {"192.168.77.1", "fd77::1"}
 PAGE = Found("server 8888", NAME, "192.168.77.1", 8888)
+ANOTHER = Found("server 9000", NAME, "192.168.77.1", 9000)
 PORTAL = Found("server", NAME, "192.168.77.1", 7748)
 LAN_SIDE = "sshvpn.lan.main"
 
@@ -71,15 +72,22 @@ def wide_vpn(lab: Lab) -> Vpn:
 
 @pytest.fixture(scope="module")
 def standing() -> Iterator[tuple[Vpn, Avahi]]:
-    """Return a tunnel that is shared and announced, for tests that only look at it."""
+    """Return a tunnel that is shared and announced, for tests that only look at it.
+
+    Two pages of the server's localhost are published, on one of the gateway's two networks.
+    """
     with Lab() as lab:
+        assert lab.lan2.name == "lan2"
         vpn = Vpn(lab)
+        lab.server.http_server(9000, title="another page")
         avahi = Avahi(lab.lan, "tablet")
-        vpn.up("server", "--lan", "--lan-interface", "lan0", "--publish", "8888")
+        words = ("--lan-interface", "lan0", "--publish", "8888", "--publish", "9000")
+        vpn.up("server", "--lan", *words)
         wait_named(vpn, NAME)
         yield vpn, avahi
         vpn.down()
         lab.lan.undo()
+        lab.lan2.undo()
         lab.check()
 
 
@@ -126,11 +134,17 @@ def test_the_name_leads_to_the_gateway_in_both_families(standing: tuple[Vpn, Ava
     assert avahi.resolve(NAME) == GATEWAY
 
 
-def test_a_published_web_page_is_found_with_its_port(standing: tuple[Vpn, Avahi]) -> None:
+def test_each_published_web_page_is_found_with_its_port_and_where_it_is_shared_only(
+    standing: tuple[Vpn, Avahi],
+) -> None:
     vpn, avahi = standing
-    wait_browsed(avahi, PAGE)
-    url = f"http://{PAGE.address}:{PAGE.port}/"
-    assert vpn.unreachable({url: "notebook"}) == []
+    wait_browsed(avahi, PAGE, ANOTHER)
+    titles = {PAGE: "notebook", ANOTHER: "another page"}
+    pages = {f"http://{one.address}:{one.port}/": title for one, title in titles.items()}
+    assert vpn.unreachable(pages) == []
+    elsewhere = Avahi(vpn.lab.lan2, "laptop")
+    with elsewhere.publishing("own", 1234) as own:
+        assert {one.host for one in elsewhere.browse()} == {own.host}, "and what there is, it finds"
 
 
 def test_who_knows_plain_dns_only_is_answered_too(standing: tuple[Vpn, Avahi]) -> None:
@@ -373,11 +387,7 @@ def test_two_who_claim_a_name_at_once_have_one_each(vpn: Vpn, later_s: float) ->
 
 
 def test_where_two_networks_become_one_each_machine_has_a_name(vpn: Vpn) -> None:
-    lan = vpn.lab.lan
-    vpn.up("server", "--lan", "--publish", "8888")
-    wait_named(vpn, NAME)
-    with apart(lan):
-        avahi = Avahi(lan, "server")
+    with two_networks(vpn, "server") as avahi:
         assert avahi.host_name == "server"
 
     def names() -> set[str]:
@@ -391,13 +401,9 @@ def test_where_two_networks_become_one_each_machine_has_a_name(vpn: Vpn) -> None
 
 
 def test_where_two_networks_become_one_each_service_has_a_name(vpn: Vpn) -> None:
-    lan = vpn.lab.lan
-    vpn.up("server", "--lan", "--publish", "8888")
-    wait_named(vpn, NAME)
-    with apart(lan):
-        avahi = Avahi(lan, "tablet")
+    with two_networks(vpn, "tablet") as avahi:
         words = ["avahi-publish", "-s", "server 8888", "_http._tcp", "1234"]
-        publishing = lan.popen(words)
+        publishing = vpn.lab.lan.popen(words)
         wait_until(lambda: ("server 8888", 1234) in listed(avahi), every=0.2)
 
     def are_two() -> bool:
@@ -411,11 +417,14 @@ def test_where_two_networks_become_one_each_service_has_a_name(vpn: Vpn) -> None
 
 
 @contextlib.contextmanager
-def apart(machine: LabMachine) -> Iterator[None]:
-    """Keep all mDNS away from MACHINE, and its own at home."""
-    machine.nft(f"table inet apart {{\n{_APART}\n}}\n")
-    yield
-    machine.nft("delete table inet apart")
+def two_networks(vpn: Vpn, host_name: str) -> Iterator[Avahi]:
+    """Share the page; to avahi, HOST_NAME.local, that is another network until the block ends."""
+    vpn.up("server", "--lan", "--publish", "8888")
+    wait_named(vpn, NAME)
+    lan = vpn.lab.lan
+    lan.nft(f"table inet apart {{\n{_APART}\n}}\n")
+    yield Avahi(lan, host_name)
+    lan.nft("delete table inet apart")
 
 
 def listed(avahi: Avahi) -> set[tuple[str, int]]:
