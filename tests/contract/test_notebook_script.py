@@ -171,6 +171,20 @@ def test_in_any_sh_it_starts_finds_and_ends_a_server_with_few_tools(lab: Lab, sh
     assert [one for one in site.say(protocol.look("")) if isinstance(one, Server)] == []
 
 
+def test_a_run_time_directory_that_is_open_to_others_is_not_taken(lab: Lab) -> None:
+    """Jupyter's page with the token would be open there until it is closed."""
+    lab.server.run(["install", "-d", "-m", "755", RUNTIME])
+    path, applet, setup = SHELLS["busybox"]
+    site = Site(lab, path, applet, setup=setup)
+    server, _ = site.started()
+    own = f"{HOME}/.local/state/sshvpn/notebooks/jupyter"
+    assert lab.server.run(["stat", "-c", "%a", own, RUNTIME]).stdout.split() == ["700", "755"]
+    assert lab.server.exists(f"{own}/jpserver-{server.pid}.json")
+    assert not [*lab.server.host_path(RUNTIME).iterdir()]
+    assert [one for one in site.say(protocol.look("")) if isinstance(one, Server)] == [server]
+    site.stop(server)
+
+
 def test_each_way_takes_the_jupyter_that_it_names(lab: Lab) -> None:
     lab.server.write(f"{HOME}/.profile", "")
     make_venv(lab.server, f"{HOME}/conda/envs/my env")

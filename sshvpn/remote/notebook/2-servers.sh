@@ -4,7 +4,7 @@
 runtime_dirs() { # a line each: where Jupyter writes what runs (jupyter --paths)
   {
     printf '%s\n' "${JUPYTER_RUNTIME_DIR:-}" "${JUPYTER_DATA_DIR:+$JUPYTER_DATA_DIR/runtime}" \
-      "${XDG_DATA_HOME:-$HOME/.local/share}/jupyter/runtime" "$HOME/Library/Jupyter/runtime"
+      "${XDG_DATA_HOME:-$HOME/.local/share}/jupyter/runtime" "$HOME/Library/Jupyter/runtime" "$state/jupyter"
     cat "$state/runtime" 2>/dev/null
   } | sort -u
 }

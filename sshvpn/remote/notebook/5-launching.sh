@@ -19,6 +19,7 @@ launch() { # WORD...: with the options that are ours
   fi
   [ "$user" != 0 ] || set -- "$@" --allow-root
   if own_session=$(command -v setsid); then set -- setsid "$@"; fi
+  choose_runtime
   choose_scope
   [ -z "$scope" ] || set -- systemd-run --user --scope --quiet --collect -- "$@"
   log=$state/$$.log
@@ -100,6 +101,21 @@ hide() { # FILE
   done
   chmod 600 "$1" "${1%.json}-open.html"
 } 2>/dev/null
+
+# It makes that directory for its user alone; one that is there already it takes as it is. Where that
+# is open it has another: until hide() is done, everybody could read the page.
+choose_runtime() {
+  if [ -n "${JUPYTER_RUNTIME_DIR:-}" ]; then dir=$JUPYTER_RUNTIME_DIR
+  elif [ -n "${JUPYTER_DATA_DIR:-}" ]; then dir=$JUPYTER_DATA_DIR/runtime
+  else
+    dir=$HOME/Library/Jupyter/runtime
+    [ -d "$dir" ] || dir=${XDG_DATA_HOME:-$HOME/.local/share}/jupyter/runtime
+  fi
+  case $(LC_ALL=C ls -ld "$dir/." 2>/dev/null) in '' | drwx------*) return ;; esac
+  own=$state/jupyter
+  (umask 077 && mkdir -p "$own") && chmod 700 "$own" || fail "no_state $own"
+  export JUPYTER_RUNTIME_DIR="$own"
+}
 
 # systemd-logind may end all that a login has started when that ends. What is in a scope of the
 # user's own systemd it leaves alone; that one lives while the user is logged in, and with
