@@ -38,6 +38,7 @@ debootstrap:debootstrap:in a Debian of its own
 zsh:zsh:completion, and login shells of a server
 fish:fish:completion, and login shells of a server
 tcsh:tcsh:login shells of a server
+strace:strace:every command line and environment while a notebook is started
 cc:gcc:a library that sets the clock of a machine in the tests wrong
 '
 

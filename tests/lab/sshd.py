@@ -84,6 +84,8 @@ class Sshd:
     identity: str
     root: str = ""
     """Where the Debian is of which it is; the machine's own is ""."""
+    under: Sequence[str] = ()
+    """What starts it, and is it then: `strace -D …`, say."""
     _child: Child | None = field(default=None, repr=False)
     _orphans: list[int] = field(default_factory=list, repr=False)
 
@@ -136,7 +138,7 @@ class Sshd:
         self.machine.write(f"{self.directory}/config", "\n".join(lines) + "\n", "root")
         self.machine.write("/etc/pam.d/sshd", PAM, "root", 0o644)
         self.machine.write(f"{self.directory}/log", "", "root")
-        argv = ["chroot", self.root] if self.root else []
+        argv = [*self.under, *(["chroot", self.root] if self.root else [])]
         argv += ["/usr/sbin/sshd", "-D", "-f", f"{self.directory}/config"]
         argv += ["-E", f"{self.directory}/log"]
         self._child = self.machine.popen(
