@@ -197,6 +197,13 @@ class Notebooks:
         options = ["-o", "/dev/null", "-w", "%{http_code}"]
         return self.office.fetch(address, *options, machine=machine)
 
+    def served(self, url: str, path: str) -> tuple[str, str]:
+        """Return the HTTP status of PATH at URL, as it is written, and what came."""
+        address = f"{bare(url)}{path}?token={quote(token_of(url))}"
+        got = self.office.fetch(address, "--path-as-is", "-w", "\n%{http_code}")
+        text, _, status = got.rpartition("\n")
+        return status, text
+
     def servers(self) -> dict[int, str]:
         """Return Jupyter's processes at the server, with their command lines."""
         lines = self.server.processes().items()

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_the_token_is_nowhere_where_others_can_read_it(running: Notebooks) -> No
 def test_two_directories_are_two_notebooks(notebooks: Notebooks) -> None:
     office = notebooks.office
     for name in ("one", "and two"):
-        office.server.write(f"{HOME}/{name}/data.txt", name)
+        office.server.write(f"{HOME}/{name}/data.txt", f"data of {name}")
     first = notebooks.open("--dir", "one")
     second = notebooks.open("--dir", "~/and two")
     assert (bare(first), bare(second)) == ("http://localhost:9999/", "http://localhost:10000/")
@@ -142,6 +143,12 @@ def test_two_directories_are_two_notebooks(notebooks: Notebooks) -> None:
         fetched = office.fetch(f"{bare(url)}api/contents?token={token_of(url)}")
         assert [one["name"] for one in json.loads(fetched)["content"]] == ["data.txt"], name
         assert notebooks.execute(url, "import os; print(os.getcwd())")[0] == f"{HOME}/{name}\n"
+    for kind in ("files", "api/contents"):
+        status, text = notebooks.served(first, f"{kind}/data.txt")
+        assert (status, "data of one" in text) == ("200", True), text
+        for outside in ("..", "%2e%2e", "%2e%2e%2f", f"/{HOME}", quote(HOME, safe="")):
+            status, text = notebooks.served(first, f"{kind}/{outside}/and%20two/data.txt")
+            assert (status[0], "data of" in text) == ("4", False), (kind, outside, text)
     told = notebooks.run("list", "server").stdout
     assert f"{HOME}/and two" in told
     assert [one["started_by_sshvpn"] for one in notebooks.list()] == [True, True]
@@ -252,13 +259,19 @@ def test_what_is_not_there_is_told_with_what_to_do(notebooks: Notebooks) -> None
     assert (office.status(), notebooks.servers()) == ([], {})
 
 
-def test_the_token_or_password_of_jupyter_s_own_configuration_counts(notebooks: Notebooks) -> None:
+def test_jupyter_s_own_configuration_counts_for_token_and_password_and_not_for_where_it_listens(
+    notebooks: Notebooks,
+) -> None:
     office = notebooks.office
     config = f"{HOME}/.jupyter/jupyter_server_config.json"
     office.server.write(config, json.dumps({"IdentityProvider": {"token": "mine"}}))
+    everywhere = f"{HOME}/.jupyter/jupyter_server_config.py"
+    office.server.write(everywhere, 'c.ServerApp.ip = "0.0.0.0"\n')
+    before = office.listening(office.server)
     url = notebooks.open("--lan")
-    assert token_of(url) == "mine"
+    assert token_of(url) == "mine", "it is read"
     assert notebooks.status(url) == "200"
+    assert office.listening(office.server) - before == {"127.0.0.1:8888"}
     notebooks.run("stop", "server")
 
     hashed = "argon2:$argon2id$v=19$m=10240,t=10,p=8$AAAA$AAAA"
@@ -402,14 +415,24 @@ def test_what_is_up_is_found_by_its_name_and_never_shared_with_who_says_not_to(
 ) -> None:
     office = notebooks.office
     url = notebooks.open("--name", "server", "--lan")  # as the service `server` is called
+    shared = office.only()
     again = notebooks.run("-b", "--no-browser", "server")
     assert (url_in(again.stdout), again.stderr) == (url, "server is up already\n")
-    assert len(office.status()) == 1
-    told = notebooks.refused(7, "-b", "--no-browser", "--no-lan", "server")
-    assert "server is up with other wishes" in told
+    refused = notebooks.run("-b", "--no-browser", "--no-lan", "server", check=False)
+    assert (refused.returncode, refused.stdout) == (7, ""), "no URL of what is shared"
+    assert "server is up with other wishes" in refused.stderr
+    assert office.only()["listen"] == shared["listen"], "who shares it goes on"
+    # Of another directory, it is another one, and not shared.
     office.server.write(f"{HOME}/thesis/x.txt", "")
-    assert notebooks.open("--dir", "thesis") != url
-    assert len(office.status()) == 2
+    other = notebooks.open("--dir", "thesis")
+    assert (bare(other), token_of(other) != token_of(url)) == ("http://localhost:10000/", True)
+    listen = {record["notebook"]["directory"]: record["listen"] for record in office.status()}
+    assert listen[HOME] == shared["listen"]
+    assert "192.168.77.1:9999" in shared["listen"]
+    assert sorted(listen[f"{HOME}/thesis"]) == ["127.0.0.1:10000", "[::1]:10000"]
+    lan = office.lab.lan
+    assert notebooks.status(url.replace("localhost", "192.168.77.1"), lan) == "200"
+    assert not office.answers("http://192.168.77.1:10000/", machine=lan)
 
 
 def test_a_jupyter_that_hangs_is_told_and_taken_again_when_it_goes_on(running: Notebooks) -> None:
