@@ -28,18 +28,13 @@ from sshvpn.remote.notebook_protocol import (
     Server,
     Took,
 )
-from tests.e2e.notebooks import PATH_LINE, VENV, make_venv
+from tests.e2e.notebooks import PATH_LINE, TOOLS, VENV, make_venv
 from tests.lab import Child, Lab, wait_until
 
 HOME = "/home/alice/a home"
 RUNTIME = f"{HOME}/.local/share/jupyter/runtime"
 STARTING = f"{HOME}/.local/state/sshvpn/notebooks/starting"
 TOKEN = "0123456789abcdef"
-# All that the script uses of the system; curl and python3 are not among it.
-TOOLS = (
-    "cat", "chmod", "dd", "grep", "id", "ls", "mkdir", "rm", "sed", "setsid", "sleep", "sort",
-    "tail",
-)  # fmt: skip
 ONLY_TOOLS = f"""
 mkdir /run/tools
 for tool in {" ".join(TOOLS)}; do ln -s "$(command -v $tool)" /run/tools; done

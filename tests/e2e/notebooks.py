@@ -38,6 +38,13 @@ PATH_LINE: Final = f'PATH="$HOME/{VENV}/bin:$PATH"; export PATH\n'
 """What puts the environment on the PATH, for a POSIX shell."""
 
 
+TOOLS: Final = (
+    "cat", "chmod", "dd", "grep", "id", "ls", "mkdir", "rm", "sed", "setsid", "sleep", "sort",
+    "tail",
+)  # fmt: skip
+"""All that the script uses of a server's system; curl and python3 are not among it."""
+
+
 @dataclass(frozen=True)
 class Packages:
     """Python packages that are installed: their directories, what has share/ and etc/, commands."""
