@@ -20,6 +20,9 @@ def main() -> None:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         code = INTERRUPTED
+    import gc
+
+    gc.freeze()  # who ends looks for no garbage: 10 ms
     sys.exit(code)
 
 

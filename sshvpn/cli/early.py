@@ -7,9 +7,8 @@ Only for words that need no reading for that, ``sshvpn up HOST …``; all else o
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
-
-from sshvpn.errors import SshvpnError
 
 _NOT_WITH = ("--help", "--foreground", "--dry-run", "--name")
 """Options that want no such process, or one of another name."""
@@ -23,17 +22,23 @@ def begin(words: list[str]) -> None:
         return
     if any(word.startswith(_NOT_WITH) for word in words):
         return
-    from sshvpn.wiring import privilege, tunnels
-
-    if privilege.is_for_caller():  # nothing of it may run as root, which is given up first
+    if _is_for_caller():  # nothing of it may run as root, which is given up first
         return
+    from sshvpn.wiring import beginning
+
     name = words[1]
-    # What stands in the way is told by who needs it.
-    with contextlib.suppress(SshvpnError, OSError):
-        if begun := tunnels.begin_tunnel(name):
-            _begun[name] = begun
+    with contextlib.suppress(OSError):  # what stands in the way is told by who needs it
+        _begun[name] = beginning.begin_tunnel(name)
 
 
 def take(name: str) -> socket.socket | None:
     """Return what was begun for the tunnel ``name``, once; it is the caller's to close."""
     return _begun.pop(name, None)
+
+
+def _is_for_caller() -> bool:
+    if os.geteuid() != 0:
+        return False
+    from sshvpn.wiring import privilege
+
+    return privilege.is_for_caller()

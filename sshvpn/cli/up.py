@@ -15,7 +15,7 @@ from sshvpn.cli.lan_options import PortalCommand, TypedWishes, lan_options
 from sshvpn.cli.options import keepalive_option, metrics_option, ssh_options
 from sshvpn.errors import UsageError
 from sshvpn.model import SshOptions, Transport
-from sshvpn.wiring import privilege, tunnels
+from sshvpn.wiring import beginning, privilege
 
 FC = TypeVar("FC", bound=Callable[..., Any])
 
@@ -158,7 +158,7 @@ def up(context: click.Context, /, ssh: SshOptions, wishes: TypedWishes, **given:
     begun = None
     if hosts and not (is_foreground or given["dry_run"]):
         name = given["name"] or hosts[0]
-        begun = early.take(name) or tunnels.begin_tunnel(name)
+        begun = early.take(name) or beginning.begin_tunnel(name)
     with begun or contextlib.nullcontext():
         from sshvpn.cli import up_start
 

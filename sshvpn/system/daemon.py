@@ -1,15 +1,16 @@
-"""Starts the background process of a session."""
+"""Starts the background process of a session.
+
+Little is loaded here: while a command reads its words, the process has begun already.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import sshvpn
 
@@ -43,6 +44,8 @@ def begin(kind: str, title: str) -> socket.socket:
 
 def assign(begun: socket.socket, request: dict[str, object]) -> None:
     """Hand what :func:`begin` started the session that it runs."""
+    import json
+
     begun.sendall(json.dumps(request).encode() + b"\n")
 
 
@@ -70,7 +73,7 @@ def take(launcher: socket.socket) -> int | None:
 
 def package_environment() -> dict[str, str]:
     """Return this environment, in which the package is found from any directory."""
-    home = str(Path(sshvpn.__file__).parent.parent)
+    home = os.path.dirname(os.path.dirname(sshvpn.__file__))  # noqa: PTH120 (pathlib takes 5 ms)
     others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    absolute = [str(Path(p).absolute()) for p in others]
+    absolute = [os.path.abspath(p) for p in others]  # noqa: PTH100
     return {**os.environ, "PYTHONPATH": os.pathsep.join([home, *absolute])}

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshvpn.control import AlreadyUpError, is_alive, tunnel_id
+from sshvpn.control import AlreadyUpError, is_alive
 from sshvpn.system import paths
-from sshvpn.wiring import sessions, terminal
+from sshvpn.wiring import beginning, sessions, terminal
 from sshvpn.wiring.lan import check_portal
 from sshvpn.wiring.outside import make_interfaces, make_trust_store
-from sshvpn.wiring.places import SessionDirOf, runtimes, session_path
+from sshvpn.wiring.places import SessionDirOf, session_path
 from sshvpn.wiring.privilege import start_helper, start_helper_again
 
 if TYPE_CHECKING:
@@ -113,32 +113,20 @@ def run_tunnel(
         return sessions.run(make, profile, directory, make_front, launcher, verbose=verbose)
 
 
-def begin_tunnel(name: str) -> socket.socket | None:
-    """Let the process of :func:`start_tunnel` load already, before it is known what it will run.
-
-    None where that tunnel is up. Close the socket where nothing shall run.
-    """
-    from sshvpn.system import daemon
-
-    if any(is_alive(base / f"tunnel-{tunnel_id(name)}") for base in runtimes()):
-        return None
-    return daemon.begin("tunnel", name)
-
-
 def start_tunnel(
     profile: TunnelProfile, begun: socket.socket | None = None, *, verbose: bool = False
 ) -> socket.socket:
     """Start a process of its own that runs ``profile``, as :func:`start_background` does.
 
-    ``begun`` is what :func:`begin_tunnel` gave for this name. While it loads, the privileged
-    helper is started here, where sudo may ask at the terminal; it begins when it gets the helper.
+    ``begun`` is what :func:`beginning.begin_tunnel` gave for this name. While it loads, the
+    privileged helper is started here, where sudo may ask at the terminal; it begins with that.
     Raises AlreadyUpError without asking anybody, and PrivilegeError; interrupted, nothing is left.
     """
     from sshvpn.system import daemon
 
     if is_alive(session_path(profile)):
         raise AlreadyUpError(session_path(profile))
-    launched = begun or daemon.begin("tunnel", profile.name)
+    launched = begun or beginning.begin_tunnel(profile.name)
     try:
         sessions.assign(launched, profile, verbose=verbose)
         with start_helper().detach() as helper:

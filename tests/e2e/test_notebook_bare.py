@@ -46,7 +46,7 @@ def offer_jupyter(server: LabMachine, path: Path) -> None:
     name, version = "jupyterlab", "4.0"
     record = f"{name}-{version}.dist-info"
     files = {
-        f"{name}-of-the-tests.pth": f"{PROJECT.library}\n",
+        f"{name}-of-the-tests.pth": "\n".join((*PROJECT.libraries, "")),
         f"{record}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{record}/WHEEL": WHEEL,
         f"{record}/entry_points.txt": COMMAND,

@@ -98,6 +98,7 @@ ALLOWED: Mapping[str, set[str]] = {
 """What each room may import; a room may import itself."""
 
 WITHIN_WIRING: Mapping[str, set[str]] = {
+    "beginning": set(),
     "places": set(),
     "outside": set(),
     "terminal": set(),
@@ -106,7 +107,7 @@ WITHIN_WIRING: Mapping[str, set[str]] = {
     "privilege": {"places", "terminal"},
     "notebooks": {"outside", "terminal"},
     "forwards": {"lan", "notebooks", "outside", "places", "sessions"},
-    "tunnels": {"lan", "outside", "places", "privilege", "sessions", "terminal"},
+    "tunnels": {"beginning", "lan", "outside", "places", "privilege", "sessions", "terminal"},
     "services": {"outside", "places", "terminal", "tunnels"},
 }
 """Which modules of the room ``wiring`` may import which."""

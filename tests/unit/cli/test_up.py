@@ -15,7 +15,7 @@ from sshvpn.cli.up import up
 from sshvpn.control import AlreadyUpError
 from sshvpn.errors import PrivilegeError, SshvpnError, TakenError, UsageError
 from sshvpn.model import TunnelProfile
-from sshvpn.wiring import lan, places, privilege, terminal, tunnels
+from sshvpn.wiring import beginning, lan, places, privilege, terminal, tunnels
 from tests.unit.cli.conftest import Begin
 from tests.unit.cli.records import tunnel, waiting_tunnel
 
@@ -77,7 +77,7 @@ class Launches:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     found = Launches()
-    monkeypatch.setattr(tunnels, "begin_tunnel", found.begin)
+    monkeypatch.setattr(beginning, "begin_tunnel", found.begin)
     monkeypatch.setattr(tunnels, "start_tunnel", found.start)
     monkeypatch.setattr(privilege, "leave_root", lambda _tunnels: None)
     monkeypatch.setattr(terminal, "prompter", lambda: None)
