@@ -55,8 +55,6 @@ LARGEST_MTU: Final = 16380
 """The largest packet that OpenSSH's tun carries, in bytes."""
 GROUP: Final = 21587
 """The group of links (ip-link(8)) that the server's ends of all tunnels are in."""
-FIRST_UNIT: Final = 5600
-"""Of the devices that an agent makes: it takes the first that is free."""
 DEFAULT_LEASE_S: Final = 600
 LONGEST_LINE: Final = 4096
 """In bytes; the agent's own lines are far shorter."""

@@ -14,7 +14,6 @@ from sshvpn.errors import TunnelRefusedError
 from sshvpn.remote import lasting_tun
 from sshvpn.remote.facts import PREPARED_DEVICE
 from sshvpn.remote.protocol import (
-    FIRST_UNIT,
     GROUP,
     Facts,
     RemoteEnd,
@@ -33,6 +32,7 @@ from sshvpn.remote.rules import (
 )
 from sshvpn.remote.settings import Settings
 
+_FIRST_UNIT: Final = 5600
 _NEW_MTU: Final = 1500
 """Of a tun that was just made, in bytes."""
 
@@ -46,7 +46,7 @@ def expected_device(facts: Facts, *, by_ssh: bool = True) -> tuple[str, str | No
     names = {adapter.name for adapter in facts.adapters}
     if facts.rights is not Rights.SUDO and by_ssh:
         return _first_free("tun", 0, names), None
-    while (device := _first_free(PREPARED_DEVICE, FIRST_UNIT, names)) and _ssh_name(
+    while (device := _first_free(PREPARED_DEVICE, _FIRST_UNIT, names)) and _ssh_name(
         device
     ) in names:
         names.add(device)
