@@ -6,7 +6,7 @@ megabyte. Here the classes are the same dataclasses (``fields``, ``replace``, ``
 work), but share methods that go over their fields. What that costs is some microseconds where one
 is made.
 
-For a type checker it is the standard library's. A subclass that adds fields is not supported.
+For a type checker it is the standard library's. What it makes is not to be subclassed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def _made(kind: type[T]) -> Any:
     compared = _getter([field.name for field in dataclasses.fields(made) if field.compare])
 
     def __eq__(self: object, other: object) -> bool:  # noqa: N807
-        return compared(self) == compared(other) if other.__class__ is made else NotImplemented
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return compared(self) == compared(other)
 
     def __hash__(self: object) -> int:  # noqa: N807
         return hash(compared(self))

@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 
-_NOT_WITH = ("--help", "--foreground", "--dry-run", "--name")
+_NOT_WITH = ("-h", "--help", "--foreground", "--dry-run", "--name")
 """Options that want no such process, or one of another name."""
 
 _begun: dict[str, socket.socket] = {}

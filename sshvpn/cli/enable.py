@@ -172,7 +172,7 @@ def _try_login() -> int:
 
 def _fit(name: str) -> None:
     """Let a service that has just ended do without namespaces, if it ended of them; say so."""
-    why = services.fit(name)
+    why = services.fit(_forward(), name)
     if why is not None:
         click.echo(f"{name} does without namespaces until the next boot: {why}", err=True)
 

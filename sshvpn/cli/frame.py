@@ -137,17 +137,19 @@ def frame(
     return [*lines, *foot] if ordered else [Text("nothing is up"), *foot]
 
 
-def brief(sessions: Shown, now: float, room: Room, hint: str = "") -> list[Text]:
+def brief(
+    sessions: Shown, now: float, room: Room, hint: str = "", notices: Iterable[str] = ()
+) -> list[Text]:
     """Return a line for each session that runs, the whole of others; no line is the hint's own."""
     lines = []
     for snapshot, rates in sessions:
         if snapshot["records"][0]["state"] != "running":
-            return frame(sessions, now, room, hint)
+            return frame(sessions, now, room, hint, notices)
         lines += _short(snapshot, rates, now, room)
     if lines and hint:
         with_hint = Text.assemble(lines[-1], (f"  {hint}", "dim"))
         lines[-1:] = [with_hint] if with_hint.cell_len <= room.width else lines[-1:]
-    return lines
+    return [*lines, *_notice_lines(notices, room)]
 
 
 def plain(

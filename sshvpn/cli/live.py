@@ -129,9 +129,9 @@ class LiveView:
         picture = frame(shown, self._clock(), room, hint, self._notices)
         # The cursor has a line below it.
         space = room.height - self._above - 1
-        if not self._above or len(picture) <= space or self._notices:
+        if not self._above or len(picture) <= space:
             return picture
-        short = brief(shown, self._clock(), room, hint)
+        short = brief(shown, self._clock(), room, hint, self._notices)
         return short if len(short) <= space else picture
 
     def _room(self) -> Room:

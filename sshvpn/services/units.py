@@ -200,15 +200,19 @@ TimeoutStartSec={TRIAL_S}
 {whose}{_sandbox(kind, has_namespaces=has_namespaces)}"""
 
 
-def reading(kind: Kind, *, has_namespaces: bool) -> str:
-    """Return a unit of a user's that ends with 0 where ssh can read its configuration there."""
+def reading(kind: Kind, ssh_words: Sequence[str], *, has_namespaces: bool) -> str:
+    """Return a unit of a user's that ends with 0 where ssh can read its configuration there.
+
+    ``ssh_words`` name the host and what else the service calls ssh with: its own file, perhaps.
+    """
+    words = " ".join(_quoted(word) for word in ("ssh", "-G", *ssh_words))
     return f"""\
 [Unit]
 Description=whether ssh reads its configuration in a sandbox
 
 [Service]
 Type=oneshot
-ExecStart=ssh -G localhost
+ExecStart={words}
 StandardOutput=null
 StandardError=journal
 TimeoutStartSec={READING_S}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sshvpn.model import TunnelProfile
+from sshvpn.model import ForwardProfile, TunnelProfile
 from sshvpn.wiring import terminal
 from sshvpn.wiring.outside import make_engine, make_interfaces
 from sshvpn.wiring.tunnels import identity_of
@@ -98,15 +98,16 @@ def remove_key(name: str) -> bool:
     return keys.remove(name)
 
 
-def fit(name: str) -> str | None:
+def fit(profile: ForwardProfile, name: str) -> str | None:
     """Let the user's service NAME do without namespaces, where it has just ended of them.
 
-    Return why; None where it has not. Raises SshvpnError.
+    ``profile`` is what it runs. Return why; None where it has not. Raises SshvpnError.
     """
     from sshvpn.services import KINDS
     from sshvpn.system.systemd import relaxed
 
-    return relaxed.fit(KINDS["forward"], name)
+    words = (*profile.ssh.ssh_words, *profile.destination.ssh_words)
+    return relaxed.fit(KINDS["forward"], name, words)
 
 
 def unit_of_process(pid: int) -> str | None:

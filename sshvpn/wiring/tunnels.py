@@ -125,6 +125,8 @@ def start_tunnel(
     from sshvpn.system import daemon
 
     if is_alive(session_path(profile)):
+        if begun is not None:
+            begun.close()  # it ends, whatever the command still waits for
         raise AlreadyUpError(session_path(profile))
     launched = begun or beginning.begin_tunnel(profile.name)
     try:

@@ -300,8 +300,7 @@ def test_on_another_network_sharing_pauses_until_it_is_trusted(office: Office, e
     wait_until(lambda: listens(office), 15)
     office.wait_logged("not shared on 192.168.99.0/24")
     assert office.listening() == set()
-    paused = office.only()
-    assert paused["state"] == "backoff"
+    paused = office.wait_state("backoff")
     assert HINT in paused["last_error"]["message"]
     again = office.forward(*words)
     assert "up already" in again.stderr

@@ -95,9 +95,11 @@ def traced(machine: LabMachine) -> Iterator[None]:
     """Let TRACE have what each login at MACHINE starts."""
     machine.sshd.under = [*STRACE, "-o", TRACE]
     machine.sshd.restart()
-    yield
-    machine.sshd.under = ()
-    machine.sshd.restart()
+    try:
+        yield
+    finally:
+        machine.sshd.under = ()
+        machine.sshd.restart()
 
 
 def test_the_token_is_in_no_process_list_and_in_no_file_of_others_at_any_moment(

@@ -47,8 +47,13 @@ class AgentMemory:
         return "a password or code is wanted" if needs_person else None
 
     async def wait_back(self) -> None:
-        """Return when a key is there that :meth:`has_lost` last found gone; never without one."""
-        while self._lost <= await asyncio.to_thread(self._missing):  # noqa: ASYNC110 (it tells nobody)
+        """Return when a key is there again that was gone; for ever where none was.
+
+        Gone when :meth:`has_lost` looked, if it has since the last wait, else now.
+        """
+        lost, self._lost = self._lost, frozenset()
+        missing = lost or await asyncio.to_thread(self._missing)
+        while missing <= await asyncio.to_thread(self._missing):  # noqa: ASYNC110 (it tells nobody)
             await asyncio.sleep(_POLL_S)
 
     def _missing(self) -> frozenset[bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sshvpn.errors import NotRunningError, SshvpnError, UnreachableError, printable
+from sshvpn.errors import NotRunningError, SshvpnError, printable
 from sshvpn.privileged import services as system_services
 from sshvpn.services import (
     KINDS,
@@ -226,7 +226,7 @@ class UserServices:
     def try_login(self) -> dict[str, Any] | None:
         """As Services has it; where it works without namespaces alone it shall do without."""
         refused = self._try(has_namespaces=True)
-        if refused is None or refused["exit_code"] == UnreachableError.exit_code:
+        if refused is None or refused["code"] not in relaxed.MAY_BE_OF_THEM:
             return refused
         without = self._try(has_namespaces=False)
         if without is None:
@@ -247,7 +247,7 @@ class UserServices:
             code, said = users.run_once(f"sshvpn-trial-{os.getpid()}", text)
             out = output.read_text("utf-8", "replace") if output.exists() else ""
         if code in relaxed.NO_NAMESPACES:
-            said = relaxed.KERNELS.format(code, relaxed.NO_NAMESPACES[code])
+            return relaxed.refused_by_kernel(code)
         return _outcome(code, out, said)
 
     def lacks_namespaces(self) -> str:

@@ -44,6 +44,7 @@ def test_a_host_behind_up_is_begun_and_taken_once(begun: dict[str, socket.socket
         ["up"],
         ["up", "--lan", "office"],
         ["up", "office", "--help"],
+        ["up", "office", "-h"],
         ["up", "office", "--dry-run"],
         ["up", "office", "--foreground"],
         ["up", "office", "--name=work"],

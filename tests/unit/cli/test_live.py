@@ -137,7 +137,8 @@ def test_a_prompt_has_the_terminal_for_itself(terminal: Terminal) -> None:
 def test_it_is_a_line_where_it_would_push_out_what_a_camera_has_to_see(
     terminal: Terminal,
 ) -> None:
-    for above, height in ((19, 4), (20, 1), (22, 1), (23, 4)):  # of 24, and the cursor's own line
+    # Of 24, and the cursor's own line; the last is with a warning.
+    for above, height, warned in ((19, 4, 2), (20, 1, 2), (22, 1, 5), (23, 4, 5)):
         view = view_on(terminal, width=100)
         view.start()
         view.pause()
@@ -152,7 +153,8 @@ def test_it_is_a_line_where_it_would_push_out_what_a_camera_has_to_see(
         view.update(snapshot(state="backoff"))
         assert len(terminal.shown()) - before > 1, "what is wrong is told whole"
         view.update(snapshot(), ["a warning"])
-        assert "a warning" in terminal.shown()[-3]
+        assert "a warning" in "".join(terminal.shown()[before:])
+        assert len(terminal.shown()) - before == warned, above
         view.pause()
         view.resume()
         view.update(snapshot())

@@ -157,7 +157,7 @@ def test_a_trial_has_the_namespaces_of_the_service_or_none(*, has_namespaces: bo
     files = ("/home/alice/web.toml", "/run/x/out")
     for text in (
         trial(FORWARD, PROGRAM, "web", files, None, has_namespaces=has_namespaces),
-        reading(FORWARD, has_namespaces=has_namespaces),
+        reading(FORWARD, ("--", "server"), has_namespaces=has_namespaces),
     ):
         for one in directives(is_users=True):
             assert f"{one.key}={one.value}\n" in text

@@ -107,6 +107,29 @@ def test_a_key_that_is_back_before_anybody_waits_is_back(agent: str, key: Path) 
     asyncio.run(asyncio.wait_for(memory.wait_back(), 20))
 
 
+def test_who_did_not_look_before_misses_what_is_gone_now(agent: str, key: Path) -> None:
+    ssh_add(agent, str(key))
+    memory = AgentMemory()
+    memory.note(agent)
+    ssh_add(agent, "-D")
+    assert memory.has_lost()
+
+    async def story() -> None:
+        ssh_add(agent, str(key))
+        await asyncio.wait_for(memory.wait_back(), 20)
+        # It was there, and something else was wrong: nothing is missing that could come back.
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(memory.wait_back(), 0.5)
+        ssh_add(agent, "-D")
+        back = asyncio.create_task(memory.wait_back())
+        await asyncio.wait({back}, timeout=0.5)
+        assert not back.done()
+        ssh_add(agent, str(key))
+        await asyncio.wait_for(back, 20)
+
+    asyncio.run(story())
+
+
 def test_the_agent_is_the_one_that_ssh_would_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/one")
     monkeypatch.setenv("OTHER", "/run/two")

@@ -37,7 +37,7 @@ def test_the_template_goes_with_the_last_of_its_own_kind(
 Ends = dict[bool, tuple[int, str]]
 """How a trial login ends and what it says: with namespaces, and without."""
 
-NO_OWNER = '{"code": "config", "message": "Bad owner", "hint": ""}'
+NO_OWNER = '{"code": "config_owner", "message": "Bad owner", "hint": ""}'
 REFUSED = '{"code": "auth_refused", "message": "refused", "hint": ""}'
 AWAY = '{"code": "unreachable", "message": "away", "hint": ""}'
 
@@ -119,6 +119,16 @@ def test_what_is_refused_without_them_too_is_told_as_ever(
     refused = made.try_login()
     assert refused is not None
     assert (refused["exit_code"], refused["code"]) == (5, "auth_refused")
+    assert not relaxed.lasting(FORWARD, "web").exists()
+
+
+def test_a_trial_that_took_too_long_says_nothing_of_namespaces(
+    monkeypatch: pytest.MonkeyPatch, tried: list[bool]
+) -> None:
+    made = services(monkeypatch, tried, {True: (15, ""), False: (0, "")})
+    refused = made.try_login()
+    assert refused is not None
+    assert (refused["message"], tried) == ("Job failed.", [True])
     assert not relaxed.lasting(FORWARD, "web").exists()
 
 

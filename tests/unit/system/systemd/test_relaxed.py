@@ -10,7 +10,8 @@ from sshvpn.services import KINDS
 from sshvpn.system.systemd import relaxed, users
 
 FORWARD = KINDS["forward"]
-READS, NOT = 0, 255
+READS, NOT, TOO_LATE = 0, 255, 15
+SSH_WORDS = ("-F", "/home/alice/work config", "--", "alice@server")
 
 
 class Manager:
@@ -22,6 +23,7 @@ class Manager:
         self.asked: list[str] = []
 
     def run_once(self, _name: str, text: str) -> tuple[int, str]:
+        assert 'ExecStart=ssh -G -F "/home/alice/work config" -- alice@server\n' in text
         self.tried.append("PrivateUsers=yes" in text)
         return self._ends[self.tried[-1]], ""
 
@@ -42,7 +44,7 @@ def fit(
     monkeypatch.setenv("EXIT_STATUS", status)
     monkeypatch.setattr(users, "run_once", manager.run_once)
     monkeypatch.setattr(users, "systemctl", manager.systemctl)
-    return relaxed.fit(FORWARD, "web")
+    return relaxed.fit(FORWARD, "web", SSH_WORDS)
 
 
 @pytest.mark.parametrize(("status", "of"), [("217", "USER"), ("226", "NAMESPACE")])
@@ -68,7 +70,9 @@ def test_where_ssh_reads_its_configuration_outside_alone_it_is_started_again(
     assert manager.asked == ["daemon-reload", "restart --no-block sshvpn@web.service"]
 
 
-@pytest.mark.parametrize(("within", "outside"), [(READS, READS), (NOT, NOT), (226, 203)])
+@pytest.mark.parametrize(
+    ("within", "outside"), [(READS, READS), (NOT, NOT), (226, 203), (TOO_LATE, READS)]
+)
 def test_what_the_namespaces_have_no_part_in_stays_as_it_is(
     monkeypatch: pytest.MonkeyPatch, within: int, outside: int
 ) -> None:
