@@ -65,6 +65,12 @@ def pids(machine: LabMachine, word: str) -> list[int]:
     return machine.pids(word, but="sudo ")
 
 
+def connection(machine: LabMachine) -> list[int]:
+    """Return the processes of ssh that carry something; not those that tell its configuration."""
+    lines = machine.processes().items()
+    return [pid for pid, line in lines if SSH in line and " -G " not in line]
+
+
 def only(machine: LabMachine, word: str) -> int:
     """Return the one process of MACHINE with WORD in its command line.
 
@@ -257,7 +263,7 @@ def test_a_helper_that_is_killed_is_replaced_where_nobody_need_be_asked(
         lab.checkpoint()
     with lab.unchanged():
         lab.sshvpn("up", *EVERYTHING, user=user, env={"SSH_AUTH_SOCK": f"{HOME}/.ssh/agent.sock"})
-        ssh, before = pids(gateway, SSH), gateway.dump()
+        ssh, before = connection(gateway), gateway.dump()
         killed = only(gateway, HELPER)
         gateway.kill(killed)
         wait_until(lambda: pids(gateway, HELPER) not in ([], [killed]), 10, what="no other helper")
@@ -266,7 +272,7 @@ def test_a_helper_that_is_killed_is_replaced_where_nobody_need_be_asked(
         gateway.ip("route", "delete", "10.20.0.0/24", "dev", "sshvpn0")
         wait_until(lambda: gateway.dump() == before, 10, what="the route does not come back")
         assert vpn.unreachable({**vpn.published(), **vpn.inner()}) == []
-        assert pids(gateway, SSH) == ssh, "the connection has nothing to do with it"
+        assert connection(gateway) == ssh, "the connection has nothing to do with it"
         lab.sshvpn("down", user=user)
         assert is_bare(lab)
 
