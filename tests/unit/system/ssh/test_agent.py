@@ -79,13 +79,19 @@ def test_what_is_no_agent_has_no_keys(tmp_path: Path, answer: bytes) -> None:
     assert not any(keys)
 
 
-def test_a_key_that_went_is_missed_until_it_is_back(agent: str, key: Path) -> None:
+def memory_of_lost(agent: str, key: Path) -> AgentMemory:
+    """Return what remembers a key that has gone, and has seen that."""
     ssh_add(agent, str(key))
     memory = AgentMemory()
     memory.note(agent)
     assert not memory.has_lost()
     ssh_add(agent, "-D")
     assert memory.has_lost()
+    return memory
+
+
+def test_a_key_that_went_is_missed_until_it_is_back(agent: str, key: Path) -> None:
+    memory = memory_of_lost(agent, key)
 
     async def story() -> None:
         back = asyncio.create_task(memory.wait_back())
@@ -98,21 +104,13 @@ def test_a_key_that_went_is_missed_until_it_is_back(agent: str, key: Path) -> No
 
 
 def test_a_key_that_is_back_before_anybody_waits_is_back(agent: str, key: Path) -> None:
-    ssh_add(agent, str(key))
-    memory = AgentMemory()
-    memory.note(agent)
-    ssh_add(agent, "-D")
-    assert memory.has_lost()
+    memory = memory_of_lost(agent, key)
     ssh_add(agent, str(key))
     asyncio.run(asyncio.wait_for(memory.wait_back(), 20))
 
 
 def test_who_did_not_look_before_misses_what_is_gone_now(agent: str, key: Path) -> None:
-    ssh_add(agent, str(key))
-    memory = AgentMemory()
-    memory.note(agent)
-    ssh_add(agent, "-D")
-    assert memory.has_lost()
+    memory = memory_of_lost(agent, key)
 
     async def story() -> None:
         ssh_add(agent, str(key))
