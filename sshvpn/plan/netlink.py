@@ -1,7 +1,6 @@
 """Netlink messages as bytes (netlink(7)): their headers and attributes; pure.
 
-For those that pyroute2 is not there for: its parser is large, and what follows changes all day
-should be small.
+For what pyroute2 cannot ask for (privileged/proxies.py).
 """
 
 from __future__ import annotations

@@ -2,38 +2,96 @@
 
 With fifty tunnels each would else compare both its ends again for every step of each other's
 start. What another tunnel has bears its marks (sshvpn.plan.marks); whatever does not surely bear
-another tunnel's concerns everybody. Over the bytes of rtnetlink(7) and nfnetlink.
+another tunnel's concerns everybody. Over the messages of rtnetlink(7) and nfnetlink, as pyroute2
+reads them.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyroute2.netlink import nlmsg, rtnl
+from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkError
+from pyroute2.netlink.marshal import Marshal
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from sshvpn.plan import marks
-from sshvpn.plan.netlink import attributes, messages
-
-# linux/rtnetlink.h: the kind of message, and how long what stands before its attributes is.
-_LINKS, _ADDRESSES, _ROUTES, _RULES, _NETCONF = (16, 17), (20, 21), (24, 25), (32, 33), (80, 81)
-_ADDRESS_SIZE, _LINK_SIZE, _ROUTE_SIZE, _RULE_SIZE, _NETCONF_SIZE = 8, 16, 12, 12, 4
-_IFLA_IFNAME, _RTA_OIF, _RTA_PRIORITY, _FRA_PRIORITY, _NETCONFA_IFINDEX = 3, 4, 6, 6, 1
-_UNREACHABLE = 7
-
-# linux/netfilter/nfnetlink.h, nf_tables.h
-_NFTABLES, _NEW_GENERATION = 10, 15
-_NFTABLES_SIZE, _NFTA_TABLE = 4, 1
-"""Of a table, and of all that is in one, the first attribute is the table's name."""
 
 NameOf = Callable[[int], str | None]
 """Returns the name of the adapter with that number, None where there is none (any more)."""
 
+# linux/rtnetlink.h, linux/netfilter/nf_tables.h
+_UNREACHABLE = 7
+_NFT_MESSAGES = 0x40
+"""More than nftables has kinds of messages (NFT_MSG_MAX)."""
+_NEW_GENERATION = NFNL_SUBSYS_NFTABLES << 8 | 15
 
-def concerns_routing(data: bytes, unit: int, name_of: NameOf) -> bool:
+
+class _Link(nlmsg):  # type: ignore[misc]
+    """ifinfomsg of rtnetlink(7), with what is asked for here alone.
+
+    pyroute2's own reads the hundred attributes of all kinds of links, and loads 2 MB for it.
+    """
+
+    __slots__ = ()
+    fields = (
+        ("family", "B"),
+        ("pad", "B"),
+        ("ifi_type", "H"),
+        ("index", "i"),
+        ("flags", "I"),
+        ("change", "I"),
+    )
+    nla_map = ((3, "IFLA_IFNAME", "cdata"), (11, "IFLA_WIRELESS", "cdata"))
+
+
+class _Netconf(nlmsg):  # type: ignore[misc]
+    """netconfmsg of linux/netconf.h, which pyroute2 does not have."""
+
+    __slots__ = ()
+    fields = (("family", "B"), ("pad", "3s"))
+    nla_map = ((1, "NETCONFA_IFINDEX", "int32"),)
+
+
+class _Nftables(nfgen_msg):  # type: ignore[misc]
+    """Of a table, and of all that is in one, the first attribute is the table's name."""
+
+    __slots__ = ()
+    nla_map = ((1, "NFTA_TABLE", "cdata"),)
+
+
+class _Routing(Marshal):  # type: ignore[misc]
+    msg_map = {  # noqa: RUF012 (pyroute2's, which copies it)
+        **dict.fromkeys((rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK), _Link),
+        **dict.fromkeys((rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR), ifaddrmsg),
+        **dict.fromkeys((rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE), rtmsg),
+        **dict.fromkeys((rtnl.RTM_NEWRULE, rtnl.RTM_DELRULE), fibmsg),
+        **dict.fromkeys((rtnl.RTM_NEWNETCONF, rtnl.RTM_DELNETCONF), _Netconf),
+    }
+
+
+class _Firewall(Marshal):  # type: ignore[misc]
+    msg_map = {  # noqa: RUF012
+        NFNL_SUBSYS_NFTABLES << 8 | kind: _Nftables for kind in range(_NFT_MESSAGES)
+    }
+
+
+_ROUTING, _FIREWALL = _Routing(), _Firewall()
+
+
+def concerns_routing(data: bytes, unit: int | None, name_of: NameOf) -> bool:
     """Whether NETLINK_ROUTE tells of anything but the devices and rules of others than ``unit``.
 
-    Of an adapter that is gone only its end counts, not what went with it.
+    Of an adapter that is gone only its end counts, not what went with it. What a driver tells of
+    its radio (Wireless Extensions, in each scan) concerns nobody; with no ``unit`` all else does.
     """
-    return any(_is_routing_ours(kind, body, unit, name_of) for kind, body in messages(data))
+    told = (one for one in _messages(_ROUTING, data) if not _is_of_a_radio(one))
+    return any(unit is None or _is_routing_ours(one, unit, name_of) for one in told)
 
 
 def concerns_firewall(data: bytes, label: str) -> bool:
@@ -41,53 +99,78 @@ def concerns_firewall(data: bytes, label: str) -> bool:
 
     That a transaction has ended says nothing: what it changed is told before.
     """
-    return any(_is_firewall_ours(kind, body, label) for kind, body in messages(data))
+    return any(_is_firewall_ours(one, label) for one in _messages(_FIREWALL, data))
 
 
-def _is_routing_ours(kind: int, body: bytes, unit: int, name_of: NameOf) -> bool:  # noqa: PLR0911 (a list)
-    if kind in _LINKS:
-        name = attributes(body, _LINK_SIZE).get(_IFLA_IFNAME, b"")
-        return _is_device_ours(name.rstrip(b"\0").decode("utf-8", "replace"), unit)
-    if kind in _ADDRESSES and len(body) >= _ADDRESS_SIZE:
-        return _is_device_ours(name_of(_number(body[4:8])), unit)
-    if kind in _ROUTES and len(body) >= _ROUTE_SIZE:
-        return _is_route_ours(body, unit, name_of)
-    if kind in _RULES:
-        priority = attributes(body, _RULE_SIZE).get(_FRA_PRIORITY)
-        of = None if priority is None else marks.unit_of_priority(_number(priority))
-        return of in (None, unit)
-    if kind in _NETCONF:
-        index = attributes(body, _NETCONF_SIZE).get(_NETCONFA_IFINDEX)
-        # "all" and "default" have negative numbers.
-        if index is None or _number(index) >> 31:
-            return True
-        return _is_device_ours(name_of(_number(index)), unit)
+def _messages(marshal: Marshal, data: bytes) -> Iterator[Any]:
+    """Yield the messages in ``data``, and None for a rest that cannot be read."""
+    read = 0
+    try:
+        for message in marshal.parse(data):
+            read += message["header"]["length"]
+            try:
+                yield message
+            finally:
+                _let_go(message)
+    except (struct.error, NetlinkError, NetlinkDecodeError):
+        yield None
+        return
+    if read < len(data):
+        yield None
+
+
+def _let_go(message: Any) -> None:
+    """Let all of MESSAGE go now: each part of it holds itself.
+
+    Else it waits for the garbage collector, and a supervisor that hears twenty others start has
+    2 MB more ever after.
+    """
+    for slot in message.get("attrs", ()):
+        slot.cell[1].chain = ()
+    message.chain = ()
+
+
+def _is_of_a_radio(message: Any) -> bool:
+    return isinstance(message, _Link) and message.get_attr("IFLA_WIRELESS") is not None
+
+
+def _is_routing_ours(message: Any, unit: int, name_of: NameOf) -> bool:
+    match message:
+        case _Link():
+            name = message.get_attr("IFLA_IFNAME", b"").rstrip(b"\0").decode("utf-8", "replace")
+            return _is_device_ours(name, unit)
+        case ifaddrmsg():
+            return _is_device_ours(name_of(message["index"]), unit)
+        case rtmsg():
+            return _is_route_ours(message, unit, name_of)
+        case fibmsg():
+            priority = message.get_attr("FRA_PRIORITY")
+            return priority is None or marks.unit_of_priority(priority) in (None, unit)
+        case _Netconf():
+            # "all" and "default" have negative numbers.
+            index = message.get_attr("NETCONFA_IFINDEX", -1)
+            return index < 0 or _is_device_ours(name_of(index), unit)
     return True
 
 
-def _is_route_ours(body: bytes, unit: int, name_of: NameOf) -> bool:
-    protocol, kind = body[5], body[7]
-    found = attributes(body, _ROUTE_SIZE)
-    if protocol == marks.PROTOCOL and kind == _UNREACHABLE and _RTA_PRIORITY in found:
-        of = _number(found[_RTA_PRIORITY]) - marks.twin_metric(0)
+def _is_route_ours(route: Any, unit: int, name_of: NameOf) -> bool:
+    metric = route.get_attr("RTA_PRIORITY")
+    if route["proto"] == marks.PROTOCOL and route["type"] == _UNREACHABLE and metric is not None:
+        of = metric - marks.twin_metric(0)
         return of == unit or not 0 <= of < marks.UNITS
-    if _RTA_OIF not in found:  # of several ways, or of none
-        return True
-    return _is_device_ours(name_of(_number(found[_RTA_OIF])), unit)
+    device = route.get_attr("RTA_OIF")
+    # None of several ways, or of none.
+    return device is None or _is_device_ours(name_of(device), unit)
 
 
 def _is_device_ours(name: str | None, unit: int) -> bool:
     return name is not None and marks.unit_of(name) in (None, unit)
 
 
-def _is_firewall_ours(kind: int, body: bytes, label: str) -> bool:
-    if kind >> 8 != _NFTABLES:
+def _is_firewall_ours(message: Any, label: str) -> bool:
+    if not isinstance(message, _Nftables):
         return True
-    if kind & 0xFF == _NEW_GENERATION:
+    if message["header"]["type"] == _NEW_GENERATION:
         return False
-    name = attributes(body, _NFTABLES_SIZE).get(_NFTA_TABLE, b"").rstrip(b"\0")
+    name = message.get_attr("NFTA_TABLE", b"").rstrip(b"\0")
     return marks.table_label(name.decode("ascii", "replace")) in (None, label)
-
-
-def _number(value: bytes) -> int:
-    return int.from_bytes(value[:4], sys.byteorder)

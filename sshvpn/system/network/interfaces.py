@@ -1,7 +1,7 @@
 """The adapters of this machine: addresses by netifaces, kinds and routes by pyroute2.
 
-Only reads. pyroute2 is loaded by what needs it (the LAN and its router), so that following the
-addresses of a named adapter stays cheap.
+Only reads. pyroute2 is loaded by what needs it, the LAN and its router, and the reader of its
+messages alone by the first change, so that following the addresses of a named adapter stays cheap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from sshvpn.model import InterfaceAddress, LanNetwork
 from sshvpn.system.network import neighbours
 from sshvpn.system.network.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
-from sshvpn.system.network.concern import concerns_routing
 from sshvpn.system.network.device_counters import device_counters
 from sshvpn.system.network.monitor import changes, name_of, rtnetlink
 
@@ -104,7 +103,9 @@ class SystemInterfaces:
         """
 
         def heed(data: bytes) -> bool:
-            return unit is None or concerns_routing(data, unit, name_of)
+            from sshvpn.system.network.concern import concerns_routing  # once there is a change
+
+            return concerns_routing(data, unit, name_of)
 
         with rtnetlink(_CHANGES) as monitor:
             async for _ in changes({monitor: heed}, _COALESCE_S):

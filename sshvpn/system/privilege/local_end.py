@@ -19,7 +19,6 @@ from sshvpn.plan.state import NetworkState, ProxyNeighbour
 from sshvpn.plan.steps import AddNeighbour, DeleteNeighbour, Step
 from sshvpn.privileged import cgroup
 from sshvpn.privileged.proxies import proxy_neighbours
-from sshvpn.system.network.concern import concerns_firewall, concerns_routing
 from sshvpn.system.network.monitor import HangUp, any_change, changes, name_of, rtnetlink
 from sshvpn.system.privilege.helper import Helper
 
@@ -119,8 +118,8 @@ class HelperEnd:
         try:
             with watched as firewall, rtnetlink(_CHANGES) as others:
                 heeds = {
-                    firewall: lambda data: concerns_firewall(data, self._label),
-                    others: lambda data: concerns_routing(data, unit, name_of),
+                    firewall: lambda data: _concerns_firewall(data, self._label),
+                    others: lambda data: _concerns_routing(data, unit),
                     self._nudged: any_change,
                 }
                 async for _ in changes(heeds, _COALESCE_S):
@@ -223,3 +222,18 @@ class HelperEnd:
         # Whichever helper it is when its turn comes.
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: what(self._helper))
+
+
+# pyroute2 is loaded once there is a change -------------------------------------------------
+
+
+def _concerns_firewall(data: bytes, label: str) -> bool:
+    from sshvpn.system.network.concern import concerns_firewall
+
+    return concerns_firewall(data, label)
+
+
+def _concerns_routing(data: bytes, unit: int) -> bool:
+    from sshvpn.system.network.concern import concerns_routing
+
+    return concerns_routing(data, unit, name_of)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sshvpn.plan.netlink import HEADER, attributes, messages
-from sshvpn.system.network.concern import concerns_firewall, concerns_routing
 
 ATTRIBUTE = b"\x08\0\x03\0abcd"
 
@@ -20,19 +19,11 @@ def test_messages_are_read_one_after_the_other(those: list[tuple[int, bytes]]) -
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_read_to_its_end_and_concerns_somebody_or_nobody(data: bytes) -> None:
+def test_whatever_comes_is_read_to_its_end(data: bytes) -> None:
     found = list(messages(data))
     assert (not data) == (not found)
     for at in range(20):
         attributes(data, at)
-    concerns_routing(data, 3, lambda index: f"sshvpn{index % 300}" if index % 2 else None)
-    concerns_firewall(data, "3e8_0123456789")
-
-
-@given(st.binary(min_size=1, max_size=15))
-def test_what_cannot_be_read_concerns_everybody(data: bytes) -> None:
-    assert concerns_routing(data, 3, lambda _: "sshvpn7")
-    assert concerns_firewall(data, "3e8_0123456789")
 
 
 def test_attributes_end_where_one_of_them_would_not() -> None:
