@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import sshvpn
-from benchmarks import crowd, far, idle, network, notebook, size, speed, start, tunnel
+from benchmarks import crowd, far, idle, kinds, network, notebook, size, speed, start, tunnel
 from benchmarks.office import Office
 from benchmarks.table import Row, render
 
@@ -42,6 +42,8 @@ def main() -> int:
         ),
         "narrow": partial(far.measure_narrow, rounds=min(options.rounds, FAR_ROUNDS)),
         "lossy": partial(far.measure_lossy, rounds=min(options.rounds, FAR_ROUNDS)),
+        "families": partial(kinds.measure_families, rounds=min(options.rounds, NETWORK_ROUNDS)),
+        "streams": partial(kinds.measure_streams, rounds=min(options.rounds, FAR_ROUNDS)),
     }
     rows: list[Row] = []
     with Office() as office:
@@ -56,7 +58,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     choices = ("start", "login", "idle", "size", "speed", "crowd", "notebook", "up", "tunnel",
-               "network", "narrow", "lossy")  # fmt: skip
+               "network", "narrow", "lossy", "families", "streams")  # fmt: skip
     parser.add_argument("measures", nargs="*", choices=[*choices, []], metavar="MEASURE",
                         help=f"only these: {', '.join(choices)}")  # fmt: skip
     parser.add_argument(

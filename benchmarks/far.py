@@ -46,11 +46,14 @@ def measure_lossy(office: Office, *, rounds: int) -> list[Row]:
     """Measure both transports and a forward over the lossy path, from the gateway."""
     those: dict[str, ways.Way] = {
         **ways.transports(),
+        "stream, ssh handed our connection": partial(
+            ways.ours, transport="stream", is_handed_over=True
+        ),
         "forward": forward,
         PEER: partial(ways.ssh_w, congestion_control="cubic"),
     }
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
-    with _shaped(office, LOSSY):
+    with shaped(office, LOSSY):
         for number in range(rounds):
             for name in list(those) if number % 2 == 0 else list(reversed(those)):
                 try:
@@ -113,7 +116,7 @@ def measure_narrow(office: Office, *, rounds: int) -> list[Row]:
         PEER: partial(ways.ssh_w, congestion_control="cubic"),
     }
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    with _shaped(office, NARROW):
+    with shaped(office, NARROW):
         for _ in range(rounds):
             for name in list(those):
                 try:
@@ -144,7 +147,8 @@ def _narrow_row(name: str, verb: str, ours: list[float], peer: list[float]) -> R
 
 
 @contextmanager
-def _shaped(office: Office, wan: Wan) -> Iterator[None]:
+def shaped(office: Office, wan: Wan) -> Iterator[None]:
+    """Let the way between gateway and server be WAN meanwhile."""
     ways.prepare(office)
     office.lab.shape(wan)
     try:

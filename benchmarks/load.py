@@ -10,7 +10,7 @@ Runs by itself inside a machine of the laboratory, with nothing but the standard
     load.py crowd WHERE COUNT BYTES   prints the seconds; COUNT connections, all open at once,
                                       each BYTES there and back; exit 1 where one byte is wrong
 
-WHERE is a port of loopback, or ADDRESS:PORT.
+WHERE is a port of loopback, or ADDRESS:PORT; ``:::PORT`` serves IPv4 and IPv6.
 
 A client says what it wants in nine bytes, a letter and a number (``!cQ``), and gets one byte
 back; then the clock starts. Bulk data is sent by sendfile(2) from memory and thrown away by
@@ -67,7 +67,9 @@ def main() -> int:
 
 def serve(where: tuple[str, int]) -> None:
     """Serve for ever; one thread a connection."""
-    with socket.create_server(where, backlog=1024) as listener:
+    family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    both = family == socket.AF_INET6
+    with socket.create_server(where, backlog=1024, family=family, dualstack_ipv6=both) as listener:
         print("ready", flush=True)
         while True:
             connection, _ = listener.accept()

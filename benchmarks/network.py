@@ -102,20 +102,21 @@ def _sample(office: Office, name: str, address: str, into: Samples) -> None:
 
 def transfer_for(machine: LabMachine, address: str, verb: str, seconds: float) -> float:
     """Move what can be moved from MACHINE in SECONDS; return bytes a second."""
-    return float(machine.run(_load(f"{verb}-for", address, seconds), timeout=300).stdout)
+    return float(machine.run(load(f"{verb}-for", address, seconds), timeout=300).stdout)
 
 
-def _load(verb: str, address: str, *numbers: float, port: int = LOAD_PORT) -> list[str]:
+def load(verb: str, address: str, *numbers: float, port: int = LOAD_PORT) -> list[str]:
+    """Return the words that run load.py towards the server."""
     where = f"{address}:{port}"
     return [*PLAIN_PYTHON, f"{HERE}/load.py", verb, where, *map(str, numbers)]
 
 
 def _blast(office: Office, address: str) -> float:
     """Return the datagrams a second that arrive when they are sent as fast as can be."""
-    counter = office.lab.server.popen(_load("count", "0.0.0.0", port=COUNT_PORT))
+    counter = office.lab.server.popen(load("count", "0.0.0.0", port=COUNT_PORT))
     try:
         assert read_line(counter, 10) == "ready\n"
-        office.lab.lan.run(_load("blast", address, BLAST_S, DATAGRAM, port=COUNT_PORT), timeout=60)
+        office.lab.lan.run(load("blast", address, BLAST_S, DATAGRAM, port=COUNT_PORT), timeout=60)
         return float(read_line(counter, 40))
     finally:
         counter.end()
@@ -123,7 +124,7 @@ def _blast(office: Office, address: str) -> float:
 
 def ping_ms(machine: LabMachine, address: str, verb: str, seconds: float) -> float:
     """Return the median round trip to ADDRESS while MACHINE pushes or pulls bytes there, in ms."""
-    bulk = machine.popen(_load(f"{verb}-for", address, seconds + 1.5))
+    bulk = machine.popen(load(f"{verb}-for", address, seconds + 1.5))
     try:
         ping = ["ping", "-n", "-i0.05", "-W2", f"-c{int(seconds / 0.05)}", address]
         said = machine.run(ping, user="root", timeout=60, check=False).stdout

@@ -48,7 +48,7 @@ class Office:
         self.lab.close()
 
     def _start_load(self) -> None:
-        words = [*PLAIN_PYTHON, f"{HERE}/load.py", "serve", f"0.0.0.0:{LOAD_PORT}"]
+        words = [*PLAIN_PYTHON, f"{HERE}/load.py", "serve", f":::{LOAD_PORT}"]
         server = self.lab.server.popen(words)
         self._children.append(server)
         if read_line(server, timeout=10) != "ready\n":

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.office import Office
-from tests.lab import Child, LabMachine, wait_until
+from tests.lab import Child, LabMachine, refused, wait_until
 from tests.lab.contents import ALICE
 from tests.lab.process import CommandError
 
@@ -55,21 +55,34 @@ def prepare(office: Office) -> None:
 
 
 @contextmanager
-def ours(office: Office, transport: str = "auto") -> Iterator[str]:
-    """Bring our tunnel up, for the LAN too.
+def ours(
+    office: Office, transport: str = "auto", *, streams: int = 1, is_handed_over: bool = False
+) -> Iterator[str]:
+    """Bring our tunnel up, for the LAN too; with ssh handed a connection of ours where asked for.
 
     Both machines are set to reno meanwhile, so that what paces ssh's connection is our choice.
     """
+    words = ["up", "server", "--lan", "--transport", transport]
+    if streams > 1:
+        words.append(f"--streams={streams}")
     with paced_by("reno", office.lab.gateway, office.lab.server):
         try:
-            office.lab.sshvpn("up", "server", "--lan", "--transport", transport)
+            if is_handed_over:
+                refused.sshvpn(office.lab, *words)
+            else:
+                office.lab.sshvpn(*words)
         except CommandError as error:
             raise NotHereError(error.result.stderr.strip().partition("\n")[0]) from error
     try:
-        (record,) = json.loads(office.lab.sshvpn("status", "--json").stdout)["tunnels"]
-        yield record["remote_address"].partition("/")[0]
+        yield addresses(office)[0]
     finally:
         office.lab.sshvpn("down")
+
+
+def addresses(office: Office) -> list[str]:
+    """Return the server's addresses in our tunnel, IPv4 first."""
+    (record,) = json.loads(office.lab.sshvpn("status", "--json").stdout)["tunnels"]
+    return [address.partition("/")[0] for address in record["remote_addresses"]]
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pexpect
@@ -35,34 +33,16 @@ from tests.e2e.test_up_default import (
 from tests.e2e.vpn import Vpn, masters
 from tests.lab import Lab, wait_until
 from tests.lab.contents import ALICE
-from tests.lab.machine import HERE
+from tests.lab.refused import filtered, sshvpn
 from tests.lab.sshd import key_pair
 
 pytestmark = pytest.mark.lab
 
-PIDFD_GETFD = "438"
 OURS = "ssh was handed a TCP connection of ours: the kernel does not let us at its own"
 BOTH = {"local": "bbr", "remote": "bbr", "notes": [OURS]}
 SOURCE, SOURCE6 = "203.0.113.10", "2001:db8:113::10"
 """The gateway, as the server sees it."""
 KNOWN_HOSTS = f"{ALICE.home}/.ssh/known_hosts"
-
-
-def filtered(lab: Lab, *args: str, group: str = "") -> list[str]:
-    """Return what root runs so that alice runs `sshvpn ARGS`, without pidfd_getfd(2), in GROUP."""
-    environment = {**lab.gateway.env("alice"), "HOME": ALICE.home}
-    words = [f"{name}={value}" for name, value in environment.items()]
-    enter = f"echo $$ >{group}/cgroup.procs && " if group else ""
-    refuse = [sys.executable, "-I", "-S", str(HERE / "_refuse.py"), PIDFD_GETFD]
-    as_alice = ["runuser", "-u", "alice", "--", "env", *words, *lab.sshvpn_argv(*args)]
-    return ["sh", "-c", f'{enter}exec "$@"', "sh", *refuse, *as_alice]
-
-
-def sshvpn(
-    lab: Lab, *args: str, group: str = "", check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    words = filtered(lab, *args, group=group)
-    return lab.gateway.run(words, user="root", cwd=ALICE.home, check=check, timeout=60)
 
 
 def is_running(record: dict[str, Any], reconnects: int) -> bool:
