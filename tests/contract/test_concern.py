@@ -29,6 +29,7 @@ def machine(namespace: Callable[[], Namespace]) -> Namespace:
     made = namespace()
     made.ip(
         "link add lan0 type bridge",
+        "link set lan0 addrgenmode none",
         "addr add 10.1.0.1/24 dev lan0",
         "link set lan0 up",
         *(f"tuntap add sshvpn{unit} mode tun" for unit in (OWN, OTHER)),

@@ -40,7 +40,12 @@ def router(namespace: Callable[[], Namespace]) -> Namespace:
 def machine(namespace: Callable[[], Namespace], router: Namespace) -> Namespace:
     made = namespace()
     made.link_to(router, "lan0", "eth0")
-    made.ip("addr add 10.1.0.1/24 dev lan0", "addr add fd01::1/64 dev lan0 nodad")
+    # A link-local address that the kernel makes itself is not used for a second, nor answered to.
+    made.ip(
+        "addr add 10.1.0.1/24 dev lan0",
+        "addr add fd01::1/64 dev lan0 nodad",
+        "addr add fe80::1/64 dev lan0 nodad",
+    )
     router.ip(
         f"link set eth0 address {ROUTER_MAC}",
         "addr add 10.1.0.254/24 dev eth0",

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pyroute2.netlink import nlmsg, rtnl
 from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkError
 from pyroute2.netlink.marshal import Marshal
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
@@ -21,6 +20,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from sshvpn.plan import marks
+from sshvpn.system.network.rtnetlink import MESSAGES, Link, Netconf, let_go
 
 NameOf = Callable[[int], str | None]
 """Returns the name of the adapter with that number, None where there is none (any more)."""
@@ -32,32 +32,6 @@ _NFT_MESSAGES = 0x40
 _NEW_GENERATION = NFNL_SUBSYS_NFTABLES << 8 | 15
 
 
-class _Link(nlmsg):  # type: ignore[misc]
-    """ifinfomsg of rtnetlink(7), with what is asked for here alone.
-
-    pyroute2's own reads the hundred attributes of all kinds of links, and loads 2 MB for it.
-    """
-
-    __slots__ = ()
-    fields = (
-        ("family", "B"),
-        ("pad", "B"),
-        ("ifi_type", "H"),
-        ("index", "i"),
-        ("flags", "I"),
-        ("change", "I"),
-    )
-    nla_map = ((3, "IFLA_IFNAME", "cdata"), (11, "IFLA_WIRELESS", "cdata"))
-
-
-class _Netconf(nlmsg):  # type: ignore[misc]
-    """netconfmsg of linux/netconf.h, which pyroute2 does not have."""
-
-    __slots__ = ()
-    fields = (("family", "B"), ("pad", "3s"))
-    nla_map = ((1, "NETCONFA_IFINDEX", "int32"),)
-
-
 class _Nftables(nfgen_msg):  # type: ignore[misc]
     """Of a table, and of all that is in one, the first attribute is the table's name."""
 
@@ -65,23 +39,13 @@ class _Nftables(nfgen_msg):  # type: ignore[misc]
     nla_map = ((1, "NFTA_TABLE", "cdata"),)
 
 
-class _Routing(Marshal):  # type: ignore[misc]
-    msg_map = {  # noqa: RUF012 (pyroute2's, which copies it)
-        **dict.fromkeys((rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK), _Link),
-        **dict.fromkeys((rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR), ifaddrmsg),
-        **dict.fromkeys((rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE), rtmsg),
-        **dict.fromkeys((rtnl.RTM_NEWRULE, rtnl.RTM_DELRULE), fibmsg),
-        **dict.fromkeys((rtnl.RTM_NEWNETCONF, rtnl.RTM_DELNETCONF), _Netconf),
-    }
-
-
 class _Firewall(Marshal):  # type: ignore[misc]
-    msg_map = {  # noqa: RUF012
+    msg_map = {  # noqa: RUF012 (pyroute2's, which copies it)
         NFNL_SUBSYS_NFTABLES << 8 | kind: _Nftables for kind in range(_NFT_MESSAGES)
     }
 
 
-_ROUTING, _FIREWALL = _Routing(), _Firewall()
+_FIREWALL = _Firewall()
 
 
 def concerns_routing(data: bytes, unit: int | None, name_of: NameOf) -> bool:
@@ -90,7 +54,7 @@ def concerns_routing(data: bytes, unit: int | None, name_of: NameOf) -> bool:
     Of an adapter that is gone only its end counts, not what went with it. What a driver tells of
     its radio (Wireless Extensions, in each scan) concerns nobody; with no ``unit`` all else does.
     """
-    told = (one for one in _messages(_ROUTING, data) if not _is_of_a_radio(one))
+    told = (one for one in _messages(MESSAGES, data) if not _is_of_a_radio(one))
     return any(unit is None or _is_routing_ours(one, unit, name_of) for one in told)
 
 
@@ -111,7 +75,7 @@ def _messages(marshal: Marshal, data: bytes) -> Iterator[Any]:
             try:
                 yield message
             finally:
-                _let_go(message)
+                let_go(message)
     except (struct.error, NetlinkError, NetlinkDecodeError):
         yield None
         return
@@ -119,26 +83,14 @@ def _messages(marshal: Marshal, data: bytes) -> Iterator[Any]:
         yield None
 
 
-def _let_go(message: Any) -> None:
-    """Let all of MESSAGE go now: each part of it holds itself.
-
-    Else it waits for the garbage collector, and a supervisor that hears twenty others start has
-    2 MB more ever after.
-    """
-    for slot in message.get("attrs", ()):
-        slot.cell[1].chain = ()
-    message.chain = ()
-
-
 def _is_of_a_radio(message: Any) -> bool:
-    return isinstance(message, _Link) and message.get_attr("IFLA_WIRELESS") is not None
+    return isinstance(message, Link) and message.get_attr("IFLA_WIRELESS") is not None
 
 
 def _is_routing_ours(message: Any, unit: int, name_of: NameOf) -> bool:
     match message:
-        case _Link():
-            name = message.get_attr("IFLA_IFNAME", b"").rstrip(b"\0").decode("utf-8", "replace")
-            return _is_device_ours(name, unit)
+        case Link():
+            return _is_device_ours(message.name, unit)
         case ifaddrmsg():
             return _is_device_ours(name_of(message["index"]), unit)
         case rtmsg():
@@ -146,7 +98,7 @@ def _is_routing_ours(message: Any, unit: int, name_of: NameOf) -> bool:
         case fibmsg():
             priority = message.get_attr("FRA_PRIORITY")
             return priority is None or marks.unit_of_priority(priority) in (None, unit)
-        case _Netconf():
+        case Netconf():
             # "all" and "default" have negative numbers.
             index = message.get_attr("NETCONFA_IFINDEX", -1)
             return index < 0 or _is_device_ours(name_of(index), unit)

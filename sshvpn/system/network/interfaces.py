@@ -10,18 +10,15 @@ import contextlib
 import ipaddress
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sshvpn.model import InterfaceAddress, LanNetwork
 from sshvpn.system.network import neighbours
 from sshvpn.system.network.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
 from sshvpn.system.network.device_counters import device_counters
 from sshvpn.system.network.monitor import changes, name_of, rtnetlink
-
-T = TypeVar("T")
 
 _IFF_UP = 0x1
 _IFF_BROADCAST = 0x2
@@ -35,7 +32,8 @@ _CHANGES = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _COALESCE_S = 0.1
 
 _MAIN_TABLE = 254
-_RESOLVE_WITHIN_S = 1.0
+_RESOLVE_WITHIN_S = 1.3
+"""A solicitation that is lost is followed by another one a second later (arp(7))."""
 _RESOLVE_EVERY_S = 0.02
 
 
@@ -66,10 +64,9 @@ class SystemInterfaces:
 
     def lan(self) -> Sequence[InterfaceAddress]:
         """Return the addresses of the LAN as cli.md defines it, of all its adapters."""
-        adapters = _beside_the_loop(_read_adapters)
         return [
             address
-            for adapter in adapters
+            for adapter in _read_adapters()
             if is_lan_adapter(adapter)
             for address in self.addresses(adapter.name)
             if is_lan_address(address.address)
@@ -79,9 +76,9 @@ class SystemInterfaces:
         """Return the network around ``address`` with its router's MAC.
 
         The router is the adapter's default route: IPv4's, and IPv6's where there is no such.
-        May take a second when the router has not been spoken to yet, or is away.
+        May take 1.3 s when the router has not been spoken to yet, or is away.
         """
-        mac = _beside_the_loop(lambda: _router_mac(address.interface))
+        mac = _router_mac(address.interface)
         return LanNetwork(address.interface, address.network, mac)
 
     def counters(self, interface: str) -> tuple[int, int] | None:
@@ -90,7 +87,7 @@ class SystemInterfaces:
 
     def ipv4_router(self, interface: str) -> str | None:
         """Return the router of the adapter's IPv4 default route, None where there is none."""
-        router = _beside_the_loop(lambda: _router(interface))
+        router = _default_router(_index_of(interface))
         return None if router is None or ":" in router else router
 
     async def changes(self, unit: int | None = None) -> AsyncGenerator[None, None]:
@@ -175,17 +172,10 @@ def _unusable_ipv6() -> set[str]:
 # Links, routes, neighbours: rtnetlink(7) ---------------------------------------------------
 
 
-def _beside_the_loop(read: Callable[[], T]) -> T:
-    """Call ``read`` in a thread of its own: pyroute2 refuses a thread with a running loop."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(read).result()
-
-
 def _read_adapters() -> list[Adapter]:
-    from pyroute2 import IPRoute
+    from sshvpn.system.network import rtnetlink
 
-    with IPRoute() as netlink:
-        links = {link["index"]: link for link in netlink.link("dump")}
+    links = {link["index"]: link for link in rtnetlink.links()}
     return [_adapter(link, links, depth=4) for link in links.values()]
 
 
@@ -196,7 +186,7 @@ def _adapter(link: Any, links: Mapping[int, Any], depth: int) -> Adapter:
     is_here = link.get_attr("IFLA_LINK_NETNSID") is None and lower != link["index"]
     below = links.get(lower) if is_here and depth else None
     return Adapter(
-        name=link.get_attr("IFLA_IFNAME"),
+        name=link.name,
         kind=link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
         is_up=bool(flags & _IFF_UP),
         is_broadcast=bool(flags & _IFF_BROADCAST),
@@ -208,41 +198,30 @@ def _adapter(link: Any, links: Mapping[int, Any], depth: int) -> Adapter:
 
 def _router_mac(interface: str) -> str | None:
     """Return the MAC of the adapter's router, or None where there is none or it is away."""
-    from pyroute2 import IPRoute
-
     index = _index_of(interface)
-    if not index:
+    router = _default_router(index)
+    if router is None:
         return None
-    with IPRoute() as netlink:
-        router = _default_router(netlink, index)
-        if router is None:
-            return None
-        mac = _mac(netlink, index, router)
-        if mac is None:
-            neighbours.speak_to(router, interface, index)
-            deadline = time.monotonic() + _RESOLVE_WITHIN_S
-            while mac is None and time.monotonic() < deadline:
-                time.sleep(_RESOLVE_EVERY_S)
-                mac = _mac(netlink, index, router)
-        return mac
+    mac = _mac(index, router)
+    if mac is None:
+        neighbours.speak_to(router, interface, index)
+        deadline = time.monotonic() + _RESOLVE_WITHIN_S
+        while mac is None and time.monotonic() < deadline:
+            time.sleep(_RESOLVE_EVERY_S)
+            mac = _mac(index, router)
+    return mac
 
 
-def _router(interface: str) -> str | None:
-    from pyroute2 import IPRoute
-
-    index = _index_of(interface)
-    with IPRoute() as netlink:
-        return _default_router(netlink, index) if index else None
-
-
-def _default_router(netlink: Any, index: int) -> str | None:
+def _default_router(index: int) -> str | None:
     """Return the gateway of the best default route by the adapter ``index``, IPv4 first.
 
     Of the main table only: a VPN puts a default route of its own into another one.
     """
-    for family in (socket.AF_INET, socket.AF_INET6):
+    from sshvpn.system.network import rtnetlink
+
+    for family in (socket.AF_INET, socket.AF_INET6) if index else ():
         routers: list[tuple[int, str]] = []
-        for route in netlink.route("dump", family=family, table=_MAIN_TABLE):
+        for route in rtnetlink.routes(family):
             if route["dst_len"] == 0 and route.get_attr("RTA_TABLE") == _MAIN_TABLE:
                 metric = route.get_attr("RTA_PRIORITY") or 0
                 routers += [(metric, router) for router in _gateways(route, index)]
@@ -267,7 +246,7 @@ def _gateway_of(hop: Any) -> Iterator[str]:
         yield gateway
 
 
-def _mac(netlink: Any, index: int, address: str) -> str | None:
+def _mac(index: int, address: str) -> str | None:
     """Return the MAC that the kernel has for a neighbour, confirmed or not, or None."""
-    known = neighbours.find(netlink, index, address)
+    known = neighbours.find(index, address)
     return known.mac if known else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _INCOMPLETE = 0x01
 _REACHABLE = 0x02
@@ -40,13 +40,15 @@ class Neighbour(NamedTuple):
         return bool(self.state & _CONFIRMED)
 
 
-def find(netlink: Any, index: int, address: str) -> Neighbour | None:
+def find(index: int, address: str) -> Neighbour | None:
     """Return what the kernel knows of ``address`` at the adapter ``index``, None if nothing.
 
-    ``netlink`` is an IPRoute. Proxy entries are in a table of their own, and are not found.
+    Proxy entries are in a table of their own, and are not found.
     """
+    from sshvpn.system.network import rtnetlink
+
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    for entry in netlink.neigh("dump", family=family, ifindex=index):
+    for entry in rtnetlink.neighbours(family):
         if entry["ifindex"] == index and entry.get_attr("NDA_DST") == address:
             is_valid = entry["state"] & _VALID
             return Neighbour(entry["state"], entry.get_attr("NDA_LLADDR") if is_valid else None)

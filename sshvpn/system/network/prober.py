@@ -15,7 +15,6 @@ from sshvpn.errors import PrivilegeError, TakenError
 from sshvpn.model import TcpEndpoint
 from sshvpn.system.network import neighbours
 from sshvpn.system.network.local_listener import probe
-from sshvpn.system.network.neighbours import Neighbour
 from sshvpn.system.network.round_trip import Target, round_trip_s
 
 _RESOLVED_WITHIN_S = 3.5
@@ -91,7 +90,7 @@ class SystemProber:
             return own
         neighbours.speak_to(wanted, interface, index)
         started = time.monotonic()
-        entry = await asyncio.to_thread(_entry, index, wanted)
+        entry = await asyncio.to_thread(neighbours.find, index, wanted)
         if entry is not None and entry.is_incomplete:
             calm = asyncio.get_running_loop().call_later(_QUIET_S, quiet.set)
             try:
@@ -105,7 +104,7 @@ class SystemProber:
         zone = f"%{interface}" if ipaddress.ip_address(wanted).is_link_local else ""
         target = Target(wanted + (zone if ":" in wanted else ""), interface=interface)
         if await round_trip_s(target, _ANSWERS_WITHIN_S) is not None:
-            entry = await asyncio.to_thread(_entry, index, wanted)
+            entry = await asyncio.to_thread(neighbours.find, index, wanted)
             return entry.mac if entry else None
         deadline = started + _CONFIRMED_WITHIN_S
         mac = await _resolved(index, wanted, deadline, is_new=entry is None)
@@ -124,7 +123,7 @@ async def _resolved(index: int, address: str, deadline: float, *, is_new: bool) 
     confirmed counts: to take an address that is in use does more harm than to leave a free one.
     """
     while True:
-        entry = await asyncio.to_thread(_entry, index, address)
+        entry = await asyncio.to_thread(neighbours.find, index, address)
         if entry is None or not (entry.mac or entry.is_incomplete):
             return None
         is_sure = entry.is_confirmed or (is_new and entry.mac is not None)
@@ -133,29 +132,23 @@ async def _resolved(index: int, address: str, deadline: float, *, is_new: bool) 
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-# rtnetlink(7), in a thread: pyroute2 refuses one with a running loop -------------------------
-
-
-def _entry(index: int, address: str) -> Neighbour | None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as netlink:
-        return neighbours.find(netlink, index, address)
+# rtnetlink(7) ----------------------------------------------------------------------------------
 
 
 def _own_mac(index: int, address: str) -> str | None:
     """Return the MAC of the adapter ``index`` where this machine itself has ``address``."""
-    from pyroute2 import IPRoute
+    from sshvpn.system.network import rtnetlink
 
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with IPRoute() as netlink:
-        for entry in netlink.addr("dump", family=family):
-            # The one of a tunnel's two addresses that is here is the local one.
-            if (entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")) == address:
-                (link,) = netlink.link("get", index=index)
-                mac: str | None = link.get_attr("IFLA_ADDRESS")
-                return mac
-    return None
+    # The one of a tunnel's two addresses that is here is the local one.
+    own = (
+        entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+        for entry in rtnetlink.addresses(family)
+    )
+    if address not in own:
+        return None
+    macs = (link.get_attr("IFLA_ADDRESS") for link in rtnetlink.links() if link["index"] == index)
+    return next(macs, None)
 
 
 # Listeners: proc(5), /proc/net/tcp -----------------------------------------------------------
