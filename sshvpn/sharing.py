@@ -61,7 +61,7 @@ class LanSharing:
     def look(self) -> tuple[list[InterfaceAddress], list[LanNetwork]]:
         """Return our addresses on trusted networks, and the networks newly found untrusted.
 
-        May take a second for a router that has not been spoken to; not for the event loop.
+        May take 1.3 s for each router that has not been spoken to; not for the event loop.
         """
         shareable: list[InterfaceAddress] = []
         untrusted: list[LanNetwork] = []

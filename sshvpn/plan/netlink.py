@@ -1,6 +1,7 @@
 """Netlink messages as bytes (netlink(7)): their headers and attributes; pure.
 
-For what pyroute2 cannot ask for (privileged/proxies.py).
+For what pyroute2 cannot ask for (privileged/proxies.py), and for the small questions of every few
+seconds (system/network/netlink_question.py).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 from sshvpn.plan import marks
 from sshvpn.privileged import firewall
 from sshvpn.system.network.concern import concerns_firewall, concerns_routing
-from sshvpn.system.network.monitor import name_of, rtnetlink
+from sshvpn.system.network.monitor import listen, name_of
 from tests.contract.netns import Namespace
 
 pytestmark = pytest.mark.lab
@@ -51,7 +51,7 @@ def _routing(machine: Namespace, *commands: str) -> tuple[int, bool]:
     """Return how many messages the commands made, and whether any concerns our tunnel."""
 
     def heard() -> tuple[int, bool]:
-        with rtnetlink(GROUPS) as monitor:
+        with listen(GROUPS) as monitor:
             for command in commands:
                 subprocess.run(shlex.split(command), check=True)
             told = list(_heard(monitor))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -267,3 +268,33 @@ def test_following_ends_when_it_is_cancelled(
         return task.cancelled()
 
     assert machine.run(lambda: asyncio.run(scenario()))
+
+
+_FOLLOW = """
+import asyncio, subprocess, sys
+if sys.argv[1] == "ours":
+    from sshvpn.system.imports import leave_out_unused
+    leave_out_unused()
+from sshvpn.system.network.interfaces import SystemInterfaces
+
+async def follow():
+    told = SystemInterfaces().changes()
+    await anext(told)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    await anext(told)
+
+asyncio.run(follow())
+print(*sorted(name for name in sys.modules if name.startswith("pyroute2")))
+"""
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_who_follows_loads_a_reader_and_a_users_own_program_nothing(
+    machine: Namespace, whose: str
+) -> None:
+    machine.ip("link set lo down")
+    words = [sys.executable, "-c", _FOLLOW, whose]
+    loaded = machine.run(lambda: subprocess.check_output(words, text=True, timeout=30)).split()
+    assert "pyroute2.iproute" not in loaded
+    assert ("pyroute2.netlink.marshal" in loaded) is (whose == "ours")
+    assert whose == "ours" or not loaded

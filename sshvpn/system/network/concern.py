@@ -20,7 +20,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from sshvpn.plan import marks
-from sshvpn.system.network.rtnetlink import MESSAGES, Link, Netconf, let_go
+from sshvpn.system.network.messages import MESSAGES, Link, Netconf, let_go
 
 NameOf = Callable[[int], str | None]
 """Returns the name of the adapter with that number, None where there is none (any more)."""
@@ -79,7 +79,7 @@ def _messages(marshal: Marshal, data: bytes) -> Iterator[Any]:
     except (struct.error, NetlinkError, NetlinkDecodeError):
         yield None
         return
-    if read < len(data):
+    if read != len(data):
         yield None
 
 

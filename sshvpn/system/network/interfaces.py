@@ -1,7 +1,7 @@
 """The adapters of this machine: addresses by netifaces, kinds and routes by pyroute2.
 
-Only reads. pyroute2 is loaded by what needs it, the LAN and its router, and the reader of its
-messages alone by the first change, so that following the addresses of a named adapter stays cheap.
+Only reads. The reader of pyroute2's messages is loaded by what needs it: the LAN, its router, and
+the first change.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from sshvpn.model import InterfaceAddress, LanNetwork
 from sshvpn.system.network import neighbours
 from sshvpn.system.network.adapter import Adapter, is_lan_adapter, is_lan_address, prefix_length
 from sshvpn.system.network.device_counters import device_counters
-from sshvpn.system.network.monitor import changes, name_of, rtnetlink
+from sshvpn.system.network.monitor import changes, listen, name_of
 
 _IFF_UP = 0x1
 _IFF_BROADCAST = 0x2
@@ -100,11 +101,13 @@ class SystemInterfaces:
         """
 
         def heed(data: bytes) -> bool:
-            from sshvpn.system.network.concern import concerns_routing  # once there is a change
+            if unit is None and "pyroute2" not in sys.modules:
+                return True  # a program of the user's own: it would load all of pyroute2, 14 MB
+            from sshvpn.system.network.concern import concerns_routing
 
             return concerns_routing(data, unit, name_of)
 
-        with rtnetlink(_CHANGES) as monitor:
+        with listen(_CHANGES) as monitor:
             async for _ in changes({monitor: heed}, _COALESCE_S):
                 yield None
 
@@ -219,7 +222,9 @@ def _default_router(index: int) -> str | None:
     """
     from sshvpn.system.network import rtnetlink
 
-    for family in (socket.AF_INET, socket.AF_INET6) if index else ():
+    if not index:
+        return None
+    for family in (socket.AF_INET, socket.AF_INET6):
         routers: list[tuple[int, str]] = []
         for route in rtnetlink.routes(family):
             if route["dst_len"] == 0 and route.get_attr("RTA_TABLE") == _MAIN_TABLE:

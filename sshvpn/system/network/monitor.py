@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 
-def rtnetlink(groups: int) -> socket.socket:
+def listen(groups: int) -> socket.socket:
     """Return a socket that hears of ``groups``, a bit each (netlink(7), NETLINK_ROUTE)."""
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     monitor = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)

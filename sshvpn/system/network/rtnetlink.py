@@ -1,146 +1,84 @@
-"""What the kernel says of links, addresses, routes and neighbours (rtnetlink(7)).
+"""What the kernel answers when it is asked for links, addresses, routes, neighbours (rtnetlink(7)).
 
-By the messages of pyroute2 over a socket of our own: with its ``IPRoute`` a process loads 5 MB
-more, and takes a tenth of a second longer to start on a small machine. What is here only reads.
+By the messages of pyroute2 over a socket of our own; only reads. Each raises OSError where the
+kernel refuses or fails. What changes while it is told is asked for again, some times.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, nla, nlmsg, rtnl
-from pyroute2.netlink.marshal import Marshal
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, rtnl
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from sshvpn.system.network.messages import MESSAGES, Link, let_go
 
 _INTERRUPTED = 0x10
 """NLM_F_DUMP_INTR: what was being told has changed meanwhile."""
 _TRIES = 5
 _LARGEST = 1 << 17
 """The kernel answers in pieces of at most 32 KiB, but for a message that is larger."""
-
-
-class Link(nlmsg):  # type: ignore[misc]
-    """ifinfomsg, with what is asked for here alone.
-
-    pyroute2's own reads the hundred attributes of all kinds of links, and loads 2 MB for it.
-    """
-
-    __slots__ = ()
-    fields = (
-        ("family", "B"),
-        ("pad", "B"),
-        ("ifi_type", "H"),
-        ("index", "i"),
-        ("flags", "I"),
-        ("change", "I"),
-    )
-    nla_map = (
-        (1, "IFLA_ADDRESS", "lladdr"),
-        (3, "IFLA_IFNAME", "cdata"),
-        (5, "IFLA_LINK", "uint32"),
-        (10, "IFLA_MASTER", "uint32"),
-        (11, "IFLA_WIRELESS", "cdata"),
-        (18, "IFLA_LINKINFO", "linkinfo"),
-        (37, "IFLA_LINK_NETNSID", "int32"),
-    )
-
-    class linkinfo(nla):  # type: ignore[misc]  # noqa: N801 (as pyroute2 looks it up)
-        """What kind of link it is."""
-
-        __slots__ = ()
-        nla_map = ((1, "IFLA_INFO_KIND", "asciiz"),)
-
-    @property
-    def name(self) -> str:
-        """The adapter's name, as Python has it of what is not UTF-8."""
-        return os.fsdecode(self.get_attr("IFLA_IFNAME", b"").rstrip(b"\0"))
-
-
-class Netconf(nlmsg):  # type: ignore[misc]
-    """netconfmsg of linux/netconf.h, which pyroute2 does not have."""
-
-    __slots__ = ()
-    fields = (("family", "B"), ("pad", "3s"))
-    nla_map = ((1, "NETCONFA_IFINDEX", "int32"),)
-
-
-class _Messages(Marshal):  # type: ignore[misc]
-    msg_map = {  # noqa: RUF012 (pyroute2's, which copies it)
-        **dict.fromkeys((rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK), Link),
-        **dict.fromkeys((rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR), ifaddrmsg),
-        **dict.fromkeys((rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE), rtmsg),
-        **dict.fromkeys((rtnl.RTM_NEWNEIGH, rtnl.RTM_DELNEIGH), ndmsg),
-        **dict.fromkeys((rtnl.RTM_NEWRULE, rtnl.RTM_DELRULE), fibmsg),
-        **dict.fromkeys((rtnl.RTM_NEWNETCONF, rtnl.RTM_DELNETCONF), Netconf),
-    }
-
-
-MESSAGES = _Messages()
-"""Reads what comes over a socket of NETLINK_ROUTE."""
+_STATUS = struct.Struct("=16xi")
+"""Behind its header the last message of a dump has 0, or why the kernel could not go on."""
 
 
 def links() -> list[Link]:
-    """Return all adapters of this network namespace. Raises OSError, as all of these do."""
+    """Return all adapters of this network namespace."""
     return _dump(rtnl.RTM_GETLINK, Link())
 
 
 def addresses(family: int) -> list[Any]:
     """Return the addresses of FAMILY, as pyroute2's ``ifaddrmsg``."""
-    return _dump(rtnl.RTM_GETADDR, _of(family, ifaddrmsg()))
+    return _of_family(family, rtnl.RTM_GETADDR, ifaddrmsg())
 
 
 def routes(family: int) -> list[Any]:
     """Return the routes of FAMILY in all tables, as pyroute2's ``rtmsg``."""
-    return _dump(rtnl.RTM_GETROUTE, _of(family, rtmsg()))
+    return _of_family(family, rtnl.RTM_GETROUTE, rtmsg())
 
 
 def neighbours(family: int) -> list[Any]:
     """Return the neighbours of FAMILY, as pyroute2's ``ndmsg``; not the proxy ones."""
-    return _dump(rtnl.RTM_GETNEIGH, _of(family, ndmsg()))
+    return _of_family(family, rtnl.RTM_GETNEIGH, ndmsg())
 
 
-def let_go(message: Any) -> None:
-    """Let all of MESSAGE be freed once it is not used any more: each part of it holds itself.
-
-    Else it waits for the garbage collector, and a supervisor that hears twenty others start has
-    2 MB more ever after.
-    """
-    for slot in message.get("attrs", ()):
-        slot.cell[1].chain = ()
-    message.chain = ()
-
-
-def _of(family: int, request: Any) -> Any:
+def _of_family(family: int, kind: int, request: Any) -> list[Any]:
     request["family"] = family
-    return request
+    # A kernel that does not have the family tells of all.
+    return [found for found in _dump(kind, request) if found["family"] == family]
 
 
 def _dump(kind: int, request: Any) -> list[Any]:
+    """Return all answers; of what never stands still for as long, those of the last try."""
     request["header"] = {"type": kind, "flags": NLM_F_REQUEST | NLM_F_DUMP, "sequence_number": 1}
     request.encode()
+    let_go(request)
     for _ in range(_TRIES):
-        found = list(_answers(request.data))
-        if not any(one["header"]["flags"] & _INTERRUPTED for one in found):
+        told = list(_told(request.data))
+        if not any(one["header"]["flags"] & _INTERRUPTED for one in told):
             break
-    return found
+    return told[:-1]
 
 
-def _answers(request: bytes) -> Iterator[Any]:
+def _told(request: bytes) -> Iterator[Any]:
+    """Yield what the kernel answers, NLMSG_DONE as the last."""
     flags = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE) as kernel:
         kernel.send(request)
         while True:
             for message in MESSAGES.parse(kernel.recv(_LARGEST)):
                 let_go(message)
-                if message["header"]["type"] == NLMSG_DONE:
-                    return
-                if message["header"]["type"] == NLMSG_ERROR:
-                    code = abs(message["error"])
-                    raise OSError(code, os.strerror(code))
+                kind = message["header"]["type"]
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    (status,) = _STATUS.unpack_from(message.data, message.offset)
+                    if status < 0:
+                        raise OSError(-status, os.strerror(-status))
                 yield message
+                if kind == NLMSG_DONE:
+                    return

@@ -19,7 +19,7 @@ from sshvpn.plan.state import NetworkState, ProxyNeighbour
 from sshvpn.plan.steps import AddNeighbour, DeleteNeighbour, Step
 from sshvpn.privileged import cgroup
 from sshvpn.privileged.proxies import proxy_neighbours
-from sshvpn.system.network.monitor import HangUp, any_change, changes, name_of, rtnetlink
+from sshvpn.system.network.monitor import HangUp, any_change, changes, listen, name_of
 from sshvpn.system.privilege.helper import Helper
 
 log = logging.getLogger("sshvpn.local_end")
@@ -116,7 +116,7 @@ class HelperEnd:
         watched = await self._ask(Helper.watch)
         looking = asyncio.create_task(self._look_for_neighbours())
         try:
-            with watched as firewall, rtnetlink(_CHANGES) as others:
+            with watched as firewall, listen(_CHANGES) as others:
                 heeds = {
                     firewall: lambda data: _concerns_firewall(data, self._label),
                     others: lambda data: _concerns_routing(data, unit),

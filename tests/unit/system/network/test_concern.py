@@ -39,8 +39,8 @@ def name_of(index: int) -> str | None:
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
-    logging.getLogger("pyroute2").setLevel(logging.CRITICAL)  # it tells of what it cannot read
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "pyroute2")  # it tells of what it cannot read
 
 
 @given(st.binary(max_size=200))
@@ -86,9 +86,24 @@ def test_a_forward_hears_of_tunnels_too() -> None:
     assert concerns_routing(told, None, name_of)
 
 
-@pytest.mark.parametrize("name", [b"sshvpn7\0", b"sshvpn3\0"])
-def test_what_was_read_is_not_left_to_the_garbage_collector(name: bytes) -> None:
-    told = link(attribute(IFNAME, name), attribute(99, bytes(8)))
+OIF = attribute(4, struct.pack("=I", 7))
+GATEWAY, PRIORITY = attribute(5, bytes([10, 0, 0, 1])), attribute(6, struct.pack("=I", 50))
+FOUR = attribute(1, bytes([10, 0, 0, 2]))
+"""RTA_DST, IFA_ADDRESS, FRA_DST."""
+TOLD = {
+    "a link of another's": link(attribute(IFNAME, b"sshvpn7\0"), attribute(99, bytes(8))),
+    "a link of ours": link(attribute(IFNAME, b"sshvpn3\0")),
+    "an address": message(ADDRESS, struct.pack("=BBBBi", 2, 24, 0, 0, 7) + FOUR),
+    "a route": message(
+        ROUTE, bytes([2, 24, 0, 0, 254, 83, 0, 1]) + bytes(4) + FOUR + OIF + GATEWAY
+    ),
+    "a rule": message(RULE, bytes([2, 24]) + bytes(10) + FOUR + PRIORITY),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_was_read_is_not_left_to_the_garbage_collector(what: str) -> None:
+    told = TOLD[what]
     concerns_routing(told, 3, name_of)
     gc.collect()
     gc.disable()
