@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.office import HOME, Office
+from tests.lab import wait_until
 
 MARK = f"{HOME}/owned"
 WORDS = [
@@ -123,4 +124,4 @@ def test_a_key_that_a_known_host_does_not_have_is_refused_whatever_the_config_sa
     office.gateway.write(f"{HOME}/.ssh/known_hosts", f"server ssh-ed25519 {other[:-8]}AAAAAAA=\n")
     office.ssh_config("Host *\n  StrictHostKeyChecking no\n  UpdateHostKeys no\n")
     office.refused(5, "forward", "-b", "server", "9999:8888", "--engine", engine)
-    assert office.sessions() == 0
+    wait_until(lambda: office.sessions() == 0, what="the server holds no connection")
