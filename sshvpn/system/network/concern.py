@@ -27,8 +27,6 @@ NameOf = Callable[[int], str | None]
 
 # linux/rtnetlink.h, linux/netfilter/nf_tables.h
 _UNREACHABLE = 7
-_NFT_MESSAGES = 0x40
-"""More than nftables has kinds of messages (NFT_MSG_MAX)."""
 _NEW_GENERATION = NFNL_SUBSYS_NFTABLES << 8 | 15
 
 
@@ -40,9 +38,7 @@ class _Nftables(nfgen_msg):  # type: ignore[misc]
 
 
 class _Firewall(Marshal):  # type: ignore[misc]
-    msg_map = {  # noqa: RUF012 (pyroute2's, which copies it)
-        NFNL_SUBSYS_NFTABLES << 8 | kind: _Nftables for kind in range(_NFT_MESSAGES)
-    }
+    default_message_class = _Nftables
 
 
 _FIREWALL = _Firewall()
@@ -122,7 +118,10 @@ def _is_device_ours(name: str | None, unit: int) -> bool:
 def _is_firewall_ours(message: Any, label: str) -> bool:
     if not isinstance(message, _Nftables):
         return True
-    if message["header"]["type"] == _NEW_GENERATION:
+    kind = message["header"]["type"]
+    if kind >> 8 != NFNL_SUBSYS_NFTABLES:
+        return True
+    if kind == _NEW_GENERATION:
         return False
     name = message.get_attr("NFTA_TABLE", b"").rstrip(b"\0")
     return marks.table_label(name.decode("ascii", "replace")) in (None, label)
