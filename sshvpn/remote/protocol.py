@@ -74,6 +74,8 @@ class Mode(str, Enum):
     """Set up the device of this ssh session, and hold the lease."""
     PREPARE = "prepare"
     """Make a device that a login without root can open, and hold the lease until it does."""
+    ADOPT = "adopt"
+    """As SERVE, of the device that PREPARE has made. Of the facts only the device is told again."""
     SWEEP = "sweep"
     """End the session that holds the label, undo what it did, and end."""
     LOOK = "look"

@@ -37,11 +37,23 @@ class ChildLines:
     def __init__(self, take: Callable[[str], None], longest: int = _LONGEST_LINE) -> None:
         self._take = take
         self._longest = longest
-        self._fd, self.write_fd = os.pipe()
+        self._fd, self.write_fd = self._pipe()
         os.set_blocking(self._fd, False)
         self._begun = b""
         self._end = asyncio.Event()
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
+        self._resume()
+
+    @staticmethod
+    def _pipe() -> tuple[int, int]:
+        return os.pipe()
+
+    def _resume(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().add_reader(self._fd, self._read)
+
+    def _pause(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
 
     def release(self) -> None:
         """Close our end that writes: the child has its own now. May be called twice."""
@@ -58,7 +70,7 @@ class ChildLines:
         """Hear no more. May be called twice."""
         self.release()
         if self._fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._fd)
+            self._pause()
             os.close(self._fd)
             self._fd = -1
 

@@ -61,11 +61,15 @@ keep() { # LINE: is still wanted, if it is ours at all
 take_over() { # ends the session that holds the label, if there is one, and undoes what it did
   old_mode=
   [ ! -e "$state/holder" ] || read -r old old_start old_session old_session_start old_mode <"$state/holder"
-  if [ "$old_mode" = prepare ] && [ "$mode" = serve ] &&
+  if [ "$old_mode" = prepare ] && [ "$mode" = adopt ] &&
     { in_state "unit ${SSH_TUNNEL:-/}" || in_state "renamed ${SSH_TUNNEL:-/}"; }; then
-    # It made this very device for us: it leaves, and what it did is ours.
+    # It made this very device for us: it leaves, and what it did is ours. It has nothing left to
+    # do, so nobody waits for it.
     hold
-    end_process "$old" "$old_start"
+    (
+      exec </dev/null >/dev/null
+      end_process "$old" "$old_start"
+    ) &
     return
   fi
   if [ -n "$old_mode" ]; then
@@ -76,6 +80,7 @@ take_over() { # ends the session that holds the label, if there is one, and undo
       end_process "$old_session" "$old_session_start"
     fi
   fi
+  [ -e "$state" ] || [ -n "$old_mode" ] || [ "$mode" = sweep ] || return 0
   undo_made
   # Who only sweeps leaves nothing. Else the rules stand until the commit puts others in their
   # place, in one transaction: an answer of an open connection that is not translated just then

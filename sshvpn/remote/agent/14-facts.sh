@@ -135,6 +135,15 @@ each_closed() {
   unset IFS
 }
 
+say_surroundings() {
+  say_addresses
+  say_routes 4
+  say_routes 6
+  say_adapters
+  say_before
+  each_closed say
+}
+
 hello() {
   say "hello $protocol"
   say "user $user $user_id"
@@ -147,11 +156,6 @@ hello() {
   case $(ip -V 2>&1) in *iproute2*) ip_kind=iproute2 ;; *) ip_kind=busybox ;; esac
   say "tools ip=$ip_kind firewall=$firewall"
   say_device
-  say_addresses
-  say_routes 4
-  say_routes 6
-  say_adapters
-  say_before
-  each_closed say
+  [ "$mode" = adopt ] || say_surroundings # who prepared the device has told them
   say ready
 }

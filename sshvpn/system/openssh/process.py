@@ -23,6 +23,7 @@ from sshvpn.errors import SshvpnError, printable
 from sshvpn.model import TcpCounters
 from sshvpn.system.network.sockets import OwnSocket, TransportSocket
 from sshvpn.system.openssh.handover import Target, connect, handed_over, shell_environment
+from sshvpn.system.openssh.held import HeldLines, Hold
 from sshvpn.system.openssh.mux import Mux
 from sshvpn.system.openssh.stderr import classify, is_debug, is_noise
 from sshvpn.system.process import ChildLines, dies_with_parent, find_ssh
@@ -45,8 +46,8 @@ class SshProcess:
 
     ``directory`` is a private one for its sockets, and ``name`` that of its control socket
     there; without it a temporary one is made. ``hear`` is given each line of ssh's stderr, in
-    the loop, and returns whether it is dealt with. ``way`` tells how its TCP connection was made,
-    if there is more to say than that ssh has made it.
+    the loop, and returns whether it is dealt with. ``hold`` is where it waits. ``way`` tells how
+    its TCP connection was made, if there is more to say than that ssh has made it.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SshProcess:
         directory: Path | None,
         name: str = "mux",
         hear: Callable[[str], bool] = lambda _: False,
+        hold: Hold | None = None,
     ) -> None:
         self._temporary = None
         if directory is None:
@@ -64,7 +66,7 @@ class SshProcess:
         self.mux = Mux(self.control)
         self.was_answered = False
         self._hear = hear
-        self._said = ChildLines(self._take)
+        self._said = ChildLines(self._take) if hold is None else HeldLines(self._take, hold)
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._process: asyncio.subprocess.Process | None = None
         self._transport: TransportSocket | None = None
@@ -93,7 +95,7 @@ class SshProcess:
                 "set XDG_RUNTIME_DIR to a shorter directory",
             )
         self.control.unlink(missing_ok=True)
-        async with AskpassServer(self.directory / "ask", prompter) as askpass:
+        async with AskpassServer(self.control.with_suffix(".ask"), prompter) as askpass:
             try:
                 async with self._connected(ours) as (more_words, more_environment):
                     environment = {**askpass.environment(), **more_environment}

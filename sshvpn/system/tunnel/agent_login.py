@@ -19,6 +19,7 @@ from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Facts, TcpOptions
 from sshvpn.system.openssh import tcp_path
 from sshvpn.system.openssh.handover import Target
+from sshvpn.system.openssh.held import Hold
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.remote_agent.conversation import BEAT_S, RemoteAgent
 from sshvpn.system.remote_agent.errors import NoAgentError, SilentAgentError
@@ -29,6 +30,7 @@ log = logging.getLogger("sshvpn.agent")
 T = TypeVar("T")
 
 _TUNNEL_STANDS = re.compile(r"debug1: (?:ssh_tun_confirm: )?tunnel forward established")
+_ASKS_FOR_TUNNEL = re.compile(r"debug1: (?:\w+: )?Requesting tun unit ")
 _LAST_WORDS_S = 1.0
 _PAUSE_S = 30.0
 """An agent that has begun to speak does not stop for so long before it has told the facts."""
@@ -62,7 +64,8 @@ class Timings:
 class AgentLogin:
     """An ssh with an agent, perhaps. Close it; twice is fine.
 
-    ``control`` is the name of the control socket in ``directory``.
+    ``control`` is the name of the control socket in ``directory``. ssh, logged in, asks for the
+    server's device only when ``until`` is done.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class AgentLogin:
         control: str,
         agent: RemoteAgent,
         timings: Timings,
+        until: asyncio.Future[None] | None = None,
     ) -> None:
-        self.process = SshProcess(directory, control, self._hear)
+        hold = None if until is None else Hold(_ASKS_FOR_TUNNEL, until)
+        self.process = SshProcess(directory, control, self._hear, hold)
         self.agent = agent
         self._timings = timings
         self._tunnel_stands = asyncio.Event()

@@ -11,7 +11,7 @@ from sshvpn.boundary import Prompter
 from sshvpn.errors import TunnelRefusedError
 from sshvpn.model import TunnelProfile
 from sshvpn.plan import marks
-from sshvpn.remote.protocol import Facts, Mode
+from sshvpn.remote.protocol import Device, Facts, Mode
 from sshvpn.system.openssh.config_file import config_text, has_forwards
 from sshvpn.system.openssh.handover import Target, ours_for
 from sshvpn.system.openssh.process import SshProcess
@@ -21,6 +21,7 @@ from sshvpn.system.remote_agent.conversation import RemoteAgent
 from sshvpn.system.ssh.config import Config
 from sshvpn.system.ssh.last_address import LastAddress
 from sshvpn.system.tunnel.agent_login import AgentLogin, Timings
+from sshvpn.system.tunnel.second_login import Prepared
 
 
 @dataclass
@@ -50,7 +51,7 @@ class TunnelDial:
         login = self._login(mode, "command")
         control = login.process.control
         words = command_words(self.config, control, may_prompt=self.prompter is not None)
-        return await self._log_in(login, (*words, *self._names()))
+        return await self._log_in(login, (*words, *self._names()), self.prompter)
 
     async def stream(self, mode: Mode, device: str | None) -> AgentLogin:
         """Log in without a tunnel, with an agent that has a device: DEVICE, or one of its own.
@@ -61,7 +62,7 @@ class TunnelDial:
         words = command_words(
             self.config, login.process.control, may_prompt=self.prompter is not None
         )
-        return await self._log_in(login, (*words, *self._names()))
+        return await self._log_in(login, (*words, *self._names()), self.prompter)
 
     async def pump(self, control: str, command: str, stdin: int, stdout: int) -> SshProcess:
         """Log in once more, to run COMMAND with these descriptors. The caller closes it."""
@@ -84,17 +85,7 @@ class TunnelDial:
 
     async def tunnel(self, unit: str, *, needs_agent: bool) -> tuple[AgentLogin, Facts | None]:
         """Log in with a tunnel; see logins.Dial."""
-        if self.device is None:
-            raise ValueError("a tunnel without a device of ours")
-        own_unit = marks.ssh_unit(await asyncio.shield(self.device))
-        login = self._login(Mode.SERVE, "mux")
-        words = tunnel_words(
-            self.config,
-            login.process.control,
-            f"{own_unit}:{unit}",
-            may_prompt=self.prompter is not None,
-        )
-        await self._log_in(login, (*words, *self._users_words(login.process.directory)))
+        login = await self._log_in_with_tunnel(Mode.SERVE, unit, self.prompter)
         try:
             facts = await (login.facts() if needs_agent else login.facts_unless_limited())
             if facts is not None:
@@ -105,7 +96,45 @@ class TunnelDial:
         login.process.settle()
         return login, facts
 
-    def _login(self, mode: Mode, control: str, device: str | None = None) -> AgentLogin:
+    async def prepared(self, unit: str, until: asyncio.Future[None] | None = None) -> Prepared:
+        """Log in with a tunnel to a device that is made for it; see logins.Dial."""
+        prompter = self.prompter if until is None else None
+        login = await self._log_in_with_tunnel(Mode.ADOPT, unit, prompter, until)
+        try:
+            device = device_of(await login.facts())
+        except BaseException:
+            await login.close()
+            raise
+        login.process.settle()
+        return login, device
+
+    async def _log_in_with_tunnel(
+        self,
+        mode: Mode,
+        unit: str,
+        prompter: Prompter | None,
+        until: asyncio.Future[None] | None = None,
+    ) -> AgentLogin:
+        if self.device is None:
+            raise ValueError("a tunnel without a device of ours")
+        own_unit = marks.ssh_unit(await asyncio.shield(self.device))
+        login = self._login(mode, "mux", until=until)
+        words = tunnel_words(
+            self.config,
+            login.process.control,
+            f"{own_unit}:{unit}",
+            may_prompt=prompter is not None,
+        )
+        words = (*words, *self._users_words(login.process.directory))
+        return await self._log_in(login, words, prompter)
+
+    def _login(
+        self,
+        mode: Mode,
+        control: str,
+        device: str | None = None,
+        until: asyncio.Future[None] | None = None,
+    ) -> AgentLogin:
         timings = self.timings
         agent = RemoteAgent(
             mode,
@@ -115,11 +144,13 @@ class TunnelDial:
             lease_s=timings.lease_s,
             beat_s=timings.beat_s,
         )
-        return AgentLogin(self.directory, control, agent, timings)
+        return AgentLogin(self.directory, control, agent, timings, until)
 
-    async def _log_in(self, login: AgentLogin, words: Sequence[str]) -> AgentLogin:
+    async def _log_in(
+        self, login: AgentLogin, words: Sequence[str], prompter: Prompter | None
+    ) -> AgentLogin:
         try:
-            await login.log_in(words, self.prompter, self._ours())
+            await login.log_in(words, prompter, self._ours())
         except BaseException:
             await login.close()
             raise
@@ -148,11 +179,11 @@ class TunnelDial:
         return (*self.address_words, "-F", str(file), "--", destination.host)
 
 
-def device_of(facts: Facts) -> str:
+def device_of(facts: Facts) -> Device:
     """Return the device of the agent's session; raises TunnelRefusedError where it has none."""
     if facts.device is None:
         raise TunnelRefusedError(
             "the server's session has no tun device, though ssh has a tunnel",
             "see whether that login's start-up files take SSH_TUNNEL away",
         )
-    return facts.device.name
+    return facts.device

@@ -4,14 +4,17 @@
 
     remote_device = "tunN"  ───────────────────────────>  -w :N    refused: end our stale
     root                    ───────────────────────────>  -w :any  session, and once more
-    else                    prepare ── unit M ─────────>  -w :M
+    else                    prepare ── unit M ─────────>  -w :M    at once, if M is known
                                └── no rights, no agent ─>  -w :any  (a key may pin the unit)
 
-What worked with a host is remembered, and tried first.
+What worked with a host is remembered, and tried first; with the unit, where nobody was asked
+anything on the way.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Protocol
 
 from sshvpn.errors import SshvpnError, TunnelRefusedError, UnreachableError
@@ -25,11 +28,15 @@ from sshvpn.system.remote_agent.errors import (
     SilentAgentError,
 )
 from sshvpn.system.ssh.config import Config
+from sshvpn.system.tunnel import second_login
 from sshvpn.system.tunnel.agent_login import AgentLogin
 from sshvpn.system.tunnel.host_memory import HostMemory
+from sshvpn.system.tunnel.second_login import SecondLogin
 
 ANY = "any"
 PREPARE = "prepare"
+_PREPARED = re.compile(r"prepare (\d{1,9})")
+"""As it is remembered with the unit."""
 
 
 def needs_agent(profile: TunnelProfile) -> bool:
@@ -37,8 +44,13 @@ def needs_agent(profile: TunnelProfile) -> bool:
     return profile.remote_device is None or profile.address is None
 
 
-class Dial(Protocol):
-    """Makes the logins of one connection."""
+class Dial(second_login.Dial, Protocol):
+    """Makes the logins of one connection.
+
+    ``was_answered`` tells whether somebody answered a question of one of them.
+    """
+
+    was_answered: bool
 
     async def command(self, mode: Mode) -> AgentLogin:
         """Log in without a tunnel, with an agent of ``mode``. The caller closes it."""
@@ -57,6 +69,7 @@ class TunnelLogins:
 
     def __init__(self, memory: HostMemory) -> None:
         self._memory = memory
+        self._unit: str | None = None
         self.has_stood = False
 
     async def connect(
@@ -107,47 +120,58 @@ class TunnelLogins:
     async def _by_trying(self, host: str, dial: Dial) -> tuple[AgentLogin, Facts | None]:
         # The agent of the middle one ends a stale session that may have kept the first one out.
         order = [PREPARE, ANY]
-        if self._memory.login_of(host) == ANY:
+        known = self._memory.login_of(host) or ""
+        if known == ANY:
             order.insert(0, ANY)
+        prepared = _PREPARED.fullmatch(known)
+        if self._unit is None and prepared:
+            self._unit = prepared[1]
         refusals: dict[str, TunnelRefusedError] = {}
         for way in order:
-            made = await _try(way, dial, refusals)
+            made = await self._try(way, dial, refusals)
             if made is not None:
-                self._memory.note(host, way)
+                unit = f" {self._unit}" if way == PREPARE and self._unit else ""
+                self._memory.note(host, way + unit)
                 return made
         told = refusals[PREPARE]
         raise refusals[ANY] if isinstance(told, NoAgentError) else told
 
+    async def _try(
+        self, way: str, dial: Dial, refusals: dict[str, TunnelRefusedError]
+    ) -> tuple[AgentLogin, Facts | None] | None:
+        """Return what ``way`` gives, or None where the other one may give more, and note why."""
+        try:
+            if way == ANY:
+                return await dial.tunnel(ANY, needs_agent=True)
+            return await self._prepare(dial)
+        except TunnelRefusedError as error:
+            if way == PREPARE and not isinstance(error, (NoRightsError, NoAgentError)):
+                raise
+            refusals[way] = error
+            return None
 
-async def _try(
-    way: str, dial: Dial, refusals: dict[str, TunnelRefusedError]
-) -> tuple[AgentLogin, Facts | None] | None:
-    """Return what ``way`` gives, or None where the other one may give more, and note why."""
-    try:
-        if way == ANY:
-            return await dial.tunnel(ANY, needs_agent=True)
-        return await _prepare(dial)
-    except TunnelRefusedError as error:
-        if way == PREPARE and not isinstance(error, (NoRightsError, NoAgentError)):
+    async def _prepare(self, dial: Dial) -> tuple[AgentLogin, Facts | None]:
+        """Have a device made by sudo, and open it; the second agent takes over from the first."""
+        second = None if self._unit is None else SecondLogin(dial, self._unit)
+        try:
+            first = await dial.command(Mode.PREPARE)
+            try:
+                unit, facts = str(await first.unit()), await first.facts()
+                taken = await second.take(unit) if second else None
+                login, device = taken or await dial.prepared(unit)
+            except BaseException:
+                await first.leave()
+                raise
+        finally:
+            if second is not None:
+                await second.close()
+        try:
+            await first.close()
+        except BaseException:
+            await login.close()
             raise
-        refusals[way] = error
-        return None
-
-
-async def _prepare(dial: Dial) -> tuple[AgentLogin, Facts | None]:
-    """Have a device made by sudo, and open it; the second agent takes over from the first."""
-    first = await dial.command(Mode.PREPARE)
-    try:
-        made = await dial.tunnel(str(await first.unit()), needs_agent=True)
-    except BaseException:
-        await first.leave()
-        raise
-    try:
-        await first.close()
-    except BaseException:
-        await made[0].close()
-        raise
-    return made
+        self._unit = None if dial.was_answered else unit
+        return login, replace(facts, device=device)
 
 
 async def _end_stale(dial: Dial) -> bool:

@@ -98,7 +98,7 @@ class StreamTunnel(OpensshTunnel):
         self._facts = await self._login.facts()
         device = device_of(self._facts)
         self._login.process.settle()
-        return device
+        return device.name
 
     def _starter(self, dial: TunnelDial, link: StreamLink, number: int) -> Starter:
         async def start(source: int, sink: int) -> Session:
