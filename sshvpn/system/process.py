@@ -30,12 +30,20 @@ class ChildLines:
     """What a child writes, line by line; give it ``write_fd`` as its output, then ``release``.
 
     A pipe of our own, since asyncio's counts as open, and the child as running, as long as a
-    grandchild (a ProxyCommand) holds it. ``take`` is called in the loop. Of a line that is
-    longer than ``longest`` bytes, its end is kept. Close it.
+    grandchild (a ProxyCommand) holds it. ``take`` is called in the loop, and ``heard`` before it,
+    once for all that has come. Of a line that is longer than ``longest`` bytes, its end is kept.
+    Close it.
     """
 
-    def __init__(self, take: Callable[[str], None], longest: int = _LONGEST_LINE) -> None:
+    def __init__(
+        self,
+        take: Callable[[str], None],
+        longest: int = _LONGEST_LINE,
+        *,
+        heard: Callable[[], None] = lambda: None,
+    ) -> None:
         self._take = take
+        self._heard = heard
         self._longest = longest
         self._fd, self.write_fd = self._pipe()
         os.set_blocking(self._fd, False)
@@ -79,6 +87,7 @@ class ChildLines:
             piece = os.read(self._fd, _PIECE)
         except BlockingIOError:
             return
+        self._heard()
         *lines, self._begun = (self._begun + piece).split(b"\n")
         self._begun = self._begun[-self._longest :]
         if not piece:

@@ -167,6 +167,15 @@ class TransportSocket:
         """Return the address at its other end, or None when the connection is gone."""
         return self._ask(lambda sock: str(sock.getpeername()[0]))
 
+    def hasten(self) -> None:
+        """Let nothing wait that is on its way here or there; again, as long as that matters.
+
+        A peer that holds back what is small until all before it is acknowledged (RFC 896) waits
+        for us, where we have nothing to send, up to 40 ms each time (RFC 1122, 4.2.3.2), and so do
+        we for it. TCP_NODELAY ends the one, for good, and TCP_QUICKACK (tcp(7)) the other, once.
+        """
+        self._ask(_hasten)
+
     @contextmanager
     def borrowed(self) -> Iterator[socket.socket | None]:
         """Lend a duplicate of the socket, for a moment: None when the connection is gone."""
@@ -215,6 +224,11 @@ class OwnSocket(TransportSocket):
     def close(self) -> None:
         """Let go of the connection."""
         self._sock.close()
+
+
+def _hasten(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def counters_of(sock: socket.socket) -> TcpCounters:

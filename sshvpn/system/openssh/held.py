@@ -38,11 +38,17 @@ class HeldLines(ChildLines):
     Behind the line it has time for one more; what it does behind that one, it does not do yet.
     """
 
-    def __init__(self, take: Callable[[str], None], hold: Hold) -> None:
+    def __init__(
+        self,
+        take: Callable[[str], None],
+        hold: Hold,
+        *,
+        heard: Callable[[], None] = lambda: None,
+    ) -> None:
         self._hold = hold
         self._tell = take
         self._is_free = False
-        super().__init__(self._look)
+        super().__init__(self._look, heard=heard)
         hold.until.add_done_callback(lambda _: self.go_on())
 
     @staticmethod

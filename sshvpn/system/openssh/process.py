@@ -38,6 +38,7 @@ _LAST_WORDS_S = 1.0
 _READY_POLL_S = 0.02
 # sun_path holds 107 bytes, and ssh binds to a temporary name that is 17 longer.
 _LONGEST_CONTROL_PATH = 107 - 17
+_IS_CONNECTED = re.compile(r"debug1: Remote protocol version ")
 _OPEN_FAILED = re.compile(r"channel \d+: open failed: ([^:]+): (.*)")
 
 
@@ -47,7 +48,8 @@ class SshProcess:
     ``directory`` is a private one for its sockets, and ``name`` that of its control socket
     there; without it a temporary one is made. ``hear`` is given each line of ssh's stderr, in
     the loop, and returns whether it is dealt with. ``hold`` is where it waits. ``way`` tells how
-    its TCP connection was made, if there is more to say than that ssh has made it.
+    its TCP connection was made, if there is more to say than that ssh has made it. It is not
+    touched before the login is done, unless it ``is_hastened``.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class SshProcess:
         name: str = "mux",
         hear: Callable[[str], bool] = lambda _: False,
         hold: Hold | None = None,
+        *,
+        is_hastened: bool = True,
     ) -> None:
         self._temporary = None
         if directory is None:
@@ -66,7 +70,12 @@ class SshProcess:
         self.mux = Mux(self.control)
         self.was_answered = False
         self._hear = hear
-        self._said = ChildLines(self._take) if hold is None else HeldLines(self._take, hold)
+        self._said = (
+            ChildLines(self._take, heard=self._hear_more)
+            if hold is None
+            else HeldLines(self._take, hold, heard=self._hear_more)
+        )
+        self._is_hastened = is_hastened
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._process: asyncio.subprocess.Process | None = None
         self._transport: TransportSocket | None = None
@@ -110,8 +119,7 @@ class SshProcess:
                 await self.end()
                 raise
             self.was_answered = askpass.answers > 0
-        if self._transport is None:
-            self._transport = TransportSocket.of_process(self.pid)
+        self._find_transport()
 
     @contextlib.asynccontextmanager
     async def _connected(
@@ -155,12 +163,32 @@ class SshProcess:
         finally:
             ended.cancel()
 
+    def _find_transport(self) -> None:
+        """See which connection carries it; a proxy may have another one by now."""
+        if isinstance(self._transport, OwnSocket):
+            return
+        if self._transport is not None:
+            self._transport.close()
+        self._transport = TransportSocket.of_process(self.pid)
+
+    def hasten(self) -> None:
+        """Let nothing wait that is on its way; see TransportSocket."""
+        if self._is_hastened and self._transport is not None:
+            self._transport.hasten()
+
     def settle(self) -> None:
         """Take it that the connection stands: what ssh said of the login is forgotten."""
         self._lines.clear()
         self._is_settled = True
 
+    def _hear_more(self) -> None:
+        if not self._is_settled:
+            self.hasten()
+
     def _take(self, line: str) -> None:
+        if self._is_hastened and _IS_CONNECTED.match(line) and self.is_running:
+            self._find_transport()
+            self.hasten()
         if self._hear(line):
             return
         if is_debug(line):

@@ -23,6 +23,7 @@ import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TypeVar
 
 from sshvpn.errors import ConnectionLostError, SshvpnError, printable
@@ -67,7 +68,8 @@ class RemoteAgent:
     ``facts``, ``unit`` and ``tuned`` are done when the agent has told them, ``gone`` when it is
     there no more (or was never), with why: ``has_failed`` says that it told of a failure,
     ``has_ended`` that it ended as it should. ``changed`` is set when it has seen that what was
-    configured does not stand any more; once a beat at most, whatever the server says.
+    configured does not stand any more; once a beat at most, whatever the server says. ``heard``
+    is called when something has come, whatever it is.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class RemoteAgent:
         self._beat_s = beat_s
         self._reader = protocol.Reader(self._nonce)
         self._facts_lines = 0
-        self._said = ChildLines(self._take, protocol.LONGEST_LINE)
+        self.heard: Callable[[], None] = lambda: None
+        self._said = ChildLines(self._take, protocol.LONGEST_LINE, heard=self._hear_more)
         self._input_fd, self._our_fd = os.pipe()
         self._input: asyncio.WriteTransport | None = None
         self._input_state = _InputState()
@@ -154,6 +157,9 @@ class RemoteAgent:
         self._end(ConnectionLostError("the agent on the server ended without a word"))
 
     # What it says -----------------------------------------------------------------------
+
+    def _hear_more(self) -> None:
+        self.heard()
 
     def _take(self, line: str) -> None:
         _, mark, text = line.partition(self._nonce + " ")
