@@ -167,7 +167,7 @@ def test_a_login_with_sudo_gets_a_device_of_its_own(lab: Lab) -> None:
         first = login(lab, "alice", mode=Mode.PREPARE)
         unit = first.expect(protocol.Unit).number
         assert first.expect(Facts).rights is Rights.SUDO
-        agent = login(lab, "alice", unit=str(unit))
+        agent = login(lab, "alice", unit=str(unit), mode=Mode.ADOPT)
         facts = agent.expect(Facts)
         assert (facts.rights, facts.user, facts.uid) == (Rights.SUDO, "alice", 1000)
         assert facts.device is not None
@@ -219,7 +219,7 @@ def test_a_prepared_device_that_had_to_be_renamed_goes_too(lab: Lab) -> None:
             first = login(lab, "alice", mode=Mode.PREPARE)
             unit = first.expect(protocol.Unit).number
             first.expect(Facts)
-            agent = login(lab, "alice", unit=str(unit))
+            agent = login(lab, "alice", unit=str(unit), mode=Mode.ADOPT)
             facts = agent.expect(Facts)
             assert facts.device is not None
             assert (facts.device.name, facts.device.owner) == ("tun5600", 1000)
@@ -262,7 +262,7 @@ def test_a_server_whose_ip_is_busyboxs_prepares_a_device(lab: Lab) -> None:
         first = login(lab, "alice", mode=Mode.PREPARE)
         unit = first.expect(protocol.Unit).number
         first.expect(Facts)
-        agent = login(lab, "alice", unit=str(unit))
+        agent = login(lab, "alice", unit=str(unit), mode=Mode.ADOPT)
         facts = agent.expect(Facts)
         assert facts.device is not None
         assert (facts.device.name, facts.device.owner) == ("tun5600", 1000)

@@ -188,7 +188,7 @@ def test_a_device_for_a_login_with_sudo_is_made_by_hand_too(twins: Twins) -> Non
     prepared = login(twins.server, Mode.PREPARE)
     unit = prepared.expect(protocol.Unit).number
     device = f"sshvpnr{unit}"
-    agent = login(twins.server, Mode.SERVE, device)
+    agent = login(twins.server, Mode.ADOPT, device)
     agent.expect(Facts)
     agent.configure(ALL)
     facts = login(twins.twin, Mode.LOOK).expect(Facts)
@@ -207,7 +207,7 @@ def test_a_device_where_ip_makes_none_is_made_by_hand_too(twins: Twins, *, by_ss
         made = ""
         if by_ssh:
             made = f"tun{login(twins.server, Mode.PREPARE).expect(protocol.Unit).number}"
-        agent = login(twins.server, Mode.SERVE if by_ssh else Mode.STREAM, made)
+        agent = login(twins.server, Mode.ADOPT if by_ssh else Mode.STREAM, made)
         device = agent.expect(Facts).device
         assert device is not None
         agent.configure(end)

@@ -99,13 +99,18 @@ class AgentLogin:
         ``ours`` is of handover.ours_for().
         """
         await self.agent.begin()
-        await self.process.log_in(
-            (*words, self.agent.command),
-            prompter,
-            ours=ours,
-            stdin=self.agent.input_fd,
-            stdout=self.agent.output_fd,
-        )
+        try:
+            await self.process.log_in(
+                (*words, self.agent.command),
+                prompter,
+                ours=ours,
+                stdin=self.agent.input_fd,
+                stdout=self.agent.output_fd,
+            )
+        except SshvpnError:
+            # ssh ends as its command did: that was there, if only for a moment.
+            if self.process.exit_status not in range(_SSH_FAILED):
+                raise
         self.agent.release()
         size = len(protocol.delivery(agent_script()))
         self._upload = Upload(size, self._sent(), time.monotonic())

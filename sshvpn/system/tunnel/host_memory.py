@@ -1,6 +1,6 @@
 """Which login worked with which server, in a small file: the next one need not try the others.
 
-``{"alice@203.0.113.20:22": "prepare"}``. It is a memory, not a setting: a file that is broken,
+``{"alice@203.0.113.20:22": "prepare 5600"}``. It is a memory, not a setting: a file that is broken,
 or cannot be written, means nothing.
 """
 
