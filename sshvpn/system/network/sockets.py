@@ -52,7 +52,7 @@ class ProcessSockets:
     """
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self._pidfd = -1
         with suppress(OSError):
             self._pidfd = os.pidfd_open(pid)
@@ -67,7 +67,7 @@ class ProcessSockets:
         """Return the numbers of the process's socket descriptors, lowest first."""
         found: list[int] = []
         with suppress(OSError):
-            for link in Path(f"/proc/{self._pid}/fd").iterdir():
+            for link in Path(f"/proc/{self.pid}/fd").iterdir():
                 with suppress(OSError):
                     if str(link.readlink()).startswith("socket:"):
                         found.append(int(link.name))
@@ -167,14 +167,21 @@ class TransportSocket:
         """Return the address at its other end, or None when the connection is gone."""
         return self._ask(lambda sock: str(sock.getpeername()[0]))
 
-    def hasten(self) -> None:
-        """Let nothing wait that is on its way here or there; again, as long as that matters.
+    def is_of(self, pid: int) -> bool:
+        """Whether it is that process's own, and not one of a proxy below it."""
+        return self._process.pid == pid
 
-        A peer that holds back what is small until all before it is acknowledged (RFC 896) waits
-        for us, where we have nothing to send, up to 40 ms each time (RFC 1122, 4.2.3.2), and so do
-        we for it. TCP_NODELAY ends the one, for good, and TCP_QUICKACK (tcp(7)) the other, once.
+    def send_at_once(self) -> None:
+        """Hold back nothing that is small until what was sent before is acknowledged (RFC 896)."""
+        self._ask(lambda sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))
+
+    def acknowledge(self) -> None:
+        """Acknowledge at once what has come and was read; of what comes later nothing is said.
+
+        Who has nothing to send waits with that for up to 40 ms (RFC 1122, 4.2.3.2), and with it
+        waits a peer that holds back what is small (TCP_QUICKACK of tcp(7)).
         """
-        self._ask(_hasten)
+        self._ask(lambda sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1))
 
     @contextmanager
     def borrowed(self) -> Iterator[socket.socket | None]:
@@ -221,14 +228,14 @@ class OwnSocket(TransportSocket):
         with sock:
             yield sock
 
+    def is_of(self, pid: int) -> bool:
+        """Return True: it was made for one process, which was handed it."""
+        del pid
+        return True
+
     def close(self) -> None:
         """Let go of the connection."""
         self._sock.close()
-
-
-def _hasten(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def counters_of(sock: socket.socket) -> TcpCounters:

@@ -77,13 +77,7 @@ class OpensshEngine:
         # ssh removes its control socket at its end, whoever has made another in its place.
         name = f"mux{self._connections or ''}"
         self._connections += 1
-        connection = Connection(
-            self._directory,
-            self._remote_sockets,
-            self._far_end,
-            name,
-            is_hastened=profile.tuning is not Tuning.OFF,
-        )
+        connection = Connection(self._directory, self._remote_sockets, self._far_end, name)
         try:
             ours = ours_for(config, self._last_address.leads_to)
             await connection.log_in(profile, config, prompter, words, ours)
@@ -118,16 +112,10 @@ class Connection:
     """
 
     def __init__(
-        self,
-        directory: Path | None,
-        remote_sockets: set[str],
-        far_end: FarEnd,
-        name: str,
-        *,
-        is_hastened: bool,
+        self, directory: Path | None, remote_sockets: set[str], far_end: FarEnd, name: str
     ) -> None:
         self._far_end = far_end
-        self._process = SshProcess(directory, name, hear=self._hear, is_hastened=is_hastened)
+        self._process = SshProcess(directory, name, hear=self._hear)
         self._listeners = OpensshListeners(self._process, remote_sockets)
         self._channels: set[int] = set()
         self._options = tcp_path.options_for({})

@@ -48,8 +48,7 @@ class SshProcess:
     ``directory`` is a private one for its sockets, and ``name`` that of its control socket
     there; without it a temporary one is made. ``hear`` is given each line of ssh's stderr, in
     the loop, and returns whether it is dealt with. ``hold`` is where it waits. ``way`` tells how
-    its TCP connection was made, if there is more to say than that ssh has made it. It is not
-    touched before the login is done, unless it ``is_hastened``.
+    its TCP connection was made, if there is more to say than that ssh has made it.
     """
 
     def __init__(
@@ -58,8 +57,6 @@ class SshProcess:
         name: str = "mux",
         hear: Callable[[str], bool] = lambda _: False,
         hold: Hold | None = None,
-        *,
-        is_hastened: bool = True,
     ) -> None:
         self._temporary = None
         if directory is None:
@@ -75,7 +72,6 @@ class SshProcess:
             if hold is None
             else HeldLines(self._take, hold, heard=self._hear_more)
         )
-        self._is_hastened = is_hastened
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._process: asyncio.subprocess.Process | None = None
         self._transport: TransportSocket | None = None
@@ -171,10 +167,10 @@ class SshProcess:
             self._transport.close()
         self._transport = TransportSocket.of_process(self.pid)
 
-    def hasten(self) -> None:
-        """Let nothing wait that is on its way; see TransportSocket."""
-        if self._is_hastened and self._transport is not None:
-            self._transport.hasten()
+    def acknowledge(self) -> None:
+        """Let the server wait for no acknowledgement of what it has said; see TransportSocket."""
+        if self._transport is not None:
+            self._transport.acknowledge()
 
     def settle(self) -> None:
         """Take it that the connection stands: what ssh said of the login is forgotten."""
@@ -183,12 +179,17 @@ class SshProcess:
 
     def _hear_more(self) -> None:
         if not self._is_settled:
-            self.hasten()
+            self.acknowledge()
+
+    def _note_connected(self) -> None:
+        self._find_transport()
+        # Once it has logged in, ssh sends at once by itself; a proxy's connection is the proxy's.
+        if self._transport is not None and self._transport.is_of(self.pid):
+            self._transport.send_at_once()
 
     def _take(self, line: str) -> None:
-        if self._is_hastened and _IS_CONNECTED.match(line) and self.is_running:
-            self._find_transport()
-            self.hasten()
+        if _IS_CONNECTED.match(line) and self.is_running:
+            self._note_connected()
         if self._hear(line):
             return
         if is_debug(line):

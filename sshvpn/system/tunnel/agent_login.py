@@ -65,7 +65,7 @@ class AgentLogin:
     """An ssh with an agent, perhaps. Close it; twice is fine.
 
     ``control`` is the name of the control socket in ``directory``. ssh, logged in, asks for the
-    server's device only when ``until`` is done. ``is_hastened`` is of SshProcess.
+    server's device only when ``until`` is done.
     """
 
     def __init__(
@@ -75,13 +75,11 @@ class AgentLogin:
         agent: RemoteAgent,
         timings: Timings,
         until: asyncio.Future[None] | None = None,
-        *,
-        is_hastened: bool,
     ) -> None:
         hold = None if until is None else Hold(_ASKS_FOR_TUNNEL, until)
-        self.process = SshProcess(directory, control, self._hear, hold, is_hastened=is_hastened)
+        self.process = SshProcess(directory, control, self._hear, hold)
         self.agent = agent
-        agent.heard = self.process.hasten
+        agent.heard = self.process.acknowledge
         self._timings = timings
         self._tunnel_stands = asyncio.Event()
         self._upload = Upload(0, None, time.monotonic())

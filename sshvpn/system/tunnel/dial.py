@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sshvpn.boundary import Prompter
 from sshvpn.errors import TunnelRefusedError
-from sshvpn.model import Tuning, TunnelProfile
+from sshvpn.model import TunnelProfile
 from sshvpn.plan import marks
 from sshvpn.remote.protocol import Device, Facts, Mode
 from sshvpn.system.openssh.config_file import config_text, has_forwards
@@ -66,7 +66,7 @@ class TunnelDial:
 
     async def pump(self, control: str, command: str, stdin: int, stdout: int) -> SshProcess:
         """Log in once more, to run COMMAND with these descriptors. The caller closes it."""
-        process = SshProcess(self.directory, control, is_hastened=self._is_hastened)
+        process = SshProcess(self.directory, control)
         words = command_words(self.config, process.control, may_prompt=self.prompter is not None)
         try:
             await process.log_in(
@@ -144,9 +144,7 @@ class TunnelDial:
             lease_s=timings.lease_s,
             beat_s=timings.beat_s,
         )
-        return AgentLogin(
-            self.directory, control, agent, timings, until, is_hastened=self._is_hastened
-        )
+        return AgentLogin(self.directory, control, agent, timings, until)
 
     async def _log_in(
         self, login: AgentLogin, words: Sequence[str], prompter: Prompter | None
@@ -159,10 +157,6 @@ class TunnelDial:
         self.was_answered = self.was_answered or login.process.was_answered
         self.last_address.note(login.process.peer())
         return login
-
-    @property
-    def _is_hastened(self) -> bool:
-        return self.profile.tuning is not Tuning.OFF
 
     def _ours(self) -> Target | str:
         return ours_for(self.config, self.last_address.leads_to if self.address_words else None)

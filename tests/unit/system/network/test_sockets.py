@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,61 @@ def test_the_transport_of_a_proxy_below_is_found() -> None:
         counters = transport.counters()
         assert counters is not None
         assert counters.rx_bytes == 1000
+
+
+def test_what_we_send_waits_for_nobody_once_that_is_said(session: Session) -> None:
+    with closing(found(session.process.pid)) as transport:
+        assert no_delay(transport) == 0
+        transport.send_at_once()
+        transport.send_at_once()
+        assert no_delay(transport) == 1
+        session.exchange(1000)
+        session.process.kill()
+        session.process.wait()
+        transport.send_at_once()  # there is nobody any more
+        transport.acknowledge()
+
+
+def test_a_connection_is_told_from_that_of_a_proxy_below() -> None:
+    with closing(Session()) as one, closing(Session(WRAPPED)) as other:
+        for session, is_own in ((one, True), (other, False)):
+            with closing(found(session.process.pid)) as transport:
+                assert transport.is_of(session.process.pid) is is_own
+
+
+def no_delay(transport: TransportSocket) -> int:
+    with transport.borrowed() as sock:
+        assert sock is not None
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_was_read_is_acknowledged_when_that_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        carrier, _ = listener.accept()
+        with carrier, closing(OwnSocket(sock)) as transport:
+            for _ in range(20):  # a conversation: each waits for the other's word
+                carrier.sendall(b"word")
+                sock.sendall(sock.recv(4))
+                carrier.recv(4)
+            for _ in range(20):
+                carrier.sendall(b"word")
+                said = sock.recv(4)
+                was_waiting = unacknowledged(carrier)
+                transport.acknowledge()
+                assert unacknowledged(carrier) == 0
+                sock.sendall(said)
+                carrier.recv(4)
+                if was_waiting:  # a machine that was busy for 40 ms has acknowledged it
+                    return
+            pytest.fail("nothing ever waited")
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Return how many segments nobody has acknowledged (tcpi_unacked of linux/tcp.h)."""
+    return int(
+        struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28), 24)[0]
+    )
 
 
 def test_watching_does_not_keep_the_connection_of_a_dead_process_open(session: Session) -> None:
