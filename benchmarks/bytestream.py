@@ -6,8 +6,8 @@ Runs by itself inside the gateway::
     bytestream.py pull …                    ssh HOST 'head -c BYTES /dev/zero' >/dev/null
     bytestream.py pull-cat …                ssh HOST 'head -c BYTES /dev/zero' | cat >/dev/null
 
-It prints the seconds it took after the login, and the CPU seconds of ssh and of the server's
-sshd. The last one is the first one's mirror image: somebody reads what ssh writes.
+It prints the seconds it took after the login, and the CPU seconds that ssh has used since then
+and the server's sshd since it serves the session. The last one is the first one's mirror image: somebody reads what ssh writes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 # sshd is the parent of the session's shell.
 SAY_CPU = "cat /proc/$PPID/stat >&2"
@@ -38,6 +39,7 @@ def main() -> None:
     cat.stdin.close()
     assert ssh.stderr
     assert ssh.stderr.readline() == b"ready\n"
+    login_s = seconds_in(Path(f"/proc/{ssh.pid}/stat").read_bytes())
     start = time.perf_counter()
     if verb == "push":
         subprocess.run(zeros, stdout=ssh.stdin, check=True)
@@ -47,9 +49,13 @@ def main() -> None:
     _, status, used = os.wait4(ssh.pid, 0)
     cat.wait()
     assert status == 0
-    ticks = sum(map(int, said.rpartition(b")")[2].split()[11:13]))
-    cpu_s = used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+    cpu_s = used.ru_utime + used.ru_stime - login_s + seconds_in(said)
     json.dump({"seconds": seconds, "cpu_s": cpu_s}, sys.stdout)
+
+
+def seconds_in(stat: bytes) -> float:
+    """Return the CPU seconds that a process's STAT (proc(5)) tells of."""
+    return sum(map(int, stat.rpartition(b")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
