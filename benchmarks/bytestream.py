@@ -7,7 +7,8 @@ Runs by itself inside the gateway::
     bytestream.py pull-cat …                ssh HOST 'head -c BYTES /dev/zero' | cat >/dev/null
 
 It prints the seconds it took after the login, and the CPU seconds that ssh has used since then
-and the server's sshd since it serves the session. The last one is the first one's mirror image: somebody reads what ssh writes.
+and the server's sshd since it serves the session. The last one is the first one's mirror image:
+somebody reads what ssh writes.
 """
 
 from __future__ import annotations
