@@ -80,7 +80,7 @@ take_over() { # ends the session that holds the label, if there is one, and undo
       end_process "$old_session" "$old_session_start"
     fi
   fi
-  [ -e "$state" ] || [ -n "$old_mode" ] || [ "$mode" = sweep ] || return 0
+  [ -e "$state" ] || [ "$mode" = sweep ] || return 0
   undo_made
   # Who only sweeps leaves nothing. Else the rules stand until the commit puts others in their
   # place, in one transaction: an answer of an open connection that is not translated just then

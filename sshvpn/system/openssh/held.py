@@ -48,6 +48,7 @@ class HeldLines(ChildLines):
         self._hold = hold
         self._tell = take
         self._is_free = False
+        self._is_released = False
         super().__init__(self._look, heard=heard)
         hold.until.add_done_callback(lambda _: self.go_on())
 
@@ -64,6 +65,7 @@ class HeldLines(ChildLines):
 
     def release(self) -> None:
         """Close our end that writes, once the child is held no more. May be called again."""
+        self._is_released = True
         if self._is_free:
             super().release()
 
@@ -78,7 +80,8 @@ class HeldLines(ChildLines):
             # A user may have too many pipes for that (pipe-user-pages-soft): then it stays small.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self.write_fd, fcntl.F_SETPIPE_SZ, _ROOM)
-        self.release()
+        if self._is_released:  # else the child is still to be given it
+            super().release()
         self._resume()
 
     async def wait_end(self, timeout_s: float | None = None) -> None:

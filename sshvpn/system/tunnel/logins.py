@@ -31,7 +31,6 @@ from sshvpn.system.ssh.config import Config
 from sshvpn.system.tunnel import second_login
 from sshvpn.system.tunnel.agent_login import AgentLogin
 from sshvpn.system.tunnel.host_memory import HostMemory
-from sshvpn.system.tunnel.second_login import SecondLogin
 
 ANY = "any"
 PREPARE = "prepare"
@@ -152,7 +151,7 @@ class TunnelLogins:
 
     async def _prepare(self, dial: Dial) -> tuple[AgentLogin, Facts | None]:
         """Have a device made by sudo, and open it; the second agent takes over from the first."""
-        second = None if self._unit is None else SecondLogin(dial, self._unit)
+        second = None if self._unit is None else second_login.SecondLogin(dial, self._unit)
         try:
             first = await dial.command(Mode.PREPARE)
             try:

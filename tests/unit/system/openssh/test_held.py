@@ -28,12 +28,15 @@ class Site:
     """A child with LINES to say, and what was heard of it."""
 
     def __init__(self, lines: list[str], done: Path) -> None:
+        self.lines = lines
         self.until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heard: list[str] = []
         self.pieces = 0
         self.said = HeldLines(self.heard.append, Hold(LINE, self.until), heard=self._count)
         self.done = done
-        words = [sys.executable, "-I", "-S", "-c", CHILD, str(done), *lines]
+
+    def start(self) -> None:
+        words = [sys.executable, "-I", "-S", "-c", CHILD, str(self.done), *self.lines]
         self.child = subprocess.Popen(words, stderr=self.said.write_fd)
         self.said.release()
 
@@ -72,6 +75,7 @@ def test_it_is_held_behind_the_line_until_it_may_go_on(tmp_path: Path, before: i
 
     async def play() -> None:
         site = Site(lines, tmp_path / "done")
+        site.start()
         try:
             await site.wait_blocked()
             assert site.heard == lines[: before + 1]
@@ -87,13 +91,19 @@ def test_it_is_held_behind_the_line_until_it_may_go_on(tmp_path: Path, before: i
     asyncio.run(play())
 
 
-def test_one_that_may_go_on_already_is_never_held(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_one_that_may_go_on_when_it_starts_is_never_held(tmp_path: Path, when: str) -> None:
     lines = ["debug1: wants it", *(f"debug1: {number}" for number in range(200))]
 
     async def play() -> None:
         site = Site(lines, tmp_path / "done")
         try:
-            site.until.set_result(None)
+            if when == "before":
+                site.until.set_result(None)
+                await asyncio.sleep(0)
+            site.start()
+            if when == "after":
+                site.until.set_result(None)
             await site.wait_end()
             assert site.heard == lines
         finally:
@@ -108,6 +118,7 @@ def test_one_that_is_held_no_more_is_not_held_up_by_who_is_slow_to_hear(tmp_path
 
     async def play() -> None:
         site = Site(lines, tmp_path / "done")
+        site.start()
         try:
             await site.wait_blocked()
             site.until.set_result(None)
@@ -127,6 +138,7 @@ def test_one_that_is_held_no_more_is_not_held_up_by_who_is_slow_to_hear(tmp_path
 def test_of_one_that_ends_while_it_is_held_the_last_words_are_heard(tmp_path: Path) -> None:
     async def play() -> None:
         site = Site(["debug1: wants it", "debug1: opened", "never said"], tmp_path / "done")
+        site.start()
         try:
             await site.wait_blocked()
             site.child.kill()
@@ -142,6 +154,7 @@ def test_it_is_let_go_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
     async def play() -> None:
         before = descriptors()
         site = Site(["debug1: wants it", "b", "c"], tmp_path / "done")
+        site.start()
         await site.wait_blocked()
         site.end()
         site.until.cancel()  # afterwards: there is nothing to be let go
