@@ -75,7 +75,7 @@ class Mode(str, Enum):
     PREPARE = "prepare"
     """Make a device that a login without root can open, and hold the lease until it does."""
     ADOPT = "adopt"
-    """As SERVE, of the device that PREPARE has made. Of the facts only the device is told again."""
+    """As SERVE, of the device that PREPARE has made. What is around it is not told again."""
     SWEEP = "sweep"
     """End the session that holds the label, undo what it did, and end."""
     LOOK = "look"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.contract.agent_site import processes_gone
+from tests.contract.carrier_driver import LABEL
 from tests.contract.carrier_site import (
     HOSTS,
     Carrier,
@@ -63,7 +64,10 @@ def test_a_user_with_sudo_has_a_device_made_first(lab: Lab, carrier: Make) -> No
         one.close()
         assert not difference(before, lab.server.dump(), "server")
     processes_gone(lab)
-    assert json.loads(lab.gateway.read(HOSTS)) == {"alice@server:22": "prepare 5600"}
+    assert json.loads(lab.gateway.read(HOSTS)) == {
+        "alice@server:22": "prepare",
+        f"alice@server:22 {LABEL}": "5600",
+    }
 
 
 def test_a_user_without_rights_opens_the_device_of_the_profile(lab: Lab, carrier: Make) -> None:
@@ -158,7 +162,10 @@ def test_the_unit_that_a_key_pins_is_found_and_remembered(lab: Lab, carrier: Mak
     lab.server.allow_sudo("bob")
     assert one.connect(user="bob")["rights"] == "sudo"
     one.close()
-    assert json.loads(lab.gateway.read(HOSTS)) == {"bob@server:22": "prepare 5600"}
+    assert json.loads(lab.gateway.read(HOSTS)) == {
+        "bob@server:22": "prepare",
+        f"bob@server:22 {LABEL}": "5600",
+    }
     lab.server.ip("link", "delete", "tun8")
 
 

@@ -24,12 +24,20 @@ _ROOM = 1 << 16
 """Of a pipe as the kernel makes it, in bytes."""
 
 
+class Gate:
+    """Where somebody waits until ``is_open`` is done; ``is_reached`` once that one is there."""
+
+    def __init__(self) -> None:
+        self.is_open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_reached = False
+
+
 @dataclass(frozen=True)
 class Hold:
-    """Held at a line that begins so, until ``until`` is done."""
+    """Held at a line that begins so, until the gate opens."""
 
     line: re.Pattern[str]
-    until: asyncio.Future[None]
+    gate: Gate
 
 
 class HeldLines(ChildLines):
@@ -50,7 +58,7 @@ class HeldLines(ChildLines):
         self._is_free = False
         self._is_released = False
         super().__init__(self._look, heard=heard)
-        hold.until.add_done_callback(lambda _: self.go_on())
+        hold.gate.is_open.add_done_callback(lambda _: self.go_on())
 
     @staticmethod
     def _pipe() -> tuple[int, int]:
@@ -59,8 +67,10 @@ class HeldLines(ChildLines):
         return reader, writer
 
     def _look(self, line: str) -> None:
-        if not self._is_free and self._hold.line.match(line):
-            self._pause()
+        if self._hold.line.match(line):
+            self._hold.gate.is_reached = True
+            if not self._is_free:
+                self._pause()
         self._tell(line)
 
     def release(self) -> None:

@@ -38,7 +38,7 @@ _LAST_WORDS_S = 1.0
 _READY_POLL_S = 0.02
 # sun_path holds 107 bytes, and ssh binds to a temporary name that is 17 longer.
 _LONGEST_CONTROL_PATH = 107 - 17
-_IS_CONNECTED = re.compile(r"debug1: Remote protocol version ")
+_HAS_SERVER = re.compile(r"debug1: Remote protocol version ")
 _OPEN_FAILED = re.compile(r"channel \d+: open failed: ([^:]+): (.*)")
 
 
@@ -49,6 +49,8 @@ class SshProcess:
     there; without it a temporary one is made. ``hear`` is given each line of ssh's stderr, in
     the loop, and returns whether it is dealt with. ``hold`` is where it waits. ``way`` tells how
     its TCP connection was made, if there is more to say than that ssh has made it.
+    ``was_asked`` tells whether anything was asked for in the login, ``was_answered`` whether
+    somebody typed an answer. ``has_server`` is set once a server of SSH has answered.
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class SshProcess:
         self.directory = directory
         self.control = directory / name
         self.mux = Mux(self.control)
-        self.was_answered = False
+        self.was_asked = self.was_answered = False
+        self.has_server = asyncio.Event()
         self._hear = hear
         self._said = (
             ChildLines(self._take, heard=self._hear_more)
@@ -114,7 +117,9 @@ class SshProcess:
             except BaseException:
                 await self.end()
                 raise
-            self.was_answered = askpass.answers > 0
+            finally:
+                self.was_answered = askpass.answers > 0
+                self.was_asked = askpass.questions > 0
         self._find_transport()
 
     @contextlib.asynccontextmanager
@@ -181,15 +186,18 @@ class SshProcess:
         if not self._is_settled:
             self.acknowledge()
 
-    def _note_connected(self) -> None:
+    def _note_server(self) -> None:
+        if not self.is_running:
+            return
         self._find_transport()
         # Once it has logged in, ssh sends at once by itself; a proxy's connection is the proxy's.
         if self._transport is not None and self._transport.is_of(self.pid):
             self._transport.send_at_once()
 
     def _take(self, line: str) -> None:
-        if _IS_CONNECTED.match(line) and self.is_running:
-            self._note_connected()
+        if _HAS_SERVER.match(line):
+            self.has_server.set()
+            self._note_server()
         if self._hear(line):
             return
         if is_debug(line):

@@ -37,7 +37,8 @@ class AskpassServer:
 
     A question that nobody answers stays without an answer, and ``unless_given_up`` tells of it:
     ssh would send an empty password for it, which servers count as an attack. So ssh is to be
-    ended before this is left. ``answers`` counts what was typed.
+    ended before this is left. ``answers`` counts what was typed, and ``questions`` all that was
+    asked for, a touch too.
 
     Without a prompter it is for the ssh of a jump host, or of a ProxyCommand, which knows
     nothing of a BatchMode that was said to the ssh that started it.
@@ -53,6 +54,7 @@ class AskpassServer:
         self._conversations: set[asyncio.Task[None]] = set()
         self._unanswered: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.answers = 0
+        self.questions = 0
         self.peer: str | None = None
 
     async def __aenter__(self) -> Self:
@@ -130,6 +132,7 @@ class AskpassServer:
             writer.close()
 
     async def _answer(self, prompt: str, kind: str, reader: asyncio.StreamReader) -> str | None:
+        self.questions += 1
         if kind == "none":  # ssh ends the program when the key was touched
             if self._prompter is not None:
                 await self._prompter.tell(_shown(prompt))

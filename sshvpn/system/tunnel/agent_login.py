@@ -19,7 +19,7 @@ from sshvpn.remote import agent_script, protocol
 from sshvpn.remote.protocol import Facts, TcpOptions
 from sshvpn.system.openssh import tcp_path
 from sshvpn.system.openssh.handover import Target
-from sshvpn.system.openssh.held import Hold
+from sshvpn.system.openssh.held import Gate, Hold
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.remote_agent.conversation import BEAT_S, RemoteAgent
 from sshvpn.system.remote_agent.errors import NoAgentError, SilentAgentError
@@ -65,7 +65,7 @@ class AgentLogin:
     """An ssh with an agent, perhaps. Close it; twice is fine.
 
     ``control`` is the name of the control socket in ``directory``. ssh, logged in, asks for the
-    server's device only when ``until`` is done.
+    server's device only when the gate is open.
     """
 
     def __init__(
@@ -74,19 +74,22 @@ class AgentLogin:
         control: str,
         agent: RemoteAgent,
         timings: Timings,
-        until: asyncio.Future[None] | None = None,
+        gate: Gate | None = None,
     ) -> None:
-        hold = None if until is None else Hold(_ASKS_FOR_TUNNEL, until)
+        hold = None if gate is None else Hold(_ASKS_FOR_TUNNEL, gate)
         self.process = SshProcess(directory, control, self._hear, hold)
         self.agent = agent
         agent.heard = self.process.acknowledge
         self._timings = timings
         self._tunnel_stands = asyncio.Event()
+        self._is_authenticated = False
         self._upload = Upload(0, None, time.monotonic())
 
     def _hear(self, line: str) -> bool:
         if _TUNNEL_STANDS.match(line):
             self._tunnel_stands.set()
+        elif line.startswith("Authenticated to "):
+            self._is_authenticated = True
         return False
 
     async def log_in(
@@ -107,7 +110,7 @@ class AgentLogin:
             )
         except SshvpnError:
             # ssh ends as its command did: that was there, if only for a moment.
-            if self.process.exit_status not in range(_SSH_FAILED):
+            if not self._is_authenticated or self.process.exit_status not in range(_SSH_FAILED):
                 raise
         self.agent.release()
         size = len(protocol.delivery(agent_script()))

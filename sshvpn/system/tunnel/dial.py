@@ -14,6 +14,7 @@ from sshvpn.plan import marks
 from sshvpn.remote.protocol import Device, Facts, Mode
 from sshvpn.system.openssh.config_file import config_text, has_forwards
 from sshvpn.system.openssh.handover import Target, ours_for
+from sshvpn.system.openssh.held import Gate
 from sshvpn.system.openssh.process import SshProcess
 from sshvpn.system.openssh.words import command_words, tunnel_words
 from sshvpn.system.process import find_ssh
@@ -32,7 +33,8 @@ class TunnelDial:
     None for temporary ones. ``device`` tells our device's unit: to be set before a tunnel is made,
     which alone waits for it.
     ``address_words`` are of ``last_address``, which is told where each login has led to.
-    ``was_answered`` tells whether somebody answered a question of one of the logins.
+    ``was_asked`` and ``was_answered`` tell whether one of the logins asked for something, and
+    whether somebody answered.
     """
 
     profile: TunnelProfile
@@ -44,11 +46,14 @@ class TunnelDial:
     last_address: LastAddress
     address_words: tuple[str, ...]
     device: asyncio.Future[int] | None = field(default=None, init=False)
+    was_asked: bool = field(default=False, init=False)
     was_answered: bool = field(default=False, init=False)
+    _has_server: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def command(self, mode: Mode) -> AgentLogin:
         """Log in without a tunnel; see logins.Dial."""
         login = self._login(mode, "command")
+        login.process.has_server = self._has_server
         control = login.process.control
         words = command_words(self.config, control, may_prompt=self.prompter is not None)
         return await self._log_in(login, (*words, *self._names()), self.prompter)
@@ -80,7 +85,7 @@ class TunnelDial:
             await process.close()
             raise
         process.settle()
-        self.was_answered = self.was_answered or process.was_answered
+        self._note_asked(process)
         return process
 
     async def tunnel(self, unit: str, *, needs_agent: bool) -> tuple[AgentLogin, Facts | None]:
@@ -96,10 +101,12 @@ class TunnelDial:
         login.process.settle()
         return login, facts
 
-    async def prepared(self, unit: str, until: asyncio.Future[None] | None = None) -> Prepared:
+    async def prepared(self, unit: str, gate: Gate | None = None) -> Prepared:
         """Log in with a tunnel to a device that is made for it; see logins.Dial."""
-        prompter = self.prompter if until is None else None
-        login = await self._log_in_with_tunnel(Mode.ADOPT, unit, prompter, until)
+        if gate is not None:  # what makes the device is to be the server's first
+            await self._has_server.wait()
+        prompter = self.prompter if gate is None else None
+        login = await self._log_in_with_tunnel(Mode.ADOPT, unit, prompter, gate)
         try:
             device = device_of(await login.facts())
         except BaseException:
@@ -113,12 +120,12 @@ class TunnelDial:
         mode: Mode,
         unit: str,
         prompter: Prompter | None,
-        until: asyncio.Future[None] | None = None,
+        gate: Gate | None = None,
     ) -> AgentLogin:
         if self.device is None:
             raise ValueError("a tunnel without a device of ours")
         own_unit = marks.ssh_unit(await asyncio.shield(self.device))
-        login = self._login(mode, "mux", until=until)
+        login = self._login(mode, "mux", gate=gate)
         words = tunnel_words(
             self.config,
             login.process.control,
@@ -133,7 +140,7 @@ class TunnelDial:
         mode: Mode,
         control: str,
         device: str | None = None,
-        until: asyncio.Future[None] | None = None,
+        gate: Gate | None = None,
     ) -> AgentLogin:
         timings = self.timings
         agent = RemoteAgent(
@@ -144,7 +151,7 @@ class TunnelDial:
             lease_s=timings.lease_s,
             beat_s=timings.beat_s,
         )
-        return AgentLogin(self.directory, control, agent, timings, until)
+        return AgentLogin(self.directory, control, agent, timings, gate)
 
     async def _log_in(
         self, login: AgentLogin, words: Sequence[str], prompter: Prompter | None
@@ -154,9 +161,13 @@ class TunnelDial:
         except BaseException:
             await login.close()
             raise
-        self.was_answered = self.was_answered or login.process.was_answered
+        self._note_asked(login.process)
         self.last_address.note(login.process.peer())
         return login
+
+    def _note_asked(self, process: SshProcess) -> None:
+        self.was_asked = self.was_asked or process.was_asked
+        self.was_answered = self.was_answered or process.was_answered
 
     def _ours(self) -> Target | str:
         return ours_for(self.config, self.last_address.leads_to if self.address_words else None)

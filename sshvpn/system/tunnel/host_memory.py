@@ -1,7 +1,7 @@
 """Which login worked with which server, in a small file: the next one need not try the others.
 
-``{"alice@203.0.113.20:22": "prepare 5600"}``. It is a memory, not a setting: a file that is broken,
-or cannot be written, means nothing.
+``{"alice@203.0.113.20:22": "prepare", "alice@203.0.113.20:22 3e8_0123456789": "5600"}``. It is a
+memory, not a setting: a file that is broken, or cannot be written, means nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class HostMemory:
         self._path = path
 
     def login_of(self, host: str) -> str | None:
-        """Return what was remembered of ``host`` (``user@name:port``)."""
+        """Return what was remembered of ``host`` (``user@name:port``), or of one tunnel to it."""
         return self._read().get(host)
 
     def note(self, host: str, login: str) -> None:

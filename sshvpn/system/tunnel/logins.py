@@ -7,8 +7,8 @@
     else                    prepare ── unit M ─────────>  -w :M    at once, if M is known
                                └── no rights, no agent ─>  -w :any  (a key may pin the unit)
 
-What worked with a host is remembered, and tried first; with the unit, where nobody was asked
-anything on the way.
+What worked with a host is remembered, and tried first; so is a tunnel's unit, where nobody was
+asked for anything on the way.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from sshvpn.system.tunnel.host_memory import HostMemory
 
 ANY = "any"
 PREPARE = "prepare"
-_PREPARED = re.compile(r"prepare (\d{1,9})")
-"""As it is remembered with the unit."""
+ASKED, IN_TURN = "asked", "in turn"
+"""What is remembered in place of a unit: somebody was asked for something, the last time; the
+second login cannot do without a person, though the first one can."""
+_UNIT = re.compile(r"\d{1,9}")
 
 
 def needs_agent(profile: TunnelProfile) -> bool:
@@ -46,10 +48,11 @@ def needs_agent(profile: TunnelProfile) -> bool:
 class Dial(second_login.Dial, Protocol):
     """Makes the logins of one connection.
 
-    ``was_answered`` tells whether somebody answered a question of one of them.
+    ``label`` is the tunnel's. ``was_asked`` tells whether one of them asked for something.
     """
 
-    was_answered: bool
+    label: str
+    was_asked: bool
 
     async def command(self, mode: Mode) -> AgentLogin:
         """Log in without a tunnel, with an agent of ``mode``. The caller closes it."""
@@ -68,7 +71,6 @@ class TunnelLogins:
 
     def __init__(self, memory: HostMemory) -> None:
         self._memory = memory
-        self._unit: str | None = None
         self.has_stood = False
 
     async def connect(
@@ -119,39 +121,35 @@ class TunnelLogins:
     async def _by_trying(self, host: str, dial: Dial) -> tuple[AgentLogin, Facts | None]:
         # The agent of the middle one ends a stale session that may have kept the first one out.
         order = [PREPARE, ANY]
-        known = self._memory.login_of(host) or ""
-        if known == ANY:
+        if self._memory.login_of(host) == ANY:
             order.insert(0, ANY)
-        prepared = _PREPARED.fullmatch(known)
-        if self._unit is None and prepared:
-            self._unit = prepared[1]
         refusals: dict[str, TunnelRefusedError] = {}
         for way in order:
-            made = await self._try(way, dial, refusals)
+            made = await self._try(way, host, dial, refusals)
             if made is not None:
-                unit = f" {self._unit}" if way == PREPARE and self._unit else ""
-                self._memory.note(host, way + unit)
+                self._memory.note(host, way)
                 return made
         told = refusals[PREPARE]
         raise refusals[ANY] if isinstance(told, NoAgentError) else told
 
     async def _try(
-        self, way: str, dial: Dial, refusals: dict[str, TunnelRefusedError]
+        self, way: str, host: str, dial: Dial, refusals: dict[str, TunnelRefusedError]
     ) -> tuple[AgentLogin, Facts | None] | None:
         """Return what ``way`` gives, or None where the other one may give more, and note why."""
         try:
             if way == ANY:
                 return await dial.tunnel(ANY, needs_agent=True)
-            return await self._prepare(dial)
+            return await self._prepare(f"{host} {dial.label}", dial)
         except TunnelRefusedError as error:
             if way == PREPARE and not isinstance(error, (NoRightsError, NoAgentError)):
                 raise
             refusals[way] = error
             return None
 
-    async def _prepare(self, dial: Dial) -> tuple[AgentLogin, Facts | None]:
+    async def _prepare(self, tunnel: str, dial: Dial) -> tuple[AgentLogin, Facts | None]:
         """Have a device made by sudo, and open it; the second agent takes over from the first."""
-        second = None if self._unit is None else second_login.SecondLogin(dial, self._unit)
+        guess = self._memory.login_of(tunnel) or ""
+        second = second_login.SecondLogin(dial, guess) if _UNIT.fullmatch(guess) else None
         try:
             first = await dial.command(Mode.PREPARE)
             try:
@@ -169,7 +167,10 @@ class TunnelLogins:
         except BaseException:
             await login.close()
             raise
-        self._unit = None if dial.was_answered else unit
+        if guess != IN_TURN:
+            was_refused = second is not None and second.was_refused
+            known = ASKED if dial.was_asked else IN_TURN if was_refused else unit
+            self._memory.note(tunnel, known)
         return login, replace(facts, device=device)
 
 

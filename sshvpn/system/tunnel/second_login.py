@@ -15,8 +15,9 @@ import asyncio
 import logging
 from typing import Protocol
 
-from sshvpn.errors import SshvpnError, TunnelRefusedError
+from sshvpn.errors import AuthenticationError, HostKeyUnknownError, LoginNeededError, SshvpnError
 from sshvpn.remote.protocol import Device
+from sshvpn.system.openssh.held import Gate
 from sshvpn.system.tunnel.agent_login import AgentLogin
 
 log = logging.getLogger("sshvpn.agent")
@@ -27,42 +28,47 @@ Prepared = tuple[AgentLogin, Device]
 class Dial(Protocol):
     """Makes the login."""
 
-    async def prepared(self, unit: str, until: asyncio.Future[None] | None = None) -> Prepared:
+    async def prepared(self, unit: str, gate: Gate | None = None) -> Prepared:
         """Log in with a tunnel to the server's ``unit``, which a first login has made.
 
-        With ``until`` it will have made it when that is done, and is asked for then; nobody is
-        asked anything. The caller closes what is returned.
+        With a gate it will have made it when that opens, and is asked for then; nobody is asked
+        anything. It begins once the server has answered the first one. The caller closes what is
+        returned.
         """
         ...
 
 
 class SecondLogin:
-    """Begun at once, for the server's ``unit``. Close it, whatever came of it."""
+    """Begun at once, for the server's ``unit``. Close it, whatever came of it.
+
+    ``was_refused`` tells that it could not log in without a person.
+    """
 
     def __init__(self, dial: Dial, unit: str) -> None:
         self._unit = unit
-        self._is_there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gate = Gate()
         self._making: asyncio.Task[Prepared] | None = asyncio.create_task(
-            dial.prepared(unit, until=self._is_there)
+            dial.prepared(unit, self._gate)
         )
+        self.was_refused = False
 
     async def take(self, unit: str) -> Prepared | None:
         """Return what it gives, now that the device ``unit`` is there; the caller closes that.
 
-        None where it gives nothing, and one that is begun now may: the device is another one, or
-        it did not come as far. Raises what the server has against the tunnel.
+        None where it did not come to ask for it, or the device is another one: one that is begun
+        now may. Raises what stopped it after that.
         """
         if self._making is None or unit != self._unit:
             return await self._given_up("the device is another one")
-        was_early = self._making.done()
-        self._is_there.set_result(None)
+        self._gate.is_open.set_result(None)
         try:
             made = await asyncio.shield(self._making)
-        except TunnelRefusedError as error:
-            if not was_early:  # it did not wait
+        except (SshvpnError, OSError) as error:
+            if self._gate.is_reached:
                 raise
-            return await self._given_up(str(error))
-        except SshvpnError as error:
+            # Of a host key that is not known, or a password, only the first one has asked.
+            asks = (AuthenticationError, HostKeyUnknownError, LoginNeededError)
+            self.was_refused = isinstance(error, asks)
             return await self._given_up(str(error))
         self._making = None
         return made

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import re
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
-from sshvpn.system.openssh.held import HeldLines, Hold
+from sshvpn.system.openssh.held import Gate, HeldLines, Hold
 
 LINE = re.compile("debug1: wants it")
 # As ssh does: each line is one write(2) of its own. Behind the last one it leaves a file.
@@ -29,10 +31,10 @@ class Site:
 
     def __init__(self, lines: list[str], done: Path) -> None:
         self.lines = lines
-        self.until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gate = Gate()
         self.heard: list[str] = []
         self.pieces = 0
-        self.said = HeldLines(self.heard.append, Hold(LINE, self.until), heard=self._count)
+        self.said = HeldLines(self.heard.append, Hold(LINE, self.gate), heard=self._count)
         self.done = done
 
     def start(self) -> None:
@@ -43,13 +45,18 @@ class Site:
     def _count(self) -> None:
         self.pieces += 1
 
-    def is_blocked(self) -> bool:
-        """Whether the child waits in write(2): by the kernel's function (proc(5), wchan)."""
-        return "pipe_write" in Path(f"/proc/{self.child.pid}/wchan").read_text()
+    def is_held(self) -> bool:
+        """Whether it waits in write(2), behind the line: by the kernel's function (proc(5), wchan).
 
-    async def wait_blocked(self) -> None:
+        There is one line more in the pipe then.
+        """
+        waiting = fcntl.ioctl(self.said._fd, termios.FIONREAD, bytes(4))
+        is_writing = "pipe_write" in Path(f"/proc/{self.child.pid}/wchan").read_text()
+        return self.gate.is_reached and any(waiting) and is_writing
+
+    async def wait_held(self) -> None:
         deadline = time.monotonic() + DEADLINE_S
-        while not self.is_blocked():
+        while not self.is_held():
             assert time.monotonic() < deadline, (self.heard, self.child.poll())
             await asyncio.sleep(0.005)
 
@@ -77,10 +84,11 @@ def test_it_is_held_behind_the_line_until_it_may_go_on(tmp_path: Path, before: i
         site = Site(lines, tmp_path / "done")
         site.start()
         try:
-            await site.wait_blocked()
+            await site.wait_held()
             assert site.heard == lines[: before + 1]
+            assert site.gate.is_reached
             assert not site.done.exists()
-            site.until.set_result(None)
+            site.gate.is_open.set_result(None)
             await site.wait_end()
             assert site.heard == lines
             assert site.done.exists()
@@ -99,11 +107,11 @@ def test_one_that_may_go_on_when_it_starts_is_never_held(tmp_path: Path, when: s
         site = Site(lines, tmp_path / "done")
         try:
             if when == "before":
-                site.until.set_result(None)
+                site.gate.is_open.set_result(None)
                 await asyncio.sleep(0)
             site.start()
             if when == "after":
-                site.until.set_result(None)
+                site.gate.is_open.set_result(None)
             await site.wait_end()
             assert site.heard == lines
         finally:
@@ -120,8 +128,8 @@ def test_one_that_is_held_no_more_is_not_held_up_by_who_is_slow_to_hear(tmp_path
         site = Site(lines, tmp_path / "done")
         site.start()
         try:
-            await site.wait_blocked()
-            site.until.set_result(None)
+            await site.wait_held()
+            site.gate.is_open.set_result(None)
             site.said.go_on()
             site.said._pause()  # nobody hears it now
             site.child.wait(DEADLINE_S)
@@ -140,7 +148,7 @@ def test_of_one_that_ends_while_it_is_held_the_last_words_are_heard(tmp_path: Pa
         site = Site(["debug1: wants it", "debug1: opened", "never said"], tmp_path / "done")
         site.start()
         try:
-            await site.wait_blocked()
+            await site.wait_held()
             site.child.kill()
             await site.wait_end()
             assert site.heard == ["debug1: wants it", "debug1: opened"]
@@ -155,9 +163,9 @@ def test_it_is_let_go_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
         before = descriptors()
         site = Site(["debug1: wants it", "b", "c"], tmp_path / "done")
         site.start()
-        await site.wait_blocked()
+        await site.wait_held()
         site.end()
-        site.until.cancel()  # afterwards: there is nothing to be let go
+        site.gate.is_open.cancel()  # afterwards: there is nothing to be let go
         await asyncio.sleep(0)
         assert descriptors() == before
 

@@ -68,6 +68,7 @@ def test_a_notice_is_told_until_ssh_ends_it(tmp_path: Path) -> None:
             while not person.told:
                 await asyncio.sleep(0.001)
             assert not shown.done()
+            assert (server.questions, server.answers) == (1, 0)
         await shown
 
     asyncio.run(story())

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from sshvpn.errors import AuthenticationError, ConnectionLostError, SshvpnError, TunnelRefusedError
+from sshvpn.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    HostKeyUnknownError,
+    LoginNeededError,
+    TunnelRefusedError,
+    UnreachableError,
+)
+from sshvpn.system.openssh.held import Gate
 from sshvpn.system.openssh.stderr import DeviceRefusedError
 from sshvpn.system.tunnel.second_login import SecondLogin
 
@@ -32,8 +40,8 @@ class Dial:
 
     def __init__(
         self,
-        before: SshvpnError | None = None,
-        after: SshvpnError | None = None,
+        before: Exception | None = None,
+        after: Exception | None = None,
         *,
         waits: bool = True,
     ) -> None:
@@ -42,14 +50,15 @@ class Dial:
         self.units: list[str] = []
         self.is_cancelled = False
 
-    async def prepared(self, unit: str, until: asyncio.Future[None] | None = None) -> Any:
+    async def prepared(self, unit: str, gate: Gate | None = None) -> Any:
         self.units.append(unit)
-        assert until is not None
+        assert gate is not None
         if self.before is not None:
             raise self.before
         try:
             if self.waits:
-                await until
+                gate.is_reached = True
+                await asyncio.shield(gate.is_open)
         except asyncio.CancelledError:
             self.is_cancelled = True
             raise
@@ -86,21 +95,35 @@ def test_for_another_device_it_is_ended() -> None:
     assert dial.is_cancelled
 
 
-@pytest.mark.parametrize("error", [AuthenticationError("no"), ConnectionLostError("cut")])
-def test_one_that_did_not_log_in_says_nothing_of_the_tunnel(error: SshvpnError) -> None:
-    assert play(Dial(before=error), lambda second: second.take("5600")) is None
-    assert play(Dial(after=error), lambda second: second.take("5600")) is None
+@pytest.mark.parametrize(
+    ("error", "was_refused"),
+    [
+        (AuthenticationError("no"), True),
+        (LoginNeededError("locked"), True),
+        (HostKeyUnknownError("who"), True),
+        (UnreachableError("turned away"), False),
+        (OSError("no pipe is left"), False),
+    ],
+)
+def test_one_that_did_not_log_in_says_nothing_of_the_tunnel(
+    error: Exception, *, was_refused: bool
+) -> None:
+    async def take(second: SecondLogin) -> object:
+        assert await second.take("5600") is None
+        return second.was_refused
+
+    assert play(Dial(before=error), take) is was_refused
 
 
-def test_what_the_server_has_against_the_tunnel_is_told() -> None:
-    with pytest.raises(TunnelRefusedError, match="not permitted"):
-        play(
-            Dial(after=TunnelRefusedError("not permitted")),
-            lambda second: second.take("5600"),
-        )
+@pytest.mark.parametrize(
+    "error", [TunnelRefusedError("not permitted"), ConnectionLostError("cut"), OSError("gone")]
+)
+def test_what_stops_one_that_has_asked_for_the_device_is_told(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        play(Dial(after=error), lambda second: second.take("5600"))
 
 
-def test_but_not_by_one_that_has_asked_too_early() -> None:
+def test_one_that_did_not_wait_says_nothing_of_the_tunnel_either() -> None:
     dial = Dial(after=DeviceRefusedError("not there yet"), waits=False)
     assert play(dial, lambda second: second.take("5600")) is None
 
@@ -119,8 +142,8 @@ def test_one_that_nobody_takes_is_ended(*, waits: bool) -> None:
 
 def test_cancelled_while_it_is_taken_it_is_ended() -> None:
     class Slow(Dial):
-        async def prepared(self, unit: str, until: asyncio.Future[None] | None = None) -> Any:
-            await super().prepared(unit, until)
+        async def prepared(self, unit: str, gate: Gate | None = None) -> Any:
+            await super().prepared(unit, gate)
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
