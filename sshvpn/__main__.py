@@ -8,7 +8,10 @@ _OTHERS = 0o077
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while modules still load is exit 130, without a traceback."""
+    """Run the command line. Ctrl-C while modules still load is exit 130, without a traceback.
+
+    Before Python 3.12 one that comes while a class is made (``__set_name__``) is a RuntimeError.
+    """
     try:
         _open_standard_descriptors()
         os.umask(os.umask(_OTHERS) & _OTHERS)  # what we make is ours to enter and read
@@ -19,6 +22,10 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         code = INTERRUPTED
     import gc
 

@@ -220,6 +220,9 @@ def run(arguments: Sequence[str]) -> int:
         _let_go_of_stdout()
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the last resort; --debug shows the traceback
+        if isinstance(error.__cause__, KeyboardInterrupt):  # of Python 3.10, 3.11: see __main__
+            click.echo(err=True)
+            return INTERRUPTED
         if invocation.debug:
             import traceback
 

@@ -183,6 +183,13 @@ def run(command: click.Command, monkeypatch: pytest.MonkeyPatch, *words: str) ->
     return main.run(["failing", *words])
 
 
+def interrupted_while_it_loads() -> RuntimeError:
+    """Return what Python before 3.12 makes of ^C while a class is made (``__set_name__``)."""
+    error = RuntimeError("Error calling __set_name__ on 'cached_property' instance 'hostmask'")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
@@ -200,6 +207,7 @@ def run(command: click.Command, monkeypatch: pytest.MonkeyPatch, *words: str) ->
         (KeyError(), 1, "sshvpn: unexpected KeyError\n  run it again with --debug\n"),
         (click.exceptions.Exit(7), 7, ""),
         (KeyboardInterrupt(), 130, "\n"),
+        (interrupted_while_it_loads(), 130, "\n"),
         (BrokenPipeError(), 141, ""),
     ],
 )
