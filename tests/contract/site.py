@@ -106,6 +106,26 @@ class Site:
             yield where
 
 
+def through_a_proxy(site: Site) -> dict[str, str]:
+    """Return the configuration that leads to SITE's server by a ProxyCommand."""
+    port = site.sshd.port
+    proxy = site.directory / "proxy"
+    proxy.write_text(
+        "import socket, sys, threading, shutil\n"
+        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "t = threading.Thread(target=shutil.copyfileobj, args=(s.makefile('rb', 0),"
+        " open(1, 'wb', 0)), daemon=True)\n"
+        "t.start()\n"
+        "shutil.copyfileobj(open(0, 'rb', 0), s.makefile('wb', 0))\n"
+    )
+    return {
+        "HostName": "box.invalid",
+        "Port": "9",
+        "HostKeyAlias": f"[127.0.0.1]:{port}",
+        "ProxyCommand": f"python3 {proxy} 127.0.0.1 {port} # %h %p",
+    }
+
+
 A_SPEC = ForwardSpec(Direction.LOCAL, None, 0, TcpEndpoint("localhost", 80), "0:80")
 
 

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import socket
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,17 @@ from sshvpn.errors import (
     UnreachableError,
 )
 from sshvpn.model import TcpEndpoint
-from sshvpn.system.network.sockets import ProcessSockets
-from sshvpn.system.openssh import engine as openssh
-from sshvpn.system.openssh.engine import OpensshEngine
-from tests.contract.site import Person, Site, agent, digest, echo, exchange, local, target
+from tests.contract.site import (
+    Person,
+    Site,
+    agent,
+    digest,
+    echo,
+    exchange,
+    local,
+    target,
+    through_a_proxy,
+)
 from tests.contract.sshd import free_port, make_key
 
 
@@ -330,58 +336,6 @@ async def test_a_login_that_is_cancelled_while_a_person_is_asked_ends(locked: Si
     login.cancel()
     with pytest.raises(asyncio.CancelledError):
         await login
-
-
-@pytest.mark.parametrize("engine", [OpensshEngine()], ids=["openssh"])
-async def test_the_connection_of_a_proxy_is_left_alone(site: Site) -> None:
-    site.config |= through_a_proxy(site)
-    async with site.connected() as connection:
-        assert isinstance(connection, openssh.Connection)
-        with connection._process.connection() as sock:
-            assert sock is not None
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
-
-
-@pytest.mark.parametrize("engine", [OpensshEngine()], ids=["openssh"])
-async def test_ssh_sends_at_once_before_it_has_logged_in(locked: Site) -> None:
-    class Asked(Person):
-        at_once = -1
-
-        async def ask(self, prompt: str, *, echo: bool) -> str | None:
-            (pid,) = [int(pid) for pid in children() if b"ssh\0" in cmdline(pid)]
-            with closing(ProcessSockets(pid)) as process:
-                for _, sock in process.borrow_all():
-                    self.at_once = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            return await super().ask(prompt, echo=echo)
-
-    def children() -> list[str]:
-        return Path("/proc/thread-self/children").read_text().split()
-
-    def cmdline(pid: str) -> bytes:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-
-    person = Asked(passphrase="open sesame")
-    await works(locked, person)
-    assert person.at_once == 1
-
-
-def through_a_proxy(site: Site) -> dict[str, str]:
-    port = site.sshd.port
-    proxy = site.directory / "proxy"
-    proxy.write_text(
-        "import socket, sys, threading, shutil\n"
-        "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
-        "t = threading.Thread(target=shutil.copyfileobj, args=(s.makefile('rb', 0),"
-        " open(1, 'wb', 0)), daemon=True)\n"
-        "t.start()\n"
-        "shutil.copyfileobj(open(0, 'rb', 0), s.makefile('wb', 0))\n"
-    )
-    return {
-        "HostName": "box.invalid",
-        "Port": "9",
-        "HostKeyAlias": f"[127.0.0.1]:{port}",
-        "ProxyCommand": f"python3 {proxy} 127.0.0.1 {port} # %h %p",
-    }
 
 
 async def test_a_proxy_command_is_used(site: Site) -> None:
