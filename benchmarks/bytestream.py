@@ -6,22 +6,23 @@ Runs by itself inside the gateway::
     bytestream.py pull …                    ssh HOST 'head -c BYTES /dev/zero' >/dev/null
     bytestream.py pull-cat …                ssh HOST 'head -c BYTES /dev/zero' | cat >/dev/null
 
-It prints the seconds it took after the login, and the CPU seconds that ssh has used since then
-and the server's sshd since it serves the session. The last one is the first one's mirror image:
-somebody reads what ssh writes.
+It prints the seconds it took after the login, the CPU seconds that ssh has used since then and
+the server's sshd since it serves the session, and those of the programs that write into ssh and
+read from it. The last one is the first one's mirror image: somebody reads what ssh writes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-# sshd is the parent of the session's shell.
-SAY_CPU = "cat /proc/$PPID/stat >&2"
+# sshd is the parent of the session's shell, which has waited for the program by then.
+SAY_CPU = "cat /proc/$PPID/stat /proc/$$/stat >&2"
 
 
 def main() -> None:
@@ -45,18 +46,22 @@ def main() -> None:
     if verb == "push":
         subprocess.run(zeros, stdout=ssh.stdin, check=True)
     ssh.stdin.close()
-    said = ssh.stderr.readline()
+    sshd, shell = ssh.stderr.readline(), ssh.stderr.readline()
     seconds = time.perf_counter() - start
     _, status, used = os.wait4(ssh.pid, 0)
     cat.wait()
     assert status == 0
-    cpu_s = used.ru_utime + used.ru_stime - login_s + seconds_in(said)
-    json.dump({"seconds": seconds, "cpu_s": cpu_s}, sys.stdout)
+    cpu_s = used.ru_utime + used.ru_stime - login_s + seconds_in(sshd)
+    here = resource.getrusage(resource.RUSAGE_CHILDREN)  # all but ssh: head, cat
+    programs_s = here.ru_utime + here.ru_stime - used.ru_utime - used.ru_stime
+    programs_s += seconds_in(shell, of_children=True)
+    json.dump({"seconds": seconds, "cpu_s": cpu_s, "programs_s": programs_s}, sys.stdout)
 
 
-def seconds_in(stat: bytes) -> float:
-    """Return the CPU seconds that a process's STAT (proc(5)) tells of."""
-    return sum(map(int, stat.rpartition(b")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+def seconds_in(stat: bytes, *, of_children: bool = False) -> float:
+    """Return the CPU seconds that a process's STAT (proc(5)) tells of, or those of its children."""
+    ticks = stat.rpartition(b")")[2].split()[11:15]
+    return sum(map(int, ticks[2:] if of_children else ticks[:2])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

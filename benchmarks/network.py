@@ -46,13 +46,14 @@ MEMORY_MB = 30
 class Samples:
     """What one way did, round by round: each list has a number a round.
 
-    ``rate`` in bytes a second and ``cpu`` in seconds a gigabyte, by direction; ``packets`` a
-    second; ``ping_ms`` the median beside bytes, by their direction; ``memory_mb`` the most of each
-    end.
+    ``rate`` in bytes a second and ``cpu`` in seconds a gigabyte, by direction; ``programs`` as
+    ``cpu``, of what writes a byte stream and reads it; ``packets`` a second; ``ping_ms`` the median
+    beside bytes, by their direction; ``memory_mb`` the most of each end.
     """
 
     rate: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    programs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     packets: list[float] = field(default_factory=list)
     ping_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     memory_mb: dict[str, float] = field(default_factory=dict)
@@ -140,6 +141,7 @@ def _byte_stream(office: Office, how: str, verb: str, size: int, into: Samples) 
     took = json.loads(office.lab.gateway.run(words, timeout=600).stdout)
     into.rate[verb].append(size / took["seconds"])
     into.cpu[verb].append(took["cpu_s"] / size * 1e9)
+    into.programs[verb].append(took["programs_s"] / size * 1e9)
 
 
 def _cpu_s(office: Office) -> float:
@@ -207,9 +209,10 @@ def _rows(found: Mapping[str, Samples]) -> Sequence[Row]:
         rows += _packet_rows(name, found)
     for verb in DIRECTIONS:
         rows += [
-            _cpu_row(name, peer, verb, found)
+            _cpu_row(name, peer, verb, found, is_whole=is_whole)
             for name in ways.transports()
             for peer in BYTES
+            for is_whole in (False, True)
             if name in found and found[peer].cpu[verb]
         ]
     for name in (n for n in ways.transports() if n in found):
@@ -264,12 +267,21 @@ def _ping_row(name: str, verb: str, found: Mapping[str, Samples]) -> Row:
     )
 
 
-def _cpu_row(name: str, beside: str, verb: str, found: Mapping[str, Samples]) -> Row:
+def _cpu_row(
+    name: str, beside: str, verb: str, found: Mapping[str, Samples], *, is_whole: bool
+) -> Row:
+    """Return the row beside ssh and sshd alone, or beside the whole of the command line.
+
+    Our pumps are to ssh what head and cat are there: they bring it its bytes, and take them.
+    """
     ours, peer = found[name].cpu[verb], found[beside].cpu[verb]
+    if is_whole:
+        peer = [sum(both) for both in zip(peer, found[beside].programs[verb], strict=True)]
     ratio = paired(ours, peer)
     is_bound = name == OURS
+    whose = "all of it" if is_whole else "ssh and sshd"
     return Row(
-        f"{name}, CPU of both ends, {DIRECTIONS[verb]}; {BYTES[beside]}",
+        f"{name}, CPU of both ends, {DIRECTIONS[verb]}; {BYTES[beside]}, {whose}",
         f"{statistics.median(ours):.2f} s/GB",
         f"{statistics.median(peer):.2f} s/GB",
         str(ratio),
