@@ -99,7 +99,7 @@ class Pump:
         self._arena = bytearray(_ARENA)
         self._arena_view = memoryview(self._arena)
         self._is_open = False
-        self._is_blocked = False
+        self._is_blocked = False  # until poll(2) tells of room in the sink
         self.peer: Optional[Hello] = None
         for descriptor in (tun, source, sink):
             os.set_blocking(descriptor, False)
@@ -168,7 +168,7 @@ class Pump:
 
     def _take_packets(self) -> None:
         """Read what the device has; where nothing waits, it need not go through the queue."""
-        room = self._direct_room()
+        room = self._direct_room()  # whatever is found: the window learns how full it was by it
         found = self._look.poll(0)
         if not found:
             return

@@ -110,24 +110,17 @@ class Peer:
         os.write(self.out, data)
 
     def hear(self, kind: int) -> bytes:
-        """Return the body of the next frame of KIND."""
-        decoder = Decoder()
-        while True:
-            room = decoder.room()
-            count = os.readv(self.back, [room])
-            assert count, "it said nothing more"
-            for found, body in decoder.feed(count):
-                if found == kind:
-                    return bytes(body)
+        """Return the body of the next frame of KIND, once: what came with it is lost."""
+        return next(self.bodies(kind))
 
-    def packets(self) -> Iterator[bytes]:
-        """Yield the bodies of the packets that come, from the first one on."""
+    def bodies(self, kind: int) -> Iterator[bytes]:
+        """Yield the body of each frame of KIND that comes, from HELLO on."""
         decoder = Decoder()
         while True:
             count = os.readv(self.back, [decoder.room()])
             assert count, "it said nothing more"
-            for kind, body in decoder.feed(count):
-                if kind == frames.PACKET:
+            for found, body in decoder.feed(count):
+                if found == kind:
                     yield bytes(body)
 
     def ended(self) -> str:
